@@ -1,0 +1,101 @@
+# tidegate_library(), tidegate_program(), tidegate_tests(): targets whose DEPS are held to the
+# layer table (cmake/layers.txt).
+include(GoogleTest)
+
+add_library(tidegate_options INTERFACE)
+target_compile_options(tidegate_options INTERFACE -Wall -Wextra -Wshadow -Werror -fno-math-errno
+                       -march=x86-64-v2 -g1)
+target_include_directories(tidegate_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/src)
+target_link_options(tidegate_options INTERFACE -Wl,-z,relro,-z,now)
+if(TIDEGATE_SANITIZE)
+  # vptr checks call pipe(), which the process walls refuse.
+  target_compile_options(tidegate_options INTERFACE -fsanitize=${TIDEGATE_SANITIZE}
+                         -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  if(TIDEGATE_SANITIZE MATCHES "undefined")
+    target_compile_options(tidegate_options INTERFACE -fno-sanitize=vptr)
+  endif()
+  target_link_options(tidegate_options INTERFACE -fsanitize=${TIDEGATE_SANITIZE})
+endif()
+
+file(STRINGS ${CMAKE_SOURCE_DIR}/cmake/layers.txt _layer_rows REGEX "^[a-z]")
+set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+             ${CMAKE_SOURCE_DIR}/cmake/layers.txt)
+set(TIDEGATE_MODULES "")
+foreach(_row IN LISTS _layer_rows)
+  string(REGEX MATCH "^([a-z_/]+) *:(.*)$" _ "${_row}")
+  set(_module ${CMAKE_MATCH_1})
+  string(REGEX REPLACE "\\|.*" "" _deps "${CMAKE_MATCH_2}")
+  string(STRIP "${_deps}" _deps)
+  separate_arguments(_deps)
+  list(APPEND TIDEGATE_MODULES ${_module})
+  set(TIDEGATE_MAY_${_module} "${_deps}")
+endforeach()
+
+function(tidegate_add_modules)
+  foreach(module IN LISTS TIDEGATE_MODULES)
+    if(EXISTS ${CMAKE_SOURCE_DIR}/${module}/CMakeLists.txt)
+      add_subdirectory(${CMAKE_SOURCE_DIR}/${module})
+    endif()
+  endforeach()
+endfunction()
+
+# src/federation/shared -> tg_federation_shared
+function(tidegate_target_name module out)
+  string(REGEX REPLACE "^src/" "" name "${module}")
+  string(REPLACE "/" "_" name "${name}")
+  set(${out} tg_${name} PARENT_SCOPE)
+endfunction()
+
+function(tidegate_link_modules target scope own)
+  foreach(dep IN LISTS ARGN)
+    if(NOT dep IN_LIST TIDEGATE_MODULES)
+      message(FATAL_ERROR "${target}: '${dep}' is not a module of cmake/layers.txt")
+    endif()
+    if(own AND NOT dep STREQUAL own AND NOT dep IN_LIST TIDEGATE_MAY_${own})
+      message(FATAL_ERROR "${own} may not depend on ${dep} (cmake/layers.txt)")
+    endif()
+    tidegate_target_name(${dep} dep_target)
+    target_link_libraries(${target} ${scope} ${dep_target})
+  endforeach()
+endfunction()
+
+# tidegate_library(SOURCES a.cc ... DEPS src/base ... LINK OpenSSL::Crypto ...): the library of the
+# module whose directory this is. DEPS are modules, LINK are third-party targets (private).
+function(tidegate_library)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LINK;PUBLIC_LINK" ${ARGN})
+  file(RELATIVE_PATH module ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  tidegate_target_name(${module} target)
+  add_library(${target} STATIC ${ARG_SOURCES})
+  target_link_libraries(${target} PUBLIC tidegate_options ${ARG_PUBLIC_LINK} PRIVATE ${ARG_LINK})
+  tidegate_link_modules(${target} PUBLIC ${module} ${ARG_DEPS})
+endfunction()
+
+# tidegate_program(tidegate-gate SOURCES main.cc DEPS ...): an executable of this module.
+function(tidegate_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LINK" ${ARGN})
+  file(RELATIVE_PATH module ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tidegate_options ${ARG_LINK})
+  tidegate_link_modules(${name} PRIVATE ${module} ${ARG_DEPS})
+endfunction()
+
+# tidegate_tests(DEPS ... [LINK ...] [SOURCES helper.cc ...]): one program of every *_test.cc in
+# this directory, each test registered with CTest. TIMEOUT is seconds for one test.
+function(tidegate_tests)
+  cmake_parse_arguments(ARG "" "TIMEOUT;NAME" "SOURCES;DEPS;LINK;LABELS" ${ARGN})
+  file(RELATIVE_PATH dir ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REPLACE "/" "_" target "${dir}")
+  set(target ${target}_test)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc)
+  add_executable(${target} ${sources} ${ARG_SOURCES})
+  target_link_libraries(${target} PRIVATE tidegate_options GTest::gtest GTest::gmock
+                        GTest::gtest_main ${ARG_LINK})
+  target_compile_definitions(${target} PRIVATE
+    TIDEGATE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TIDEGATE_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  tidegate_link_modules(${target} PRIVATE "" ${ARG_DEPS})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()

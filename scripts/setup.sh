@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs what the build and the tests need on Debian 12, by package name. Does nothing when all is there.
+set -euo pipefail
+packages=(
+  g++ cmake ninja-build pkg-config git ccache clang-format python3 python3-pip openssl
+  libssl-dev libsqlite3-dev libfmt-dev libexpected-dev libcereal-dev nlohmann-json3-dev
+  libtomlplusplus-dev libcli11-dev libzmq3-dev libseccomp-dev libdnnl-dev libhwy-dev
+  libzstd-dev libutf8proc-dev libpcre2-dev libgtest-dev libgmock-dev libbenchmark-dev
+)
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "installing: ${missing[*]}"
+sudo=""
+[ "$(id -u)" -eq 0 ] || sudo=sudo
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+$sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
