@@ -1,0 +1,58 @@
+// Linear layers with frozen weights: y = x Wᵀ (+ residual) and its input gradient dx = dy W.
+#pragma once
+
+#include "kernels/types.h"
+
+namespace tidegate::kernels {
+
+// How a weight matrix lies in memory. Row-major [n, k], as safetensors has it.
+enum class WeightFormat : uint8_t { kF32 = 0, kBF16 = 1, kF64 = 2 };
+
+// A weight matrix made ready by a backend, once. Opaque: only the backend that made it reads it.
+// It may refer to the source's memory, which must outlive it. Immutable, so thread-safe.
+class PreparedWeights {
+ public:
+  virtual ~PreparedWeights() = default;
+  int64_t n() const { return n_; }  // output features
+  int64_t k() const { return k_; }  // input features
+
+ protected:
+  PreparedWeights(int64_t n, int64_t k) : n_(n), k_(k) {}
+
+ private:
+  int64_t n_, k_;
+};
+
+struct WeightSource {
+  WeightFormat format;
+  int64_t n, k;
+  const void* data;  // [n, k], borrowed
+};
+
+// y[m,n] = x[m,k] Wᵀ + residual[m,n]. residual may be null or alias y; y may not alias x.
+struct LinearForwardArgs {
+  const PreparedWeights* w;
+  int64_t m;
+  const void* x;
+  const void* residual;
+  void* y;
+};
+
+// dx[m,k] = dy[m,n] W, or += when accumulate.
+struct LinearBackwardArgs {
+  const PreparedWeights* w;
+  int64_t m;
+  const void* dy;
+  bool accumulate;
+  void* dx;
+};
+
+// logits[m,n] = h[m,k] Wᵀ in GradType, for generation: few rows, whole vocabulary.
+struct LogitsArgs {
+  const PreparedWeights* w;
+  int64_t m;
+  const void* h;
+  void* logits;
+};
+
+}  // namespace tidegate::kernels

@@ -1,0 +1,61 @@
+// The kernel table: every op as a function pointer, one table per (backend, activation type).
+//
+// A null slot means that this backend does not have the op: callers check and say so. Functions are
+// thread-safe as long as each call has a context of its own; they do not check shapes (callers do,
+// once, when a model is loaded) and they do not fail, except for std::bad_alloc.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/convert.h"
+#include "kernels/dropout.h"
+#include "kernels/embedding.h"
+#include "kernels/head_loss.h"
+#include "kernels/linear.h"
+#include "kernels/lora.h"
+#include "kernels/optimizer.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/swiglu.h"
+#include "kernels/types.h"
+
+namespace tidegate::kernels {
+
+struct KernelTable {
+  Backend backend;
+  DType dtype;
+  const char* isa;  // "reference", "avx2", "avx512", "avx512bf16", ...
+
+  std::unique_ptr<PreparedWeights> (*prepare_weights)(const WeightSource&);
+  void (*linear_forward)(const Context&, const LinearForwardArgs&);
+  void (*linear_backward)(const Context&, const LinearBackwardArgs&);
+  void (*logits)(const Context&, const LogitsArgs&);
+  void (*lora_forward)(const Context&, const LoraForwardArgs&);
+  void (*lora_backward)(const Context&, const LoraBackwardArgs&);
+  void (*rmsnorm_forward)(const Context&, const RmsNormForwardArgs&);
+  void (*rmsnorm_backward)(const Context&, const RmsNormBackwardArgs&);
+  void (*rope)(const Context&, const RopeArgs&);
+  void (*attention_forward)(const Context&, const AttentionForwardArgs&);
+  void (*attention_backward)(const Context&, const AttentionBackwardArgs&);
+  void (*attention_decode)(const Context&, const AttentionDecodeArgs&);
+  void (*swiglu_forward)(const Context&, const SwigluForwardArgs&);
+  void (*swiglu_backward)(const Context&, const SwigluBackwardArgs&);
+  void (*head_loss)(const Context&, const HeadLossArgs&);
+  void (*embedding)(const Context&, const EmbeddingArgs&);
+  void (*adamw)(const Context&, const AdamWArgs&);
+  void (*sum_squares)(const Context&, const SumSquaresArgs&);
+  void (*dropout_forward)(const Context&, const DropoutForwardArgs&);
+  void (*dropout_backward)(const Context&, const DropoutBackwardArgs&);
+  void (*convert)(const Context&, const ConvertArgs&);
+};
+
+// The table for a backend and activation type, or null where this build or this machine has none:
+// (kRef, kF64) always; (kCpu, kF32) always; (kCpu, kBF16) where the CPU has AVX512-bf16 or AMX.
+// Chosen once, at run time. Weight formats each table takes: kRef all three; kCpu/kF32 kF32;
+// kCpu/kBF16 kBF16.
+const KernelTable* TableFor(Backend backend, DType dtype);
+
+// Pins the worker threads to the CPUs this process may use, one each, when there are at least
+// `threads` of them. Call once, before the first kernel and after the process walls.
+void PinThreads(int threads);
+
+}  // namespace tidegate::kernels
