@@ -1,0 +1,68 @@
+// A LoRA adapter: the trained parameters of a run, in the layout that PEFT files and updates have.
+//
+// All tensors lie one after another in one float buffer, in layout order: layer 0 … L−1, within a
+// layer q, k, v, o, gate, up, down (those that are targets), within a module A [r,in] then B
+// [out,r], row-major. The same order for parameters, gradients and moments. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "model/config.h"
+
+namespace tidegate::model {
+
+// The linear modules of a layer, in layout order.
+enum class Module : uint8_t { kQ = 0, kK, kV, kO, kGate, kUp, kDown };
+inline constexpr int kModulesPerLayer = 7;
+
+struct LoraConfig {
+  int64_t r = 8;
+  double alpha = 8;
+  double dropout = 0.0;
+  std::vector<Module> targets;  // sorted, unique
+  double scale() const { return alpha / static_cast<double>(r); }
+};
+
+// "all-linear", or names as PEFT spells them ("q_proj,v_proj"): unknown names are refused.
+Result<std::vector<Module>> ParseTargets(std::string_view text);
+
+struct AdapterTensor {
+  std::string name;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+  int layer;
+  Module module;
+  bool is_b;
+  int64_t rows, cols;  // A: r, in. B: out, r
+  int64_t offset;      // elements from the start of the buffer
+  int64_t count() const { return rows * cols; }
+};
+
+class Adapter {
+ public:
+  // Parameters as PEFT initialises them: A uniform(−1/sqrt(in), 1/sqrt(in)) from the counter RNG,
+  // B zero.
+  static Adapter Create(const ModelConfig& base, const LoraConfig& lora, uint64_t seed);
+
+  const LoraConfig& lora() const { return lora_; }
+  const std::vector<AdapterTensor>& tensors() const { return tensors_; }
+  std::span<float> parameters() { return parameters_; }
+  std::span<const float> parameters() const { return parameters_; }
+
+ private:
+  LoraConfig lora_;
+  std::vector<AdapterTensor> tensors_;
+  std::vector<float> parameters_;
+};
+
+// PEFT folder: adapter_config.json and adapter_model.safetensors, byte-stable, durable. Reading is
+// strict: a missing, unexpected or mis-shaped key is an error that names it; an unsupported feature
+// that is switched on is refused by name; r 0 or absurd is refused.
+Status SavePeft(const std::filesystem::path& dir, const Adapter& adapter,
+                const std::string& base_model_name);
+Result<Adapter> LoadPeft(const std::filesystem::path& dir, const ModelConfig& base);
+
+}  // namespace tidegate::model

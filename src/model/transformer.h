@@ -1,0 +1,75 @@
+// The decoder: a frozen base with a LoRA adapter, forward, backward and token by token.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/table.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "tokens/packing.h"
+
+namespace tidegate::model {
+
+// How a model computes. kRef/kF64 is for tests.
+struct ComputeOptions {
+  kernels::Backend backend = kernels::Backend::kCpu;
+  kernels::DType dtype = kernels::DType::kF32;
+  int threads = 1;
+};
+
+// "auto" (bf16 where the CPU has it, else f32), "bf16", "f32": bf16 on a CPU without it is refused
+// by name.
+Result<kernels::DType> ParseDType(std::string_view text);
+
+// A frozen base in memory: one copy of the weights in the activation type. Immutable, thread-safe.
+class Base {
+ public:
+  // From an HF folder (config.json, *.safetensors). Every tensor is checked for name, shape and
+  // dtype; NaN or Inf in a weight is refused naming the tensor.
+  static Result<std::shared_ptr<const Base>> Load(const std::filesystem::path& dir,
+                                                  const ComputeOptions& options);
+  virtual ~Base() = default;
+  virtual const ModelConfig& config() const = 0;
+  virtual const ComputeOptions& compute() const = 0;
+  // SHA-256-free identity of the weights for local checks is not offered: see protocols' base hash.
+};
+
+struct LossSum {
+  double loss = 0;      // sum of the cross-entropy over targets, natural log
+  int64_t targets = 0;  // how many
+};
+
+// One training engine: activations, scratch and the compute copies of one adapter. Not thread-safe.
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> Create(std::shared_ptr<const Base> base,
+                                                const LoraConfig& lora);
+  virtual ~Engine() = default;
+
+  // Refreshes the compute copies from the masters. Call after every change of parameters.
+  virtual void SetParameters(std::span<const float> parameters) = 0;
+
+  // Loss and un-normalised gradient sums of a packed batch, added to the window's accumulators.
+  // Dropout (when lora.dropout > 0) is keyed by (seed, micro_step).
+  virtual Result<LossSum> ForwardBackward(const tokens::PackedBatch& batch, uint64_t seed,
+                                          uint32_t micro_step) = 0;
+  // Ends the window: gradients · factor in layout order into `out`; the accumulators are zeroed.
+  virtual void TakeGradients(double factor, std::span<float> out) = 0;
+
+  // Loss only, no dropout.
+  virtual Result<LossSum> Evaluate(const tokens::PackedBatch& batch) = 0;
+  // Natural-log loss of every target in batch order, for golden traces and data checks.
+  virtual Result<std::vector<double>> TokenLosses(const tokens::PackedBatch& batch) = 0;
+
+  // Generation with a KV cache for one sequence. Reset starts a sequence; Append feeds tokens and
+  // returns the logits [vocab] after the last. Errors when the sequence would pass max_positions.
+  virtual void ResetSequence() = 0;
+  virtual Result<std::vector<float>> Append(std::span<const int32_t> ids) = 0;
+};
+
+}  // namespace tidegate::model
