@@ -1,0 +1,189 @@
+// What the onshore processes say to each other over their inherited SEQPACKET pairs.
+//
+//   trainer ── gate ── link          (supervisor's control structs: control.h)
+//
+// A message is a fixed header and a body of at most kIpcMaxMessage together. Bodies are encoded by
+// protocols' archives: the peers do not trust each other. Whatever is longer than a message goes as
+// a Bulk: BEGIN, then DATA until all its bytes are there.
+//
+// All of it is level-triggered and idempotent: after a restart of either side (a new generation in
+// its HELLO) the other says again what it knows and wants; nothing else is remembered of a dead
+// peer. A message for another generation is dropped.
+#pragma once
+
+#include <cstdint>
+
+#include "protocols/bounded.h"
+#include "protocols/documents.h"
+#include "protocols/limits.h"
+
+namespace tidegate::onshore {
+
+using protocols::Bounded;
+using protocols::BoundedText;
+using protocols::Hash32;
+using protocols::Id16;
+
+enum class IpcType : uint16_t {
+  kHello = 1,        // both ways: I am up (again)
+  kBulkBegin = 2,    // both ways
+  kBulkData = 3,     // both ways
+  kIsolation = 4,    // trainer, link → gate: the start-up self-test's table
+  kRoundStart = 5,   // gate → trainer
+  kRoundResult = 6,  // gate → trainer: what became of the update it sent
+  kStop = 7,         // gate → trainer: the job has ended
+  kNeedBlock = 8,    // link → gate: a ciphertext block of a released content
+  kWantBlocks = 9,   // gate → link: fetch these blocks from the coordinator
+  kKnown = 10,       // gate → link: what LEASE is to say
+  kLinkState = 11,   // link → gate: is the coordinator connected
+  kCommitted = 12,   // link → gate: the coordinator has taken a content (its RECEIPT follows)
+};
+
+// Both ways; the first message on a pair and again after each restart. `generation` is the
+// sender's, `answer` tells a reply (which is not answered again).
+struct IpcHello {
+  uint32_t generation = 0;
+  bool answer = false;
+  template <class A>
+  void serialize(A& ar) {
+    ar(generation, answer);
+  }
+};
+
+// What a Bulk carries.
+enum class BulkKind : uint8_t {
+  kJob = 1,      // link → gate: a JOB message's body; gate → trainer: the verified JobManifest
+  kRound = 2,    // link → gate: a ROUND message's body
+  kAdapter = 3,  // link → gate: an ADAPTER message's body
+  kReceipt = 4,  // link → gate
+  kAbandon = 5,  // link → gate
+  kOffer = 6,    // gate → link: an OFFER message's body, ready to send
+  kBlock = 7,    // gate → link: ciphertext block; link → gate: adapter block
+  kParameters = 8,  // gate → trainer: an adapter's float32 parameters, verified
+  kUpdate = 9,      // trainer → gate: an encoded update
+};
+inline constexpr BulkKind kLastBulkKind = BulkKind::kUpdate;
+
+struct BulkBegin {
+  BulkKind kind = BulkKind::kJob;
+  Hash32 content{};    // kBlock: content id; kParameters: the adapter manifest's digest
+  uint32_t index = 0;  // kBlock: which; kParameters: the version; kUpdate: the round
+  uint64_t bytes = 0;  // in all
+  template <class A>
+  void serialize(A& ar) {
+    ar(kind, content, index, bytes);
+  }
+};
+
+struct BulkData {
+  uint64_t offset = 0;
+  Bounded<uint8_t, protocols::kIpcMaxData> bytes;
+  template <class A>
+  void serialize(A& ar) {
+    ar(offset, bytes);
+  }
+};
+
+struct Isolation {
+  BoundedText<48u << 10, true> table;  // docs/formats/isolation-statement.md
+  template <class A>
+  void serialize(A& ar) {
+    ar(table);
+  }
+};
+
+// Train round `round` from adapter version `adapter_version` (whose kParameters came before).
+struct RoundStart {
+  Id16 job{};
+  uint32_t round = 0;
+  uint8_t phase = 0;
+  uint32_t adapter_version = 0;
+  double norm_clip = 0;  // the lesser of policy's and job's; 0: none
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, round, phase, adapter_version, norm_clip);
+  }
+};
+
+enum class RoundOutcome : uint8_t { kReleased = 1, kRefused = 2, kAbandoned = 3 };
+
+struct RoundResult {
+  Id16 job{};
+  uint32_t round = 0;
+  RoundOutcome outcome = RoundOutcome::kReleased;
+  BoundedText<protocols::kMaxReason> reason;  // a refusal: rule, value, limit
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, round, outcome, reason);
+  }
+};
+
+struct Stop {
+  Id16 job{};
+  uint32_t adapter_version = 0;  // final
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, adapter_version);
+  }
+};
+
+struct NeedBlock {
+  Hash32 content{};
+  uint32_t index = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(content, index);
+  }
+};
+
+struct WantBlocks {
+  Hash32 content{};
+  uint32_t first = 0, count = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(content, first, count);
+  }
+};
+
+struct Known {
+  Id16 job{};
+  uint32_t round = 0;
+  uint32_t adapter_version = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, round, adapter_version);
+  }
+};
+
+struct LinkState {
+  bool connected = false;
+  template <class A>
+  void serialize(A& ar) {
+    ar(connected);
+  }
+};
+
+struct Committed {
+  Hash32 content{};
+  template <class A>
+  void serialize(A& ar) {
+    ar(content);
+  }
+};
+
+}  // namespace tidegate::onshore
+
+namespace tidegate::protocols {
+template <>
+struct EnumRange<onshore::BulkKind> {
+  static constexpr onshore::BulkKind kFirst = onshore::BulkKind::kJob;
+  static constexpr onshore::BulkKind kLast = onshore::kLastBulkKind;
+  static constexpr const char* kName = "bulk kind";
+};
+template <>
+struct EnumRange<onshore::RoundOutcome> {
+  static constexpr onshore::RoundOutcome kFirst = onshore::RoundOutcome::kReleased;
+  static constexpr onshore::RoundOutcome kLast = onshore::RoundOutcome::kAbandoned;
+  static constexpr const char* kName = "round outcome";
+};
+}  // namespace tidegate::protocols

@@ -1,0 +1,198 @@
+#include "onshore/ipc/peer.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace tidegate::onshore {
+namespace {
+
+// As it lies before every body.
+struct IpcHeader {
+  uint16_t type = 0;
+  uint16_t reserved = 0;
+  uint32_t generation = 0;      // sender's
+  uint32_t for_generation = 0;  // the receiver's, as the sender knows it; 0 only in HELLO
+  uint32_t body_bytes = 0;
+};
+static_assert(sizeof(IpcHeader) == 16);
+
+}  // namespace
+
+uint64_t MaxBulkBytes(BulkKind kind) {
+  switch (kind) {
+    case BulkKind::kJob:
+    case BulkKind::kRound:
+    case BulkKind::kAdapter:
+    case BulkKind::kReceipt:
+    case BulkKind::kAbandon:
+    case BulkKind::kOffer:
+      return protocols::kMaxControlBody;
+    case BulkKind::kBlock:
+      return protocols::kBlockBytes;
+    case BulkKind::kParameters:
+    case BulkKind::kUpdate:
+      return kIpcMaxQueue / 2;
+  }
+  return 0;
+}
+
+Peer::Peer(Fd fd, uint32_t generation) : fd_(std::move(fd)), generation_(generation) {
+  ::fcntl(fd_.get(), F_SETFL, ::fcntl(fd_.get(), F_GETFL) | O_NONBLOCK);
+  buffer_.resize(protocols::kIpcMaxMessage);
+}
+
+Status Peer::SendHello(bool answer) {
+  return SendBody(IpcType::kHello, protocols::Encode(IpcHello{generation_, answer}));
+}
+
+Status Peer::SendBody(IpcType type, ByteSpan body) {
+  if (body.size() > protocols::kIpcMaxMessage - sizeof(IpcHeader)) {
+    return Internal("an ipc body of {} bytes is over its limit", body.size());
+  }
+  IpcHeader header;
+  header.type = static_cast<uint16_t>(type);
+  header.generation = generation_;
+  header.for_generation = peer_generation_;
+  header.body_bytes = static_cast<uint32_t>(body.size());
+  Bytes frame(sizeof(header) + body.size());
+  std::memcpy(frame.data(), &header, sizeof(header));
+  if (!body.empty()) std::memcpy(frame.data() + sizeof(header), body.data(), body.size());
+  return Enqueue(std::move(frame));
+}
+
+Status Peer::SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes) {
+  if (bytes.size() > MaxBulkBytes(kind)) {
+    return ResourceExhausted("a transfer of {} bytes is over its limit {}", bytes.size(),
+                             MaxBulkBytes(kind));
+  }
+  BulkBegin begin{kind, content, index, bytes.size()};
+  TG_RETURN_IF_ERROR(SendBody(IpcType::kBulkBegin, protocols::Encode(begin)));
+  constexpr size_t kStep = protocols::kIpcMaxData - 64;
+  for (size_t offset = 0; offset < bytes.size(); offset += kStep) {
+    const size_t n = std::min(kStep, bytes.size() - offset);
+    BulkData data;
+    data.offset = offset;
+    data.bytes.items.assign(bytes.begin() + offset, bytes.begin() + offset + n);
+    TG_RETURN_IF_ERROR(SendBody(IpcType::kBulkData, protocols::Encode(data)));
+  }
+  return OkStatus();
+}
+
+Status Peer::Enqueue(Bytes frame) {
+  if (queued_bytes_ + frame.size() > kIpcMaxQueue) {
+    return ResourceExhausted("more than {} bytes wait for a peer that does not read", kIpcMaxQueue);
+  }
+  queued_bytes_ += frame.size();
+  queue_.push_back(std::move(frame));
+  return Flush();
+}
+
+Status Peer::Flush() {
+  while (!queue_.empty()) {
+    const Bytes& frame = queue_.front();
+    const ssize_t n = ::send(fd_.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) return OkStatus();
+    if (n < 0) return Unavailable("an onshore pair is closed: {}", std::strerror(errno));
+    queued_bytes_ -= frame.size();
+    queue_.pop_front();
+  }
+  return OkStatus();
+}
+
+Result<std::optional<Peer::Received>> Peer::Receive() {
+  for (;;) {
+    const ssize_t n =
+        ::recv(fd_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return std::nullopt;
+    if (n <= 0) return Unavailable("an onshore pair is closed");
+    IpcHeader header;
+    const auto size = static_cast<size_t>(n);
+    if (size < sizeof(header)) {
+      ++dropped_;
+      continue;
+    }
+    std::memcpy(&header, buffer_.data(), sizeof(header));
+    const bool hello = header.type == static_cast<uint16_t>(IpcType::kHello);
+    const bool current =
+        header.generation == peer_generation_ && header.for_generation == generation_;
+    if (header.body_bytes != size - sizeof(header) || header.reserved != 0 ||
+        (!hello && !current)) {
+      ++dropped_;
+      continue;
+    }
+    auto handled = Handle(static_cast<IpcType>(header.type),
+                          ByteSpan(buffer_).subspan(sizeof(header), header.body_bytes));
+    if (!handled && handled.error().code() == Code::kDataLoss) {
+      ++dropped_;
+      bulk_.reset();
+      continue;
+    }
+    if (!handled || handled->has_value()) return handled;
+  }
+}
+
+Result<std::optional<Peer::Received>> Peer::Handle(IpcType type, ByteSpan body) {
+  if (type == IpcType::kHello) {
+    auto hello = protocols::Decode<IpcHello>(body);
+    if (!hello || hello->generation == 0 || hello->generation < peer_generation_) {
+      return DataLoss("a hello is malformed or old");
+    }
+    const bool fresh = hello->generation != peer_generation_;
+    peer_generation_ = hello->generation;
+    if (fresh) {
+      bulk_.reset();
+      queue_.clear();
+      queued_bytes_ = 0;
+    }
+    if (!hello->answer) TG_RETURN_IF_ERROR(SendHello(true));
+    if (!fresh) return std::nullopt;
+    return Received{type, Bytes(body.begin(), body.end()), std::nullopt};
+  }
+  if (type == IpcType::kBulkBegin) return BeginBulk(body);
+  if (type == IpcType::kBulkData) return ContinueBulk(body);
+  bulk_.reset();
+  return Received{type, Bytes(body.begin(), body.end()), std::nullopt};
+}
+
+Result<std::optional<Peer::Received>> Peer::BeginBulk(ByteSpan body) {
+  auto begin = protocols::Decode<BulkBegin>(body);
+  if (!begin) return DataLoss("a transfer's begin: {}", begin.error().reason);
+  if (begin->bytes > MaxBulkBytes(begin->kind)) {
+    return DataLoss("a transfer of {} bytes is over its limit", begin->bytes);
+  }
+  bulk_ = Bulk{begin->kind, begin->content, begin->index, {}};
+  bulk_total_ = begin->bytes;
+  if (bulk_total_ != 0) return std::nullopt;
+  Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
+  bulk_.reset();
+  return done;
+}
+
+Result<std::optional<Peer::Received>> Peer::ContinueBulk(ByteSpan body) {
+  auto data = protocols::Decode<BulkData>(body);
+  if (!data) return DataLoss("a transfer's data: {}", data.error().reason);
+  if (!bulk_ || data->offset != bulk_->bytes.size() || data->bytes.size() == 0 ||
+      data->bytes.size() > bulk_total_ - bulk_->bytes.size()) {
+    return DataLoss("a transfer's data is out of order");
+  }
+  bulk_->bytes.insert(bulk_->bytes.end(), data->bytes.items.begin(), data->bytes.items.end());
+  if (bulk_->bytes.size() < bulk_total_) return std::nullopt;
+  Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
+  bulk_.reset();
+  return done;
+}
+
+Result<bool> WaitReadable(int fd, int timeout_millis) {
+  pollfd p{fd, POLLIN, 0};
+  const int n = ::poll(&p, 1, timeout_millis);
+  if (n < 0 && errno != EINTR) return Unexpected(ErrnoStatus("poll", "an onshore pair", errno));
+  return n > 0;
+}
+
+}  // namespace tidegate::onshore

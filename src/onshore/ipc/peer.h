@@ -1,0 +1,93 @@
+// One end of a pair: framed messages, generations, bulk transfers, a bounded send queue.
+//
+// For poll loops: `fd()` is non-blocking; call Receive() when readable until it gives nothing, and
+// Flush() when writable while WantsWrite(). Errors are kDataLoss (the peer broke the protocol: its
+// messages are dropped and counted, never fatal) or kUnavailable (the pair is closed). Not
+// thread-safe.
+#pragma once
+
+#include <deque>
+#include <optional>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "onshore/ipc/messages.h"
+#include "protocols/codec.h"
+
+namespace tidegate::onshore {
+
+struct IpcMessage {
+  IpcType type;
+  Bytes body;
+};
+
+// A whole bulk.
+struct Bulk {
+  BulkKind kind = BulkKind::kJob;
+  Hash32 content{};
+  uint32_t index = 0;
+  Bytes bytes;
+};
+
+class Peer {
+ public:
+  // `generation` is this process', from the supervisor; it is in every message it sends.
+  Peer(Fd fd, uint32_t generation);
+
+  int fd() const { return fd_.get(); }
+  // The peer's generation, 0 until its HELLO came.
+  uint32_t peer_generation() const { return peer_generation_; }
+
+  Status SendHello(bool answer);
+  template <typename Message>
+  Status Send(IpcType type, const Message& message) {
+    return SendBody(type, protocols::Encode(message));
+  }
+  // A bulk is queued whole: at most kIpcMaxQueue bytes wait for a slow peer, more is
+  // kResourceExhausted.
+  Status SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);
+
+  bool WantsWrite() const { return !queue_.empty(); }
+  size_t queued_bytes() const { return queued_bytes_; }
+  Status Flush();
+
+  // What arrived: a message, a whole bulk (then `bulk` is set and type is kBulkBegin), or nothing.
+  // A HELLO of a new generation resets the bulk under way and the send queue; it is answered here
+  // and also given to the caller, who then says again what the peer must know.
+  struct Received {
+    IpcType type;
+    Bytes body;
+    std::optional<Bulk> bulk;
+  };
+  Result<std::optional<Received>> Receive();
+
+  uint64_t dropped() const { return dropped_; }
+
+ private:
+  Status SendBody(IpcType type, ByteSpan body);
+  Status Enqueue(Bytes frame);
+  Result<std::optional<Received>> Handle(IpcType type, ByteSpan body);
+  Result<std::optional<Received>> BeginBulk(ByteSpan body);
+  Result<std::optional<Received>> ContinueBulk(ByteSpan body);
+
+  Fd fd_;
+  uint32_t generation_;
+  uint32_t peer_generation_ = 0;
+  std::deque<Bytes> queue_;
+  size_t queued_bytes_ = 0;
+  uint64_t dropped_ = 0;
+  std::optional<Bulk> bulk_;
+  uint64_t bulk_total_ = 0;
+  Bytes buffer_;
+};
+
+// The most bytes a bulk of this kind may have; 0 for kinds that do not exist.
+uint64_t MaxBulkBytes(BulkKind kind);
+
+inline constexpr size_t kIpcMaxQueue = 512u << 20;
+
+// Blocking helpers for processes that wait: poll with a time-out. False when it ran out.
+Result<bool> WaitReadable(int fd, int timeout_millis);
+
+}  // namespace tidegate::onshore
