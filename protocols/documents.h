@@ -1,8 +1,8 @@
 // The signed documents of a federation: what their signers stand for, whoever carries them.
 //
 // A Signed holds the encoded document and an Ed25519 signature over
-// domain || 0x00 || body, with the domain of its kind (kDomain…). Verify the bytes first, then
-// decode them. See documents.md for the byte tables and who may sign what.
+// domain || 0x00 || body, with the domain of its kind (crypto/sign.h, domains). Verify the bytes
+// first, then decode them. See documents.md for the byte tables and who may sign what.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,6 @@
 #include "protocols/limits.h"
 
 namespace tidegate::protocols {
-
-inline constexpr char kDomainJob[] = "tidegate/v1/job";
-inline constexpr char kDomainRound[] = "tidegate/v1/round";
-inline constexpr char kDomainAdapter[] = "tidegate/v1/adapter";
-inline constexpr char kDomainRelease[] = "tidegate/v1/release";
-inline constexpr char kDomainReceipt[] = "tidegate/v1/receipt";
-inline constexpr char kDomainAbandon[] = "tidegate/v1/abandon";
-inline constexpr char kDomainSiteRequest[] = "tidegate/v1/site-request";
-inline constexpr char kDomainSiteApproval[] = "tidegate/v1/site-approval";
 
 struct Signed {
   Bounded<uint8_t, kMaxSignedBody> body;
