@@ -1,0 +1,71 @@
+// Link's only way out: one address. Link has an empty network namespace; a seccomp filter in it
+// hands every socket() and connect() to the supervisor, which makes the socket in its own namespace
+// and connects it to the pinned address. What link wrote into the sockaddr is never read, so there
+// is nothing to race: whatever it dials, it arrives at the coordinator.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/status.h"
+
+namespace tidegate::onshore {
+
+// In link, while sendmsg is still allowed: installs the filter and sends its listener over the
+// channel (SOCK_SEQPACKET). From here on socket() and connect() wait for the supervisor; if it is
+// gone they fail with ENOSYS. Part of RaiseWalls.
+Status PinAddress(int channel);
+
+// In the supervisor: waits up to `timeout_ms` for the listener on its end of that channel, then
+// closes the channel to further descriptors where the kernel can (6.16).
+Result<Fd> ReceiveListener(int channel, int timeout_ms);
+
+// "192.0.2.7:7443" or "[2001:db8::7]:7443"; literal addresses only, port 1 to 65535.
+Result<sockaddr_storage> ParsePinnedAddress(std::string_view text);
+std::string FormatAddress(const sockaddr_storage& address);
+
+// In the supervisor, one for each link process. Not thread-safe.
+class AddressPin {
+ public:
+  static constexpr size_t kMaxWaiting = 16;  // sockets made and not yet connected
+  static constexpr int kBurst = 16;          // calls answered at once
+  static constexpr int kPerSecond = 8;       // and each second after that
+
+  struct Counts {
+    uint64_t sockets = 0;
+    uint64_t connects = 0;
+    uint64_t refused = 0;  // wrong family, type, protocol, unknown descriptor
+    uint64_t limited = 0;  // over the rate or over kMaxWaiting
+  };
+
+  explicit AddressPin(const sockaddr_storage& pinned, const Clock& clock = SystemClock());
+
+  // Answers one call. To be used when the listener polls readable; never waits. A caller that died
+  // meanwhile is not an error. kUnavailable when link is gone.
+  Status HandleNotification(int listener);
+
+  const Counts& counts() const { return counts_; }
+  size_t waiting() const { return waiting_.size(); }
+
+ private:
+  void AnswerSocket(int listener, uint64_t id, const uint64_t* arguments);
+  void AnswerConnect(int listener, uint64_t id, uint64_t descriptor);
+  bool TakeToken();
+
+  sockaddr_storage pinned_;
+  const Clock& clock_;
+  // The caller's descriptor number -> our end of the same socket, from socket() to connect().
+  // Dropped at connect(), so that link's close() really closes the connection.
+  std::map<int, Fd> waiting_;
+  int64_t millitokens_ = kBurst * 1000;
+  int64_t last_refill_ = 0;
+  Counts counts_;
+};
+
+}  // namespace tidegate::onshore
