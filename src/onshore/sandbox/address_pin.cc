@@ -129,6 +129,14 @@ bool AddressPin::TakeToken() {
   return true;
 }
 
+void AddressPin::EvictOldest() {
+  const auto oldest = std::min_element(
+      waiting_.begin(), waiting_.end(),
+      [](const auto& a, const auto& b) { return a.second.order < b.second.order; });
+  waiting_.erase(oldest);
+  ++counts_.evicted;
+}
+
 void AddressPin::AnswerSocket(int listener, uint64_t id, const uint64_t* arguments) {
   const int family = static_cast<int>(arguments[0]);
   const int type = static_cast<int>(arguments[1]) & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -143,9 +151,9 @@ void AddressPin::AnswerSocket(int listener, uint64_t id, const uint64_t* argumen
     ++counts_.refused;
     return Answer(listener, id, EAFNOSUPPORT);
   }
-  if (waiting_.size() >= kMaxWaiting || !TakeToken()) {
+  if (!TakeToken()) {
     ++counts_.limited;
-    return Answer(listener, id, waiting_.size() >= kMaxWaiting ? EMFILE : EAGAIN);
+    return Answer(listener, id, EAGAIN);
   }
   // Always non-blocking: connect() happens in this process, which must not wait.
   Fd made(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -161,7 +169,9 @@ void AddressPin::AnswerSocket(int listener, uint64_t id, const uint64_t* argumen
     return Answer(listener, id, errno);
   }
   ++counts_.sockets;
-  waiting_[number] = std::move(made);  // a number that comes back replaces its old entry
+  // A number that comes back replaces its old entry: that socket is closed.
+  waiting_.insert_or_assign(number, Waiting{std::move(made), counts_.sockets});
+  if (waiting_.size() > kMaxWaiting) EvictOldest();
 }
 
 void AddressPin::AnswerConnect(int listener, uint64_t id, uint64_t descriptor) {
@@ -170,7 +180,7 @@ void AddressPin::AnswerConnect(int listener, uint64_t id, uint64_t descriptor) {
     ++counts_.refused;
     return Answer(listener, id, EPERM);
   }
-  const Fd socket = std::move(found->second);
+  const Fd socket = std::move(found->second.socket);
   waiting_.erase(found);
   ++counts_.connects;
   const int failed =

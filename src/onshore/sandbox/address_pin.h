@@ -33,15 +33,18 @@ std::string FormatAddress(const sockaddr_storage& address);
 // In the supervisor, one for each link process. Not thread-safe.
 class AddressPin {
  public:
-  static constexpr size_t kMaxWaiting = 16;  // sockets made and not yet connected
-  static constexpr int kBurst = 16;          // calls answered at once
-  static constexpr int kPerSecond = 8;       // and each second after that
+  // Sockets made and not yet connected. One more makes the oldest unconnectable, so that sockets
+  // which were closed unused do not add up.
+  static constexpr size_t kMaxWaiting = 16;
+  static constexpr int kBurst = 16;     // calls answered at once
+  static constexpr int kPerSecond = 8;  // and each second after that
 
   struct Counts {
     uint64_t sockets = 0;
     uint64_t connects = 0;
     uint64_t refused = 0;  // wrong family, type, protocol, unknown descriptor
-    uint64_t limited = 0;  // over the rate or over kMaxWaiting
+    uint64_t limited = 0;  // over the rate: EAGAIN
+    uint64_t evicted = 0;  // over kMaxWaiting
   };
 
   explicit AddressPin(const sockaddr_storage& pinned, const Clock& clock = SystemClock());
@@ -57,12 +60,17 @@ class AddressPin {
   void AnswerSocket(int listener, uint64_t id, const uint64_t* arguments);
   void AnswerConnect(int listener, uint64_t id, uint64_t descriptor);
   bool TakeToken();
+  void EvictOldest();
 
   sockaddr_storage pinned_;
   const Clock& clock_;
   // The caller's descriptor number -> our end of the same socket, from socket() to connect().
   // Dropped at connect(), so that link's close() really closes the connection.
-  std::map<int, Fd> waiting_;
+  struct Waiting {
+    Fd socket;
+    uint64_t order = 0;
+  };
+  std::map<int, Waiting> waiting_;
   int64_t millitokens_ = kBurst * 1000;
   int64_t last_refill_ = 0;
   Counts counts_;
