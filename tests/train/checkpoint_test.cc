@@ -1,0 +1,145 @@
+#include "train/checkpoint.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "base/file.h"
+#include "fake_engine.h"
+#include "train/checksum.h"
+
+namespace tidegate::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+const Identity kIdentity = {{"base", "1111"}, {"data plan", "2222"}, {"learning_rate", "0.0002"}};
+
+TrainState SomeState(int64_t step) {
+  TrainState state = TrainState::Start(SomeParameters(1000), 0xfedcba9876543210u);
+  state.moments.m = SomeParameters(1000);
+  state.moments.v = SomeParameters(1000);
+  state.parameters[3] = -0.0f;
+  state.parameters[4] = 1e-42f;
+  state.moments.updates = step - 1;
+  state.step = step;
+  state.micro_steps = static_cast<uint32_t>(4 * step);
+  state.cursor = {2, 17};
+  state.tokens_seen = 123456789012;
+  state.targets_seen = 98765;
+  state.skipped_windows = 1;
+  state.best = {7, 0.1 + 0.2, 3, "abcdef"};
+  return state;
+}
+
+class Checkpoints : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              fmt::format("tgstate-{}-{}", ::getpid(),
+                          testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  fs::path folder_;
+};
+
+TEST(Checksum, EqualsThePublishedVectorsOfXxh64) {
+  EXPECT_EQ(ChecksumOf({}), 0xEF46DB3751D8E999u);
+  EXPECT_EQ(ChecksumOf(AsBytes("a")), 0xD24EC4F1A98C6E5Bu);
+  EXPECT_EQ(ChecksumOf(AsBytes("abc")), 0x44BC2CF5AD770999u);
+  EXPECT_EQ(ChecksumOf(AsBytes("Nobody inspects the spammish repetition")), 0xFBCEA83C8A378BF1u);
+}
+
+TEST(Checksum, PiecesGiveTheValueOfTheWhole) {
+  const std::string text(1000, 'x');
+  for (const size_t piece : {1u, 7u, 31u, 32u, 33u, 64u, 999u}) {
+    Checksum checksum;
+    for (size_t at = 0; at < text.size(); at += piece) {
+      checksum.Add(AsBytes(std::string_view(text).substr(at, piece)));
+    }
+    EXPECT_EQ(checksum.Value(), ChecksumOf(AsBytes(text))) << piece;
+  }
+}
+
+TEST_F(Checkpoints, RoundTripKeepsEveryBit) {
+  const TrainState state = SomeState(42);
+  const Bytes bytes = EncodeState(state, kIdentity);
+  const LoadedState loaded = DecodeState(bytes, "state").value();
+  EXPECT_EQ(loaded.identity, kIdentity);
+  EXPECT_EQ(loaded.state.best.nll, 0.1 + 0.2);
+  EXPECT_EQ(loaded.state.seed, 0xfedcba9876543210u);
+  EXPECT_EQ(loaded.state.cursor, (tokens::Cursor{2, 17}));
+  EXPECT_EQ(EncodeState(loaded.state, loaded.identity), bytes);
+}
+
+TEST_F(Checkpoints, EveryDamagedByteAndEveryCutIsFound) {
+  const Bytes good = EncodeState(SomeState(42), kIdentity);
+  for (size_t at = 0; at < good.size(); at += at < 900 ? 1 : 97) {
+    Bytes bad = good;
+    bad[at] ^= 0x10;
+    const auto loaded = DecodeState(bad, "state");
+    ASSERT_FALSE(loaded) << at;
+    EXPECT_EQ(loaded.error().code(), Code::kDataLoss) << at;
+    EXPECT_FALSE(DecodeState(ByteSpan(good).first(at), "state")) << at;
+  }
+}
+
+TEST_F(Checkpoints, AnotherRunIsRefusedNamingAllThatDiffers) {
+  const CheckpointStore store(folder_);
+  ASSERT_TRUE(store.Save(SomeState(5), kIdentity).ok());
+  Identity other = kIdentity;
+  other["base"] = "9999";
+  other["learning_rate"] = "0.001";
+  const auto loaded = store.LoadNewest(other);
+  ASSERT_FALSE(loaded);
+  EXPECT_EQ(loaded.error().code(), Code::kFailedPrecondition);
+  EXPECT_NE(loaded.error().message().find("base was 1111 and is 9999"), std::string::npos);
+  EXPECT_NE(loaded.error().message().find("learning_rate was 0.0002"), std::string::npos);
+  EXPECT_EQ(loaded.error().message().find("data plan"), std::string::npos);
+  EXPECT_TRUE(store.LoadNewest(kIdentity).value().has_value());
+}
+
+TEST_F(Checkpoints, TheNewestTwoAreKept) {
+  const CheckpointStore store(folder_);
+  EXPECT_FALSE(store.LoadNewest(kIdentity).value().has_value());
+  for (const int64_t step : {3, 10, 200}) {
+    ASSERT_TRUE(store.Save(SomeState(step), kIdentity).ok());
+  }
+  EXPECT_EQ(store.Steps().value(), (std::vector<int64_t>{10, 200}));
+  EXPECT_EQ(store.LoadNewest(kIdentity).value()->step, 200);
+}
+
+TEST_F(Checkpoints, ADamagedNewestFallsBackToTheOneBefore) {
+  const CheckpointStore store(folder_);
+  ASSERT_TRUE(store.Save(SomeState(3), kIdentity).ok());
+  ASSERT_TRUE(store.Save(SomeState(4), kIdentity).ok());
+  fs::resize_file(store.PathOf(4), 1000);
+  EXPECT_EQ(store.LoadNewest(kIdentity).value()->step, 3);
+  fs::resize_file(store.PathOf(3), 1000);
+  const auto loaded = store.LoadNewest(kIdentity);
+  ASSERT_FALSE(loaded);
+  EXPECT_EQ(loaded.error().code(), Code::kDataLoss);
+}
+
+TEST_F(Checkpoints, AFullDiskLeavesTheLastGoodState) {
+  const CheckpointStore store(folder_);
+  ASSERT_TRUE(store.Save(SomeState(3), kIdentity).ok());
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = old;
+  small.rlim_cur = 4096;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const Status status = store.Save(SomeState(4), kIdentity);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(store.LoadNewest(kIdentity).value()->step, 3);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+}  // namespace
+}  // namespace tidegate::train
