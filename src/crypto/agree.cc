@@ -1,0 +1,95 @@
+#include "crypto/agree.h"
+
+#include "crypto/evp.h"
+#include "crypto/hash.h"
+#include "crypto/random.h"
+#include "crypto/sign.h"
+
+namespace tidegate::crypto {
+
+using internal::LibraryFailure;
+using internal::PkeyCtxPtr;
+using internal::PkeyPtr;
+
+Result<AgreePublicKey> AgreePublicKey::FromBytes(ByteSpan bytes) {
+  AgreePublicKey key;
+  if (bytes.size() != key.bytes_.size()) {
+    return InvalidArgument("an x25519 public key has 32 bytes, this one has {}", bytes.size());
+  }
+  std::copy(bytes.begin(), bytes.end(), key.bytes_.begin());
+  return key;
+}
+
+Result<AgreePublicKey> AgreePublicKey::FromText(std::string_view text) {
+  TG_ASSIGN_OR_RETURN(const auto bytes, ParsePublicKeyText("x25519", text));
+  return FromBytes(bytes);
+}
+
+std::string AgreePublicKey::ToText() const { return PublicKeyText("x25519", bytes_); }
+
+Digest AgreePublicKey::Fingerprint() const { return Sha256::Of(bytes_); }
+
+Result<AgreeSecretKey> AgreeSecretKey::Generate() {
+  TG_ASSIGN_OR_RETURN(const Secret<32> secret, RandomSecret<32>());
+  return FromBytes(secret.reveal());
+}
+
+Result<AgreeSecretKey> AgreeSecretKey::FromBytes(ByteSpan bytes) {
+  AgreeSecretKey key;
+  TG_ASSIGN_OR_RETURN(key.secret_, MakeSecret<32>(bytes, "an x25519 secret key"));
+  const PkeyPtr pkey(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, key.secret_.reveal().data(), 32));
+  size_t size = key.public_key_.bytes_.size();
+  if (!pkey || EVP_PKEY_get_raw_public_key(pkey.get(), key.public_key_.bytes_.data(), &size) != 1 ||
+      size != 32) {
+    return LibraryFailure("deriving an x25519 public key");
+  }
+  return key;
+}
+
+Status AgreeSecretKey::CheckNotErased() const {
+  if (!erased_) return OkStatus();
+  return FailedPrecondition(
+      "the secret half of {} was erased; what was sealed to it can no longer be opened",
+      public_key_.ToText());
+}
+
+Result<Secret<32>> AgreeSecretKey::Serialize() const {
+  TG_RETURN_IF_ERROR(CheckNotErased());
+  return secret_.Clone();
+}
+
+Result<Secret<32>> AgreeSecretKey::Agree(const AgreePublicKey& peer) const {
+  TG_RETURN_IF_ERROR(CheckNotErased());
+  const PkeyPtr own(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, secret_.reveal().data(), 32));
+  const PkeyPtr other(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, peer.bytes().data(), 32));
+  if (!own || !other) return LibraryFailure("loading an x25519 key");
+  const PkeyCtxPtr ctx(EVP_PKEY_CTX_new(own.get(), nullptr));
+  if (!ctx || EVP_PKEY_derive_init(ctx.get()) != 1 ||
+      EVP_PKEY_derive_set_peer(ctx.get(), other.get()) != 1) {
+    return LibraryFailure("preparing x25519");
+  }
+  Secret<32> shared;
+  size_t size = 32;
+  const bool derived =
+      EVP_PKEY_derive(ctx.get(), shared.reveal_mutable().data(), &size) == 1 && size == 32;
+  // OpenSSL refuses the all-zero result itself; RFC 9180 7.1.4 makes it ours to check.
+  const Secret<32> zero;
+  if (!derived || Equal(shared.reveal(), zero.reveal())) {
+    internal::DropLibraryErrors();
+    return InvalidArgument(
+        "the x25519 public key {} is a point of small order and gives no secret; do not trust its "
+        "sender",
+        peer.ToText());
+  }
+  return shared;
+}
+
+void AgreeSecretKey::Erase() {
+  secret_.Erase();
+  erased_ = true;
+}
+
+}  // namespace tidegate::crypto

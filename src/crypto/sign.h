@@ -1,0 +1,109 @@
+// Ed25519 signatures (RFC 8032) with domain separation. What is signed is
+//   domain || 0x00 || payload
+// so a signature made for one purpose never verifies for another. The text of a C2SP signed note
+// is signed bare, as that format wants; it may hold no 0x00, so it is never mistaken for the above.
+// Thread-safety: const members may be called from several threads.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "crypto/secret.h"
+
+namespace tidegate::crypto {
+
+namespace internal {
+struct BareEd25519;  // sign_internal.h
+}
+
+inline constexpr size_t kSignatureBytes = 64;
+using Signature = std::array<uint8_t, kSignatureBytes>;
+
+// What a signature is for. Only constants: "tidegate/v1/" and a name without 0x00.
+class SignDomain {
+ public:
+  consteval explicit SignDomain(const char* name) : name_(name) {
+    constexpr std::string_view kPrefix = "tidegate/v1/";
+    if (!name_.starts_with(kPrefix) || name_.size() == kPrefix.size()) {
+      throw "a signature domain is \"tidegate/v1/\" and a name";
+    }
+  }
+  constexpr std::string_view name() const { return name_; }
+
+ private:
+  std::string_view name_;
+};
+
+// One constant for each kind of signed document. The texts are for ever.
+namespace domains {
+inline constexpr SignDomain kRelease{"tidegate/v1/release"};
+inline constexpr SignDomain kUpdate{"tidegate/v1/update"};
+inline constexpr SignDomain kReceipt{"tidegate/v1/receipt"};
+inline constexpr SignDomain kRound{"tidegate/v1/round"};
+inline constexpr SignDomain kRecipientKey{"tidegate/v1/recipient-key"};
+inline constexpr SignDomain kJob{"tidegate/v1/job"};
+inline constexpr SignDomain kAdapter{"tidegate/v1/adapter"};
+inline constexpr SignDomain kLease{"tidegate/v1/lease"};
+inline constexpr SignDomain kPolicy{"tidegate/v1/policy"};
+inline constexpr SignDomain kApproval{"tidegate/v1/approval"};
+inline constexpr SignDomain kKeyList{"tidegate/v1/key-list"};
+inline constexpr SignDomain kSiteRequest{"tidegate/v1/site-request"};
+inline constexpr SignDomain kSiteApproval{"tidegate/v1/site-approval"};
+inline constexpr SignDomain kReport{"tidegate/v1/report"};
+}  // namespace domains
+
+// An Ed25519 public key. Its text is "ed25519:" and base64.
+class VerifyKey {
+ public:
+  // kInvalidArgument for another length than 32, for a y coordinate that is not reduced and for the
+  // points of small order, under which a signature can be valid for every message.
+  static Result<VerifyKey> FromBytes(ByteSpan bytes);
+  static Result<VerifyKey> FromText(std::string_view text);
+
+  ByteSpan bytes() const { return bytes_; }
+  std::string ToText() const;
+  // SHA-256 of the 32 bytes: the key's name in records and on the wire.
+  Digest Fingerprint() const;
+
+  // kUnauthenticated when the signature is not this key's for this domain and payload.
+  Status Verify(SignDomain domain, ByteSpan payload, ByteSpan signature) const;
+  // The same for the text of a signed note, and kInvalidArgument for a text that can't be one.
+  Status VerifyNoteText(std::string_view text, ByteSpan signature) const;
+
+  friend bool operator==(const VerifyKey&, const VerifyKey&) = default;  // public bytes
+
+ private:
+  friend class SigningKey;
+  friend struct internal::BareEd25519;
+  VerifyKey() = default;
+  Status VerifyRaw(ByteSpan message, ByteSpan signature) const;
+  std::array<uint8_t, 32> bytes_{};
+};
+
+// An Ed25519 private key. Move-only, zeroed on destruction.
+class SigningKey {
+ public:
+  static Result<SigningKey> Generate();
+  static Result<SigningKey> FromSeed(const Secret<32>& seed);
+
+  const VerifyKey& verify_key() const { return verify_key_; }
+  // For key files alone.
+  const Secret<32>& seed() const { return seed_; }
+
+  Result<Signature> Sign(SignDomain domain, ByteSpan payload) const;
+  // For signed notes (checkpoint_note.h): printable text in lines, else kInvalidArgument.
+  Result<Signature> SignNoteText(std::string_view text) const;
+
+ private:
+  friend struct internal::BareEd25519;
+  SigningKey() = default;
+  Result<Signature> SignRaw(ByteSpan message) const;
+  Secret<32> seed_;
+  VerifyKey verify_key_;
+};
+
+// "PREFIX:BASE64" of 32 bytes, strict; for the public keys of this module.
+std::string PublicKeyText(std::string_view prefix, ByteSpan bytes);
+Result<std::array<uint8_t, 32>> ParsePublicKeyText(std::string_view prefix, std::string_view text);
+
+}  // namespace tidegate::crypto

@@ -1,0 +1,245 @@
+// Known answers for hashing, key derivation and X25519, and the behaviour of secrets.
+#include <cstring>
+#include <new>
+#include <set>
+#include <type_traits>
+
+#include "crypto/aead.h"
+#include "crypto/agree.h"
+#include "crypto/kdf.h"
+#include "crypto/random.h"
+#include "hex.h"
+
+namespace tidegate::crypto {
+namespace {
+
+static_assert(!std::is_copy_constructible_v<Secret<32>> && !std::is_copy_assignable_v<Secret<32>>);
+static_assert(!std::is_copy_constructible_v<SecretBytes>);
+static_assert(!std::equality_comparable<Secret<32>> && !std::equality_comparable<SecretBytes>);
+template <typename T>
+concept Printable = requires(std::ostream& out, const T& value) {
+  out << value;
+};
+static_assert(!Printable<Secret<32>> && !Printable<SecretBytes>);
+
+TEST(Secret, IsZeroAfterMoveEraseAndDestruction) {
+  const Bytes key = Counting(32, 1);
+  const Bytes zero(32);
+  Secret<32> a(std::span<const uint8_t, 32>(key.data(), 32));
+  Secret<32> b(std::move(a));
+  EXPECT_EQ(ToHex(a.reveal()), ToHex(zero));  // NOLINT: looking at the moved-from is the point
+  EXPECT_EQ(ToHex(b.reveal()), ToHex(key));
+  Secret<32> c;
+  c = std::move(b);
+  EXPECT_EQ(ToHex(b.reveal()), ToHex(zero));  // NOLINT
+  EXPECT_EQ(ToHex(c.reveal()), ToHex(key));
+  c.Erase();
+  EXPECT_EQ(ToHex(c.reveal()), ToHex(zero));
+
+  alignas(Secret<32>) uint8_t place[sizeof(Secret<32>)];
+  auto* placed = new (place) Secret<32>(std::span<const uint8_t, 32>(key.data(), 32));
+  ASSERT_EQ(std::memcmp(place, key.data(), 32), 0);
+  placed->~Secret();
+  EXPECT_EQ(std::memcmp(place, zero.data(), 32), 0);
+}
+
+TEST(Secret, EqualComparesContentAndLength) {
+  EXPECT_TRUE(Equal(Hex("0102"), Hex("0102")));
+  EXPECT_TRUE(Equal({}, {}));
+  EXPECT_FALSE(Equal(Hex("0102"), Hex("0103")));
+  EXPECT_FALSE(Equal(Hex("0102"), Hex("8102")));
+  EXPECT_FALSE(Equal(Hex("0102"), Hex("01")));
+}
+
+TEST(Secret, OfAnotherLengthIsRefusedByName) {
+  const auto made = MakeSecret<32>(Hex("00"), "the site key");
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code(), Code::kInvalidArgument);
+  EXPECT_NE(made.error().message().find("the site key has 1 bytes"), std::string::npos);
+}
+
+TEST(Random, NeverRepeatsAndFillsEverything) {
+  std::set<std::string> seen;
+  std::array<bool, 32> byte_was_set{};
+  for (int i = 0; i < 100; ++i) {
+    const auto secret = RandomSecret<32>();
+    ASSERT_TRUE(secret);
+    seen.insert(ToHex(secret->reveal()));
+    for (size_t k = 0; k < 32; ++k) byte_was_set[k] |= secret->reveal()[k] != 0;
+  }
+  EXPECT_EQ(seen.size(), 100u);
+  for (const bool set : byte_was_set) EXPECT_TRUE(set);
+}
+
+TEST(Sha256, MatchesFips180) {
+  EXPECT_EQ(ToHex(Sha256::Of(ByteSpan())),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(ToHex(Sha256::Of(AsBytes("abc"))),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  Sha256 million;
+  for (int i = 0; i < 1000; ++i) million.Update(Filled(1000, 'a'));
+  EXPECT_EQ(ToHex(million.Finish()),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  // Ready for the next message, and parts are one message.
+  million.Update(AsBytes("a")).Update(AsBytes("bc"));
+  EXPECT_EQ(million.Finish(), Sha256::Of(AsBytes("abc")));
+  EXPECT_EQ(Sha256::Of({AsBytes("ab"), AsBytes("c")}), Sha256::Of(AsBytes("abc")));
+}
+
+TEST(Hmac, MatchesRfc4231) {
+  EXPECT_EQ(ToHex(HmacSha256(Filled(20, 0x0b), AsBytes("Hi There")).reveal()),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+  EXPECT_EQ(ToHex(HmacSha256(AsBytes("Jefe"), AsBytes("what do ya want for nothing?")).reveal()),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  // An empty key is the empty key, not the last one used.
+  EXPECT_EQ(ToHex(HmacSha256({}, {}).reveal()),
+            "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
+}
+
+struct HkdfCase {
+  Bytes ikm, salt, info;
+  size_t length;
+  std::string_view prk, okm;
+};
+
+TEST(Hkdf, MatchesRfc5869) {
+  const HkdfCase cases[] = {
+      {Filled(22, 0x0b), Counting(13, 0), Counting(10, 0xf0), 42,
+       "077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5",
+       "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"},
+      {Counting(80, 0), Counting(80, 0x60), Counting(80, 0xb0), 82,
+       "06a6b88c5853361a06104c9ceb35b45cef760014904671014a193f40c15fc244",
+       "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e"
+       "590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"},
+      {Filled(22, 0x0b),
+       {},
+       {},
+       42,
+       "19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04",
+       "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"},
+  };
+  for (const HkdfCase& c : cases) {
+    const Secret<32> prk = HkdfExtract(c.salt, c.ikm);
+    EXPECT_EQ(ToHex(prk.reveal()), c.prk);
+    const auto okm = HkdfExpand(prk.reveal(), c.info, c.length);
+    ASSERT_TRUE(okm);
+    EXPECT_EQ(ToHex(okm->reveal()), c.okm);
+    EXPECT_EQ(ToHex(DeriveKey(c.salt, c.ikm, c.info).reveal()), c.okm.substr(0, 64));
+  }
+}
+
+TEST(Hkdf, GivesAtMost255Blocks) {
+  const Secret<32> prk = HkdfExtract({}, AsBytes("key"));
+  EXPECT_TRUE(HkdfExpand(prk.reveal(), {}, kHkdfMaxBytes));
+  const auto more = HkdfExpand(prk.reveal(), {}, kHkdfMaxBytes + 1);
+  ASSERT_FALSE(more);
+  EXPECT_EQ(more.error().code(), Code::kInvalidArgument);
+}
+
+TEST(X25519, MatchesRfc7748) {
+  const auto one = AgreeSecretKey::FromBytes(
+      Hex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"));
+  const auto point = AgreePublicKey::FromBytes(
+      Hex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c"));
+  ASSERT_TRUE(one && point);
+  EXPECT_EQ(ToHex(one->Agree(*point)->reveal()),
+            "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552");
+
+  const auto alice = AgreeSecretKey::FromBytes(
+      Hex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"));
+  const auto bob = AgreeSecretKey::FromBytes(
+      Hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"));
+  ASSERT_TRUE(alice && bob);
+  EXPECT_EQ(ToHex(alice->public_key().bytes()),
+            "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
+  EXPECT_EQ(ToHex(bob->public_key().bytes()),
+            "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f");
+  constexpr std::string_view kShared =
+      "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742";
+  EXPECT_EQ(ToHex(alice->Agree(bob->public_key())->reveal()), kShared);
+  EXPECT_EQ(ToHex(bob->Agree(alice->public_key())->reveal()), kShared);
+}
+
+TEST(X25519, RefusesEveryPointOfSmallOrder) {
+  const std::string_view points[] = {
+      "0000000000000000000000000000000000000000000000000000000000000000",
+      "0100000000000000000000000000000000000000000000000000000000000000",
+      "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+      "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+      "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      // The top bit is ignored, so the same points with it.
+      "0000000000000000000000000000000000000000000000000000000000000080",
+      "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+  };
+  const auto key = AgreeSecretKey::Generate();
+  ASSERT_TRUE(key);
+  for (const std::string_view point : points) {
+    const auto peer = AgreePublicKey::FromBytes(Hex(point));
+    ASSERT_TRUE(peer);
+    const auto shared = key->Agree(*peer);
+    ASSERT_FALSE(shared) << point;
+    EXPECT_EQ(shared.error().code(), Code::kInvalidArgument);
+    EXPECT_NE(shared.error().message().find("small order"), std::string::npos);
+  }
+}
+
+TEST(X25519, AStoredKeyComesBackAndAnErasedOneDoesNot) {
+  auto key = AgreeSecretKey::Generate();
+  ASSERT_TRUE(key);
+  const auto stored = key->Serialize();
+  ASSERT_TRUE(stored);
+  const auto again = AgreeSecretKey::FromBytes(stored->reveal());
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->public_key(), key->public_key());
+  const auto text = AgreePublicKey::FromText(key->public_key().ToText());
+  ASSERT_TRUE(text);
+  EXPECT_EQ(*text, key->public_key());
+
+  key->Erase();
+  EXPECT_TRUE(key->erased());
+  EXPECT_EQ(key->Serialize().error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(key->Agree(again->public_key()).error().code(), Code::kFailedPrecondition);
+}
+
+TEST(X25519, KeysOfAnotherLengthOrTextAreRefused) {
+  EXPECT_FALSE(AgreePublicKey::FromBytes(Bytes(31)));
+  EXPECT_FALSE(AgreePublicKey::FromBytes(Bytes(33)));
+  EXPECT_FALSE(AgreeSecretKey::FromBytes(Bytes(31)));
+  EXPECT_FALSE(AgreePublicKey::FromText("ed25519:" + ToBase64(Bytes(32, 9))));
+  EXPECT_FALSE(AgreePublicKey::FromText("x25519:" + ToBase64(Bytes(31, 9))));
+  EXPECT_FALSE(AgreePublicKey::FromText("x25519: " + ToBase64(Bytes(32, 9))));
+}
+
+TEST(Aead, MessagesOpenInOrderOnlyAndKeysAreNeverTheSame) {
+  const auto key = RandomSecret<32>();
+  ASSERT_TRUE(key);
+  auto sealer = AeadSealer::Create(*key);
+  ASSERT_TRUE(sealer);
+  const auto first = sealer->Seal(AsBytes("a"), AsBytes("one"));
+  const auto second = sealer->Seal(AsBytes("a"), AsBytes("one"));
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->size(), 3 + kAeadOverheadBytes);
+  EXPECT_NE(*first, *second);
+
+  auto opener = AeadOpener::Create(*key, sealer->salt());
+  ASSERT_TRUE(opener);
+  EXPECT_EQ(opener->Open(AsBytes("a"), *second).error().code(), Code::kUnauthenticated);
+  EXPECT_EQ(opener->Open(AsBytes("b"), *first).error().code(), Code::kUnauthenticated);
+  EXPECT_EQ(opener->Open(AsBytes("a"), {}).error().code(), Code::kUnauthenticated);
+  const auto plain = opener->Open(AsBytes("a"), *first);
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(AsText(*plain), "one");
+  EXPECT_FALSE(opener->Open(AsBytes("a"), *first)) << "a message was replayed";
+  EXPECT_TRUE(opener->Open(AsBytes("a"), *second));
+
+  // Another sealer of the same key starts at number 0 again, and under another key.
+  auto other = AeadSealer::Create(*key);
+  ASSERT_TRUE(other);
+  EXPECT_NE(*other->Seal(AsBytes("a"), AsBytes("one")), *first);
+  EXPECT_FALSE(AeadOpener::Create(*key, Bytes(31)));
+}
+
+}  // namespace
+}  // namespace tidegate::crypto
