@@ -37,6 +37,7 @@ class Workspace {
   T* Array(size_t n) {
     return static_cast<T*>(Allocate(n * sizeof(T)));
   }
+  // The most bytes that were in use at once.
   size_t high_water() const;
 
   // Frees on destruction what was allocated since construction.
@@ -56,6 +57,7 @@ class Workspace {
   struct Block;
   std::vector<std::unique_ptr<Block>> blocks_;
   size_t current_ = 0;
+  size_t high_water_ = 0;
 };
 
 // Passed to every kernel. `threads` is how many the kernel may use, the caller's included; results

@@ -1,0 +1,33 @@
+// The prepared form of a weight matrix in the CPU backends: the caller's row-major [n,k] copy,
+// borrowed. One copy serves x Wᵀ and dy W, since oneDNN packs blocks of it on the fly.
+#pragma once
+
+#include "kernels/linear.h"
+
+namespace tidegate::kernels {
+
+class PlainWeights : public PreparedWeights {
+ public:
+  explicit PlainWeights(const WeightSource& source)
+      : PreparedWeights(source.n, source.k), format_(source.format), data_(source.data) {}
+  WeightFormat format() const { return format_; }
+  const void* data() const { return data_; }
+
+ private:
+  WeightFormat format_;
+  const void* data_;
+};
+
+inline const PlainWeights& Plain(const PreparedWeights* w) {
+  return *static_cast<const PlainWeights*>(w);
+}
+
+// A bf16 is the upper half of a float.
+inline float WidenBF16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  __builtin_memcpy(&value, &wide, sizeof(value));
+  return value;
+}
+
+}  // namespace tidegate::kernels

@@ -1,0 +1,69 @@
+#include "kernels/internal/ops.h"
+#include "kernels/internal/weights.h"
+
+namespace tidegate::kernels {
+namespace {
+
+double Weight(const PlainWeights& w, int64_t i) {
+  switch (w.format()) {
+    case WeightFormat::kF32:
+      return static_cast<const float*>(w.data())[i];
+    case WeightFormat::kBF16:
+      return WidenBF16(static_cast<const uint16_t*>(w.data())[i]);
+    case WeightFormat::kF64:
+      return static_cast<const double*>(w.data())[i];
+  }
+  return 0;
+}
+
+void MultiplyTransposed(const PlainWeights& w, int64_t m, const double* x, const double* residual,
+                        double* y) {
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < w.n(); ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < w.k(); ++l) sum += x[i * w.k() + l] * Weight(w, j * w.k() + l);
+      y[i * w.n() + j] = residual == nullptr ? sum : residual[i * w.n() + j] + sum;
+    }
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<PreparedWeights> PrepareWeightsRef(const WeightSource& source) {
+  return std::make_unique<PlainWeights>(source);
+}
+
+void LinearForwardRef(const Context&, const LinearForwardArgs& args) {
+  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.x),
+                     static_cast<const double*>(args.residual), static_cast<double*>(args.y));
+}
+
+void LogitsRef(const Context&, const LogitsArgs& args) {
+  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.h), nullptr,
+                     static_cast<double*>(args.logits));
+}
+
+void LinearBackwardRef(const Context&, const LinearBackwardArgs& args) {
+  const PlainWeights& w = Plain(args.w);
+  const double* dy = static_cast<const double*>(args.dy);
+  double* dx = static_cast<double*>(args.dx);
+  for (int64_t i = 0; i < args.m; ++i) {
+    for (int64_t l = 0; l < w.k(); ++l) {
+      double sum = args.accumulate ? dx[i * w.k() + l] : 0;
+      for (int64_t j = 0; j < w.n(); ++j) sum += dy[i * w.n() + j] * Weight(w, j * w.k() + l);
+      dx[i * w.k() + l] = sum;
+    }
+  }
+}
+
+void EmbeddingRef(const Context&, const EmbeddingArgs& args) {
+  const PlainWeights table(args.table);
+  double* out = static_cast<double*>(args.out);
+  for (int64_t i = 0; i < args.m; ++i) {
+    for (int64_t l = 0; l < table.k(); ++l) {
+      out[i * table.k() + l] = Weight(table, args.ids[i] * table.k() + l);
+    }
+  }
+}
+
+}  // namespace tidegate::kernels

@@ -1,0 +1,64 @@
+#include <algorithm>
+
+#include "kernels/internal/matmul.h"
+#include "kernels/internal/ops.h"
+
+namespace tidegate::kernels {
+namespace {
+
+// Up to this many rows oneDNN doesn't split the sum over threads, so gradients have the same bits
+// for any number of them.
+constexpr int64_t kGradientRows = 512;
+
+template <DType T>
+void Forward(const Context& context, const LoraForwardArgs& args) {
+  Matmul(context, {T, T, args.m, args.r, args.k, false, true, MatmulPost::kNone}, args.x, args.a,
+         args.u);
+  Matmul(context, {T, T, args.m, args.n, args.r, false, true, MatmulPost::kSum}, args.u, args.b,
+         args.y);
+}
+
+// out[r, columns] += thinᵀ wide over chunks of rows.
+template <DType T>
+void AddGradient(const Context& context, int64_t m, int64_t r, int64_t columns, const void* thin,
+                 const void* wide, void* out) {
+  const char* left = static_cast<const char*>(thin);
+  const char* right = static_cast<const char*>(wide);
+  for (int64_t row = 0; row < m; row += kGradientRows) {
+    const int64_t rows = std::min(kGradientRows, m - row);
+    Matmul(context, {T, DType::kF32, r, columns, rows, true, false, MatmulPost::kSum},
+           left + static_cast<size_t>(row * r) * SizeOf(T),
+           right + static_cast<size_t>(row * columns) * SizeOf(T), out);
+  }
+}
+
+template <DType T>
+void Backward(const Context& context, const LoraBackwardArgs& args) {
+  const Workspace::Scope scope(*context.workspace);
+  void* v = context.workspace->Allocate(static_cast<size_t>(args.m * args.r) * SizeOf(T));
+  Matmul(context, {T, T, args.m, args.r, args.n, false, false, MatmulPost::kNone}, args.dy, args.b,
+         v);
+  AddGradient<T>(context, args.m, args.r, args.n, args.u, args.dy, args.db_t);
+  AddGradient<T>(context, args.m, args.r, args.k, v, args.x, args.da);
+  if (args.dx == nullptr) return;
+  const MatmulPost post = args.accumulate_dx ? MatmulPost::kSum : MatmulPost::kNone;
+  Matmul(context, {T, T, args.m, args.k, args.r, false, false, post}, v, args.a, args.dx);
+}
+
+}  // namespace
+
+void LoraForwardCpuF32(const Context& context, const LoraForwardArgs& args) {
+  Forward<DType::kF32>(context, args);
+}
+void LoraForwardCpuBF16(const Context& context, const LoraForwardArgs& args) {
+  Forward<DType::kBF16>(context, args);
+}
+
+void LoraBackwardCpuF32(const Context& context, const LoraBackwardArgs& args) {
+  Backward<DType::kF32>(context, args);
+}
+void LoraBackwardCpuBF16(const Context& context, const LoraBackwardArgs& args) {
+  Backward<DType::kBF16>(context, args);
+}
+
+}  // namespace tidegate::kernels
