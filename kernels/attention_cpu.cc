@@ -2,11 +2,17 @@
 #include <cstring>
 
 #include "kernels/internal/attention_impl.h"
+#include "kernels/internal/cpu.h"
 #include "kernels/internal/ops.h"
 #include "kernels/internal/weights.h"
 
 namespace tidegate::kernels {
 namespace {
+
+// From here on the tiles of forward are faster than those of decoding.
+constexpr int64_t kFewRows = 32;
+
+bool TilesFit(int64_t head_dim) { return head_dim % 16 == 0 && head_dim <= 256; }
 
 AttentionRows RowsOf(const AttentionForwardArgs& args) {
   const AttentionShape& s = args.shape;
@@ -47,7 +53,8 @@ void Narrow(const float* in, int64_t count, void* out) {
   }
 }
 
-void RowsThroughF32(const Context& context, AttentionRows rows) {
+void RowsThroughF32(const Context& context, const AttentionRows& args) {
+  AttentionRows rows = args;
   Workspace& workspace = *context.workspace;
   Workspace::Scope scope(workspace);
   const int64_t queries = rows.m * rows.heads * rows.head_dim;
@@ -62,7 +69,7 @@ void RowsThroughF32(const Context& context, AttentionRows rows) {
   Narrow(wide_out, queries, out);
 }
 
-void BackwardThroughF32(const Context& context, AttentionBackwardArgs args) {
+void BackwardThroughF32(const Context& context, const AttentionBackwardArgs& args) {
   Workspace& workspace = *context.workspace;
   Workspace::Scope scope(workspace);
   const AttentionShape& s = args.shape;
@@ -88,27 +95,44 @@ void BackwardThroughF32(const Context& context, AttentionBackwardArgs args) {
 }  // namespace
 
 void AttentionForwardCpuF32(const Context& context, const AttentionForwardArgs& args) {
-  AttentionRowsPortable(context, RowsOf(args));
+  const bool tiled = TilesFit(args.shape.head_dim) && DetectCpuIsa() >= CpuIsa::kAvx512;
+  (tiled ? AttentionRowsF32Avx512 : AttentionRowsPortable)(context, RowsOf(args));
 }
 
 void AttentionBackwardCpuF32(const Context& context, const AttentionBackwardArgs& args) {
-  AttentionBackwardPortable(context, args);
+  const bool tiled = TilesFit(args.shape.head_dim) && DetectCpuIsa() >= CpuIsa::kAvx512;
+  (tiled ? AttentionBackwardF32Avx512 : AttentionBackwardPortable)(context, args);
 }
 
 void AttentionDecodeCpuF32(const Context& context, const AttentionDecodeArgs& args) {
-  AttentionRowsPortable(context, RowsOf(args));
+  const AttentionRows rows = RowsOf(args);
+  if (!TilesFit(args.head_dim) || DetectCpuIsa() < CpuIsa::kAvx512) {
+    AttentionRowsPortable(context, rows);
+  } else if (args.m < kFewRows) {
+    AttentionDecodeF32Avx512(context, rows);
+  } else {
+    AttentionRowsF32Avx512(context, rows);
+  }
 }
 
+// The table offers bf16 only where the CPU has AVX512-bf16.
 void AttentionForwardCpuBF16(const Context& context, const AttentionForwardArgs& args) {
-  RowsThroughF32(context, RowsOf(args));
+  (TilesFit(args.shape.head_dim) ? AttentionRowsBF16Avx512 : RowsThroughF32)(context, RowsOf(args));
 }
 
 void AttentionBackwardCpuBF16(const Context& context, const AttentionBackwardArgs& args) {
-  BackwardThroughF32(context, args);
+  (TilesFit(args.shape.head_dim) ? AttentionBackwardBF16Avx512 : BackwardThroughF32)(context, args);
 }
 
 void AttentionDecodeCpuBF16(const Context& context, const AttentionDecodeArgs& args) {
-  RowsThroughF32(context, RowsOf(args));
+  const AttentionRows rows = RowsOf(args);
+  if (!TilesFit(args.head_dim)) {
+    RowsThroughF32(context, rows);
+  } else if (args.m < kFewRows) {
+    AttentionDecodeBF16Avx512(context, rows);
+  } else {
+    AttentionRowsBF16Avx512(context, rows);
+  }
 }
 
 }  // namespace tidegate::kernels

@@ -7,7 +7,7 @@ namespace tidegate::kernels {
 namespace {
 
 constexpr int64_t kBlock = 64;
-constexpr int64_t kMaxPieces = 8;
+constexpr int64_t kMaxPieces = 4;
 constexpr int64_t kTilesAPiece = 512;
 
 int64_t BlocksOf(int64_t rows) { return (rows + kBlock - 1) / kBlock; }

@@ -22,4 +22,13 @@ struct AttentionRows {
 void AttentionRowsPortable(const Context& context, const AttentionRows& rows);
 void AttentionBackwardPortable(const Context& context, const AttentionBackwardArgs& args);
 
+// Tiled, head_dim a multiple of 16 and at most 256. The bf16 ones need AVX512-bf16. `Decode` is for
+// few rows (m · heads / kv_heads up to 64 or so), without segments and lse.
+void AttentionRowsF32Avx512(const Context& context, const AttentionRows& rows);
+void AttentionBackwardF32Avx512(const Context& context, const AttentionBackwardArgs& args);
+void AttentionDecodeF32Avx512(const Context& context, const AttentionRows& rows);
+void AttentionRowsBF16Avx512(const Context& context, const AttentionRows& rows);
+void AttentionBackwardBF16Avx512(const Context& context, const AttentionBackwardArgs& args);
+void AttentionDecodeBF16Avx512(const Context& context, const AttentionRows& rows);
+
 }  // namespace tidegate::kernels

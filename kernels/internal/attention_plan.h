@@ -15,7 +15,7 @@ struct AttentionPlan {
   const int32_t* last_query_block;  // [key_blocks], inclusive; the first is the key block itself
   // Backward: key blocks cut_at[i] … cut_at[i+1]-1 are piece i, of about equal numbers of tiles.
   int64_t pieces;
-  int32_t cut_at[9];
+  int32_t cut_at[5];
 };
 
 AttentionPlan PlanAttention(Workspace& workspace, const AttentionRows& rows);

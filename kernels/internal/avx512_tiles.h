@@ -7,7 +7,7 @@
 // A "word" is 32 bits: one f32, or two neighbouring bf16 along the reduced axis. A product is
 //   C[rows][16·V] (f32) += A[rows][steps words] · B[steps][16·V words]
 // with one word of A broadcast against a row of B. Policy P says what a word is:
-//   P::Elem, P::kPerWord, P::Madd(acc, a, b), P::LoadPair(...), P::Store16(...)
+// (attention_policies.h).
 #pragma once
 
 #include <immintrin.h>
@@ -90,9 +90,16 @@ inline void MicroTile(int64_t steps, AMatrix a, BMatrix b, CMatrix c) {
 
 template <class P, Init kInit, int V>
 inline void ProductColumns(int64_t rows, int64_t steps, AMatrix a, BMatrix b, CMatrix c) {
+  // 24 accumulators of 32 registers; a single column needs as many rows to hide the latency.
   constexpr int kRows = 6;
   const char* a_data = static_cast<const char*>(a.data);
   int64_t r = 0;
+  if constexpr (V == 1) {
+    for (; r + 2 * kRows <= rows; r += 2 * kRows) {
+      MicroTile<P, kInit, 2 * kRows, V>(steps, {a_data + r * a.stride, a.stride}, b,
+                                        {c.data + r * c.stride, c.stride, c.scale});
+    }
+  }
   for (; r + kRows <= rows; r += kRows) {
     MicroTile<P, kInit, kRows, V>(steps, {a_data + r * a.stride, a.stride}, b,
                                   {c.data + r * c.stride, c.stride, c.scale});
