@@ -121,7 +121,7 @@ inline Difference Compare(const std::vector<double>& got, const std::vector<doub
   }
   const double n = static_cast<double>(want.size());
   // A gradient that is exactly zero has no scale of its own.
-  const double unit = std::max(std::sqrt(scale / n), 1e-3);
+  const double unit = std::max(std::sqrt(scale / n), 0.1);
   return {largest / unit, std::sqrt(squares / n) / unit};
 }
 
