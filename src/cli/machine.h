@@ -1,0 +1,46 @@
+// What this machine offers to training, read from /proc, /sys and the CPU itself.
+// Thread-safety: functions without shared state; IdlePercent sleeps.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace tidegate::cli {
+
+// "avx2", "avx512f", "avx512_bf16", "amx_bf16", ...: those that matter to our kernels and that the
+// CPU and the kernel both allow.
+std::vector<std::string> CpuFeatures();
+
+// "Intel(R) Xeon(R) ..." or "unknown".
+std::string CpuModel();
+
+// CPUs this process may run on (its affinity).
+int UsableCpus();
+
+// CPUs' worth of time that the control group allows, or 0 for no limit.
+double CgroupCpus();
+
+// Bytes that can be used now without swapping: the least of MemAvailable and what the control
+// group has left.
+Result<uint64_t> AvailableMemory();
+
+// How idle the usable CPUs were over `millis`, 0 to 100. Sleeps that long.
+Result<double> IdlePercent(int millis);
+
+// "4.3.4" of the libzmq that would be loaded and whether it has CURVE; kUnavailable if there is
+// none. Loads the library, opens no socket.
+struct ZmqFacts {
+  std::string version;
+  bool curve = false;
+};
+Result<ZmqFacts> FindZmq();
+
+// The walls that a trainer can raise here, tried in a child: an array of {"name", "up", "demanded",
+// "reason"}. Call with one thread.
+Result<nlohmann::ordered_json> ProbeWalls();
+
+}  // namespace tidegate::cli

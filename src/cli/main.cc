@@ -1,0 +1,17 @@
+// tidegate: the command line. Verbs that open records are executed by tidegate-trainer.
+#include "base/log.h"
+#include "cli/verb.h"
+
+int main(int argc, char** argv) {
+  using namespace tidegate::cli;
+  tidegate::SetLogProcess("tidegate");
+  CLI::App app("Tidegate: fine-tune language models where the data may not travel.", "tidegate");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(36);
+  Invocation invocation;
+  RegisterTrainerVerbs(app, invocation);
+  RegisterBaseVerb(app, invocation);
+  RegisterAdapterVerb(app, invocation);
+  RegisterDoctorVerb(app, invocation);
+  return RunMain(app, invocation, argc, argv);
+}

@@ -1,0 +1,72 @@
+// adapter inspect: what a PEFT folder holds, with the checks that loading makes.
+#include <filesystem>
+
+#include <cmath>
+
+#include "cli/verb.h"
+#include "model/adapter.h"
+#include "model/config.h"
+
+namespace tidegate::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Options {
+  std::filesystem::path dir, base;
+};
+
+std::string Text(const ordered_json& report) {
+  std::string targets;
+  for (const auto& name : report["target_modules"]) targets += " " + name.get<std::string>();
+  return fmt::format(
+      "rank        {}\nalpha       {} (scale {:.4g})\ndropout     {}\ntargets    {}\n"
+      "parameters  {} in {} tensors\nnorm A      {:.6g}\nnorm B      {:.6g}{}\n",
+      report["r"].get<int64_t>(), report["lora_alpha"].get<double>(), report["scale"].get<double>(),
+      report["lora_dropout"].get<double>(), targets, report["parameters"].get<int64_t>(),
+      report["tensors"].get<int64_t>(), report["norm_a"].get<double>(),
+      report["norm_b"].get<double>(),
+      report["norm_b"].get<double>() == 0 ? " (an adapter that changes nothing)" : "");
+}
+
+Status Run(const Invocation& invocation, const Options& options) {
+  TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
+                      model::LoadHfConfig(options.base / "config.json"));
+  TG_ASSIGN_OR_RETURN(const model::Adapter adapter, model::LoadPeft(options.dir, base));
+  double squares[2] = {0, 0};
+  for (const model::AdapterTensor& tensor : adapter.tensors()) {
+    const auto values = adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
+                                                     static_cast<size_t>(tensor.count()));
+    for (const float x : values) {
+      squares[tensor.is_b] += static_cast<double>(x) * static_cast<double>(x);
+    }
+  }
+  ordered_json report;
+  report["r"] = adapter.lora().r;
+  report["lora_alpha"] = adapter.lora().alpha;
+  report["scale"] = adapter.lora().scale();
+  report["lora_dropout"] = adapter.lora().dropout;
+  report["target_modules"] = ordered_json::array();
+  for (const model::Module module : adapter.lora().targets) {
+    report["target_modules"].push_back(model::ModuleName(module));
+  }
+  report["tensors"] = adapter.tensors().size();
+  report["parameters"] = adapter.parameters().size();
+  report["norm_a"] = std::sqrt(squares[0]);
+  report["norm_b"] = std::sqrt(squares[1]);
+  return Print(invocation, report, Text);
+}
+
+}  // namespace
+
+void RegisterAdapterVerb(CLI::App& app, Invocation& invocation) {
+  CLI::App* group = AddGroup(app, "adapter", "Look at LoRA adapters");
+  auto options = std::make_shared<Options>();
+  CLI::App* inspect =
+      AddVerb(*group, "inspect", "What a PEFT folder holds, checked against its base", invocation,
+              [&invocation, options] { return Run(invocation, *options); });
+  inspect->add_option("DIR", options->dir, "PEFT folder")->required();
+  inspect->add_option("--base", options->base, "HF folder of the base it belongs to")->required();
+}
+
+}  // namespace tidegate::cli

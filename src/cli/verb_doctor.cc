@@ -1,0 +1,166 @@
+// doctor: what this machine offers to training, and what is missing, before it matters.
+#include <filesystem>
+
+#include "cli/machine.h"
+#include "cli/verb.h"
+#include "kernels/table.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "onshore/sandbox/spawn.h"
+#include "onshore/sandbox/walls.h"
+
+namespace tidegate::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr double kIdleEnough = 90;  // percent
+
+ordered_json CpuFacts() {
+  using kernels::Backend;
+  using kernels::DType;
+  const kernels::KernelTable* f32 = kernels::TableFor(Backend::kCpu, DType::kF32);
+  const kernels::KernelTable* bf16 = kernels::TableFor(Backend::kCpu, DType::kBF16);
+  ordered_json cpu;
+  cpu["model"] = CpuModel();
+  cpu["features"] = CpuFeatures();
+  cpu["usable_cpus"] = UsableCpus();
+  cpu["cgroup_cpus"] = CgroupCpus();
+  cpu["f32_kernels"] = f32 != nullptr ? f32->isa : "none";
+  cpu["bf16_kernels"] = bf16 != nullptr ? bf16->isa : "none";
+  return cpu;
+}
+
+// Weights in the type that --dtype auto takes, a rank-16 adapter on all linear layers with
+// gradients and both moments, and what is free.
+Result<ordered_json> BaseFacts(const std::filesystem::path& base) {
+  TG_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadHfConfig(base / "config.json"));
+  const bool bf16 = kernels::TableFor(kernels::Backend::kCpu, kernels::DType::kBF16) != nullptr;
+  model::LoraConfig lora;
+  lora.r = 16;
+  lora.alpha = 32;
+  TG_ASSIGN_OR_RETURN(lora.targets, model::ParseTargets("all-linear"));
+  int64_t adapter = 0;
+  for (const model::Module module : lora.targets) {
+    const model::ModuleShape shape = model::ShapeOf(config, module);
+    adapter += config.num_layers * lora.r * (shape.in + shape.out);
+  }
+  ordered_json facts;
+  facts["parameters"] = config.num_parameters();
+  facts["dtype"] = bf16 ? "bf16" : "f32";
+  facts["weights_mib"] = static_cast<double>(config.num_parameters()) * (bf16 ? 2 : 4) / kMiB;
+  facts["adapter_parameters"] = adapter;
+  facts["adapter_training_mib"] = static_cast<double>(adapter) * 16 / kMiB;
+  return facts;
+}
+
+ordered_json ZmqJson() {
+  const auto zmq = FindZmq();
+  if (!zmq) return {{"found", false}, {"problem", zmq.error().message()}};
+  return {{"found", true}, {"version", zmq->version}, {"curve", zmq->curve}};
+}
+
+void AddProblems(ordered_json& report) {
+  ordered_json problems = ordered_json::array();
+  if (report.contains("idle_percent") && report["idle_percent"].get<double>() < kIdleEnough) {
+    problems.push_back(fmt::format(
+        "the CPUs are only {:.0f} % idle: training and timings will be slower than they can be",
+        report["idle_percent"].get<double>()));
+  }
+  if (report["cpu"]["bf16_kernels"] == "none") {
+    problems.push_back(
+        "no bf16 kernels for this CPU: --dtype auto trains in f32, with twice the "
+        "memory for weights");
+  }
+  for (const auto& wall : report["walls"]) {
+    if (!wall["up"].get<bool>() && wall["demanded"].get<bool>()) {
+      problems.push_back(fmt::format("the wall {} is not available: {}",
+                                     wall["name"].get<std::string>(),
+                                     wall["reason"].get<std::string>()));
+    }
+  }
+  if (!report["zmq"].value("curve", false)) {
+    problems.push_back("libzmq with CURVE was not found: this machine can train but not federate");
+  }
+  if (report.contains("base") && report.contains("available_mib")) {
+    const double need = report["base"]["weights_mib"].get<double>() +
+                        report["base"]["adapter_training_mib"].get<double>();
+    if (need > report["available_mib"].get<double>()) {
+      problems.push_back(fmt::format("the base needs {:.0f} MiB before any batch, {:.0f} are free",
+                                     need, report["available_mib"].get<double>()));
+    }
+  }
+  report["problems"] = problems;
+}
+
+std::string Text(const ordered_json& report) {
+  const ordered_json& cpu = report["cpu"];
+  std::string out = fmt::format("cpu        {}\n", cpu["model"].get<std::string>());
+  std::string features;
+  for (const auto& f : cpu["features"]) features += f.get<std::string>() + " ";
+  out += fmt::format("features   {}\n", features.empty() ? "none that matter" : features);
+  out += fmt::format("kernels    f32: {}, bf16: {}\n", cpu["f32_kernels"].get<std::string>(),
+                     cpu["bf16_kernels"].get<std::string>());
+  out += fmt::format("threads    {} usable CPUs", cpu["usable_cpus"].get<int>());
+  if (const double quota = cpu["cgroup_cpus"].get<double>(); quota > 0) {
+    out += fmt::format(", the control group allows {:.1f}", quota);
+  }
+  out += '\n';
+  if (report.contains("available_mib")) {
+    out += fmt::format("memory     {:.0f} MiB free\n", report["available_mib"].get<double>());
+  }
+  if (report.contains("idle_percent")) {
+    out += fmt::format("idle       {:.0f} %\n", report["idle_percent"].get<double>());
+  }
+  for (const auto& wall : report["walls"]) {
+    const bool up = wall["up"].get<bool>();
+    out += fmt::format("wall       {:<14} {}\n", wall["name"].get<std::string>(),
+                       up ? "available" : wall["reason"].get<std::string>());
+  }
+  const ordered_json& zmq = report["zmq"];
+  out += fmt::format("libzmq     {}\n",
+                     zmq["found"].get<bool>()
+                         ? fmt::format("{}, CURVE {}", zmq["version"].get<std::string>(),
+                                       zmq["curve"].get<bool>() ? "yes" : "no")
+                         : zmq["problem"].get<std::string>());
+  if (report.contains("base")) {
+    const ordered_json& base = report["base"];
+    out += fmt::format(
+        "base       {} parameters: {:.0f} MiB in {}; a rank-16 adapter with optimizer {:.0f} MiB\n",
+        base["parameters"].get<int64_t>(), base["weights_mib"].get<double>(),
+        base["dtype"].get<std::string>(), base["adapter_training_mib"].get<double>());
+  }
+  for (const auto& problem : report["problems"]) {
+    out += "problem    " + problem.get<std::string>() + "\n";
+  }
+  return out + (report["problems"].empty() ? "all good\n" : "");
+}
+
+Status Run(const Invocation& invocation, const std::filesystem::path& base) {
+  ordered_json report;
+  report["cpu"] = CpuFacts();
+  if (const auto bytes = AvailableMemory()) {
+    report["available_mib"] = static_cast<double>(*bytes) / kMiB;
+  }
+  if (const auto idle = IdlePercent(1000)) report["idle_percent"] = *idle;
+  TG_ASSIGN_OR_RETURN(report["walls"], ProbeWalls());
+  report["zmq"] = ZmqJson();
+  if (!base.empty()) {
+    TG_ASSIGN_OR_RETURN(report["base"], BaseFacts(base));
+  }
+  AddProblems(report);
+  return Print(invocation, report, Text);
+}
+
+}  // namespace
+
+void RegisterDoctorVerb(CLI::App& app, Invocation& invocation) {
+  auto base = std::make_shared<std::filesystem::path>();
+  CLI::App* verb =
+      AddVerb(app, "doctor", "What this machine offers to training, and what is missing",
+              invocation, [&invocation, base] { return Run(invocation, *base); });
+  verb->add_option("--base", *base, "Also say what this base takes in memory");
+}
+
+}  // namespace tidegate::cli

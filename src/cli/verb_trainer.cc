@@ -1,0 +1,60 @@
+// finetune, eval, generate and data check: this program links no code that reads records, so these
+// verbs become tidegate-trainer, which raises its walls first and has the flags and their help.
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "base/file.h"
+#include "cli/verb.h"
+
+namespace tidegate::cli {
+namespace {
+
+Result<std::filesystem::path> TrainerPath() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return Unexpected(ErrnoStatus("read", "/proc/self/exe", error.value()));
+  return self.parent_path() / "tidegate-trainer";
+}
+
+// Returns only when it failed.
+Status BecomeTrainer(const std::string& verb, const std::vector<std::string>& flags) {
+  TG_ASSIGN_OR_RETURN(const std::filesystem::path trainer, TrainerPath());
+  std::vector<std::string> words = {trainer.native(), verb};
+  words.insert(words.end(), flags.begin(), flags.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  ::execv(trainer.c_str(), argv.data());
+  return ErrnoStatus("execute", trainer.native(), errno)
+      .WithContext("tidegate-trainer must be installed beside tidegate");
+}
+
+// Everything after the verb, --help included, is the trainer's to judge.
+void AddPassThrough(CLI::App& parent, const std::string& name, const std::string& help,
+                    const std::string& trainer_verb, Invocation& invocation) {
+  CLI::App* verb = parent.add_subcommand(name, help);
+  verb->set_help_flag();
+  verb->prefix_command();
+  verb->callback([verb, name, trainer_verb, &invocation] {
+    invocation.verb = name;
+    invocation.run = [verb, trainer_verb] {
+      return BecomeTrainer(trainer_verb, verb->remaining());
+    };
+  });
+}
+
+}  // namespace
+
+void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation) {
+  AddPassThrough(app, "finetune", "Train a LoRA adapter on records of this machine", "finetune",
+                 invocation);
+  AddPassThrough(app, "eval", "Measure a base or an adapter on records", "eval", invocation);
+  AddPassThrough(app, "generate", "Complete a prompt", "generate", invocation);
+  CLI::App* data = AddGroup(app, "data", "Look at records before training");
+  AddPassThrough(*data, "check", "Read every record and report what training would use",
+                 "data-check", invocation);
+}
+
+}  // namespace tidegate::cli
