@@ -54,7 +54,10 @@ void SwigluForwardRef(const Context&, const SwigluForwardArgs& args) {
   const double* gate = static_cast<const double*>(args.gate);
   const double* up = static_cast<const double*>(args.up);
   double* act = static_cast<double*>(args.act);
-  for (int64_t i = 0; i < args.count; ++i) act[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+  for (int64_t i = 0; i < args.count; ++i) {
+    const double sigmoid = 1 / (1 + std::exp(-gate[i]));
+    act[i] = gate[i] * sigmoid * up[i];
+  }
 }
 
 void SwigluBackwardRef(const Context&, const SwigluBackwardArgs& args) {
