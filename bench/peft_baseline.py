@@ -1,12 +1,13 @@
-"""What transformers + PEFT reach on this machine: tokens per second and peak memory of LoRA training on the CPU.
+"""What transformers + PEFT reach here: tokens per second and peak memory of LoRA on the CPU.
 
-  python bench/peft_baseline.py --base FOLDER                       all shapes and precisions, one JSON line each
+  python bench/peft_baseline.py --base FOLDER          every shape and precision, a JSON line each
   python bench/peft_baseline.py --base FOLDER --shape 4x512 --dtype bf16 --steps 5
 
 FOLDER is an f32 Hugging Face folder (tests/golden/make_smollm2_base.py); the packages are in
-tests/golden/requirements-golden.txt. Every case runs in a process of its own, because peak memory is per process. A case
-is full rows of random token ids (no padding, so packing has nothing left to gain), every token a target, LoRA on all
-linear layers, AdamW and clipping to norm 1, exactly as a PEFT user writes it. One warm-up step is not counted.
+tests/golden/requirements-golden.txt. Every case runs in a process of its own, because peak memory
+is per process. A case is full rows of random token ids (no padding, so packing has nothing left to
+gain), every token a target, LoRA on all linear layers, AdamW and clipping to norm 1, exactly as a
+PEFT user writes it. One warm-up step is not counted.
 """
 
 import argparse
@@ -92,17 +93,28 @@ def measure(args):
     timed = sorted(seconds[1:])
     tokens = rows * length
     return {
-        "engine": "transformers+peft", "dtype": args.dtype, "rows": rows, "length": length, "rank": args.rank,
-        "threads": args.threads, "steps": args.steps, "attention": args.attention,
+        "engine": "transformers+peft",
+        "dtype": args.dtype,
+        "rows": rows,
+        "length": length,
+        "rank": args.rank,
+        "threads": args.threads,
+        "steps": args.steps,
+        "attention": args.attention,
         "tokens_per_second": round(tokens * args.steps / sum(timed), 2),
         "best_tokens_per_second": round(tokens / timed[0], 2),
-        "seconds_per_step": [round(s, 3) for s in seconds[1:]], "warm_up_seconds": round(seconds[0], 3),
+        "seconds_per_step": [round(s, 3) for s in seconds[1:]],
+        "warm_up_seconds": round(seconds[0], 3),
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "loaded_rss_mib": round(loaded, 1), "first_loss": round(losses[0], 5), "last_loss": round(losses[-1], 5),
-        "trained_parameters": sum(p.numel() for p in parameters), "torch": torch.__version__,
-        "transformers": transformers.__version__, "peft": peft.__version__,
+        "loaded_rss_mib": round(loaded, 1),
+        "first_loss": round(losses[0], 5),
+        "last_loss": round(losses[-1], 5),
+        "trained_parameters": sum(p.numel() for p in parameters),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-    }  # fmt: skip
+    }
 
 
 def main():
@@ -110,8 +122,11 @@ def main():
     if args.one_case:
         print(json.dumps(measure(args)), flush=True)
         return 0
-    # Thread counts must be in the environment before torch is loaded; OpenBLAS belongs to numpy alone, which is unused.
-    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads))
+    # Thread counts must be in the environment before torch is loaded; OpenBLAS belongs to numpy
+    # alone, which is unused.
+    environment = dict(
+        os.environ, OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads)
+    )
     environment["HF_HUB_OFFLINE"] = "1"
     for dtype in [args.dtype] if args.dtype else DTYPES:
         for shape in [args.shape] if args.shape else SHAPES:
@@ -120,9 +135,14 @@ def main():
             case += ["--steps", str(args.steps), "--threads", str(args.threads)]
             case += ["--rank", str(args.rank), "--alpha", str(args.alpha)]
             case += ["--learning-rate", str(args.learning_rate)]
-            done = subprocess.run(case, env=environment, stdout=subprocess.PIPE, check=False, text=True)
+            done = subprocess.run(
+                case, env=environment, stdout=subprocess.PIPE, check=False, text=True
+            )
             if done.returncode != 0:
-                print(f"peft_baseline: case {dtype} {shape} ended with {done.returncode}", file=sys.stderr)
+                print(
+                    f"peft_baseline: case {dtype} {shape} ended with {done.returncode}",
+                    file=sys.stderr,
+                )
                 return 1
             print(done.stdout.strip().splitlines()[-1], flush=True)
     return 0

@@ -1,7 +1,7 @@
-"""Shared by the golden scripts: the counter hash all numbers come from, and one reference training step.
+"""Shared by the golden scripts: the counter hash of all inputs, and one reference training step.
 
-No library random generator is used anywhere: every number is a pure function of (stream, index), so a C++ test can
-rebuild the inputs bit for bit and a new torch version cannot change them.
+No library random generator is used anywhere: every number is a pure function of (stream, index),
+so a C++ test can rebuild the inputs bit for bit and a new torch version cannot change them.
 """
 
 import json
@@ -14,13 +14,15 @@ from safetensors.torch import save_file
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FORMULA = (
-    "z = (stream << 32) + index + 1; z *= 0x9E3779B97F4A7C15; z ^= z >> 30; z *= 0xBF58476D1CE4E5B9; "
+    "z = (stream << 32) + index + 1; z *= 0x9E3779B97F4A7C15; z ^= z >> 30; z *= "
+    "0xBF58476D1CE4E5B9; "
     "z ^= z >> 27; z *= 0x94D049BB133111EB; z ^= z >> 31 (all modulo 2^64); "
     "u = float(z >> 40) * 2^-23 - 1, which is exact in f32 and lies in [-1, 1)"
 )
 ADAPTER_FORMULA = (
     "stream = layer * 14 + module * 2 + (0 for lora_A, 1 for lora_B) + 2^20, modules in the order "
-    "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj; index = row-major element; value = u * scale"
+    "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj; index = row-major element; value "
+    "= u * scale"
 )
 
 
@@ -80,9 +82,10 @@ class Batch:
 
 
 def forward(model, batch):
-    """Runs every segment by itself (which is what block-diagonal attention with restarting positions means).
+    """Runs every segment by itself: what block-diagonal attention with restarting positions means.
 
-    Returns the mean loss over all targets of the row, the loss of every token, and the logits of every segment.
+    Returns the mean loss over all targets of the row, the loss of every token, and the logits of
+    every segment.
     """
     losses, logits_of = [], []
     for ids, _ in batch.segments:
@@ -97,7 +100,7 @@ def forward(model, batch):
 
 
 def train(model, batches, steps, learning_rate, warmup):
-    """AdamW as the HF trainer runs it; returns losses, unclipped gradient norms and learning rates."""
+    """AdamW as the HF trainer runs it; returns losses, unclipped norms and learning rates."""
     from transformers import get_linear_schedule_with_warmup
 
     parameters = [p for _, p in adapter_parameters(model)]
@@ -128,18 +131,24 @@ def attach_lora(model, rank, alpha):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
 
 def save_stable(tensors, path, metadata):
-    """save_file, with the metadata keys in sorted order: the library writes them in a new order every time."""
+    """save_file, but with sorted metadata keys: the library's order changes every time."""
     save_file(tensors, path, metadata=metadata)
     with open(path, "rb") as source:
         length = int.from_bytes(source.read(8), "little")
         header, data = json.loads(source.read(length)), source.read()
-    header = {"__metadata__": dict(sorted(metadata.items()))} | {k: v for k, v in header.items() if k[0] != "_"}
+    header = {"__metadata__": dict(sorted(metadata.items()))} | {
+        k: v for k, v in header.items() if k[0] != "_"
+    }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as out:
@@ -147,7 +156,7 @@ def save_stable(tensors, path, metadata):
 
 
 def save_adapter(model, folder, base_name):
-    """A PEFT folder whose bytes depend on nothing but the adapter: sorted lists, no absolute path."""
+    """A PEFT folder whose bytes depend on the adapter alone: sorted lists, no absolute path."""
     os.makedirs(folder, exist_ok=True)
     tensors = {n: p.detach().float().contiguous() for n, p in adapter_parameters(model)}
     save_file(tensors, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
@@ -165,4 +174,8 @@ def versions():
     import peft
     import transformers
 
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }

@@ -2,8 +2,8 @@
 
   python tests/golden/make_smollm2_base.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out FOLDER
 
-The folder is the reference our own GGUF importer is compared with, and the --base of make_smollm2_traces.py and
-bench/peft_baseline.py.
+The folder is the reference our own GGUF importer is compared with, and the --base of
+make_smollm2_traces.py and bench/peft_baseline.py.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def main():
     with open(os.path.join(args.out, "config.json"), "w", encoding="utf-8") as out:
         json.dump(config, out, indent=2, sort_keys=True)
         out.write("\n")
-    print(f"{len(tensors)} tensors, {sum(t.numel() for t in tensors.values())} weights in {args.out}")
+    print(
+        f"{len(tensors)} tensors, {sum(t.numel() for t in tensors.values())} weights in {args.out}"
+    )
 
 
 if __name__ == "__main__":

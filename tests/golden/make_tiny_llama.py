@@ -2,9 +2,10 @@
 
   python tests/golden/make_tiny_llama.py
 
-tiny_llama:         tied head, grouped-query attention 3:1, head_dim 32, transformers v4 config keys (rope_theta).
-tiny_llama_untied:  own lm_head, head_dim 64 independent of hidden/heads, llama3 rope scaling short enough to bite
-                    within a test row, transformers v5 config keys (rope_parameters).
+tiny_llama:         tied head, grouped-query attention 3:1, head_dim 32, transformers v4 config
+                    keys (rope_theta).
+tiny_llama_untied:  own lm_head, head_dim 64 independent of hidden/heads, llama3 rope scaling short
+                    enough to bite within a test row, transformers v5 config keys (rope_parameters).
 
 Weights are bf16 values stored as f32, so an f32 and a bf16 engine read the same model.
 """
@@ -21,16 +22,20 @@ from golden_common import hashed  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# In rank order; every merge joins two pieces that exist by then. "Ġ" is the byte-level letter for a space.
+# In rank order; every merge joins two pieces that exist by then. "Ġ" is the byte-level letter for a
+# space.
 MERGES = """
-h e|i n|Ġ t|Ġ a|e r|o n|r e|Ġt he|a t|e n|o r|e s|i s|i t|o u|Ġ s|Ġ w|n d|in g|Ġ o|Ġ f|Ġ c|s t|a r|Ġ b|Ġ p|l e
-a n|Ġ d|i c|Ġ m|Ġa nd|e d|a l|Ġo f|Ġ in|Ġt o|a s|i on|Ġ h|o m|l l|en t|v e|Ġ l|r o|a g|ag e|t or|tor age|Ġs torage
+h e|i n|Ġ t|Ġ a|e r|o n|r e|Ġt he|a t|e n|o r|e s|i s|i t|o u|Ġ s|Ġ w|n d|in g|Ġ o|Ġ f|Ġ c|s t|a r
+Ġ b|Ġ p|l e
+a n|Ġ d|i c|Ġ m|Ġa nd|e d|a l|Ġo f|Ġ in|Ġt o|a s|i on|Ġ h|o m|l l|en t|v e|Ġ l|r o
+a g|ag e|t or|tor age|Ġs torage
 s er|u ser|is t|s ist|as sist|an t|assist ant|s y|st e|m ent|Ġ is|Ġf or|Ġw i
 """
 TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a tiny test model.<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -59,40 +64,78 @@ def build_tokenizer():
         vocab[left + right] = len(vocab)
     added = [
         {
-            "id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": True,
+            "id": i,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
         }
         for i, text in enumerate(SPECIALS)
-    ]  # fmt: skip
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    ]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     model = {
-        "type": "BPE", "dropout": None, "unk_token": "<|endoftext|>", "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-        "vocab": vocab, "merges": merges,
-    }  # fmt: skip
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<|endoftext|>",
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocab,
+        "merges": merges,
+    }
     return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
         },
-        "post_processor": None, "decoder": byte_level | {"add_prefix_space": True}, "model": model,
-    }  # fmt: skip
+        "post_processor": None,
+        "decoder": byte_level | {"add_prefix_space": True},
+        "model": model,
+    }
 
 
 def config(hidden, inner, layers, heads, kv_heads, head_dim, tied, vocab):
     return {
-        "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "head_dim": head_dim, "hidden_act": "silu",
-        "hidden_size": hidden, "initializer_range": 0.02, "intermediate_size": inner,
-        "max_position_embeddings": 256, "mlp_bias": False, "model_type": "llama",
-        "num_attention_heads": heads, "num_hidden_layers": layers, "num_key_value_heads": kv_heads,
-        "rms_norm_eps": 1e-05, "tie_word_embeddings": tied, "use_cache": True, "vocab_size": vocab,
-    }  # fmt: skip
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": inner,
+        "max_position_embeddings": 256,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": 1e-05,
+        "tie_word_embeddings": tied,
+        "use_cache": True,
+        "vocab_size": vocab,
+    }
 
 
 def weights(c):
-    """Every tensor of the model; linear layers have unit gain so that each one matters to the logits."""
+    """Every tensor of the model; linear layers have unit gain so that each one matters."""
     hidden, inner, head_dim = c["hidden_size"], c["intermediate_size"], c["head_dim"]
     q_out, kv_out = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim
     shapes = {"model.embed_tokens.weight": (c["vocab_size"], hidden)}
@@ -135,13 +178,18 @@ def write(name, c, tokenizer):
     dump(tokenizer, os.path.join(folder, "tokenizer.json"))
     dump(
         {
-            "add_prefix_space": False, "bos_token": "<|im_start|>", "chat_template": TEMPLATE,
-            "clean_up_tokenization_spaces": False, "eos_token": "<|im_end|>",
-            "model_max_length": c["max_position_embeddings"], "pad_token": "<|im_end|>",
-            "tokenizer_class": "GPT2Tokenizer", "unk_token": "<|endoftext|>",
+            "add_prefix_space": False,
+            "bos_token": "<|im_start|>",
+            "chat_template": TEMPLATE,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "model_max_length": c["max_position_embeddings"],
+            "pad_token": "<|im_end|>",
+            "tokenizer_class": "GPT2Tokenizer",
+            "unk_token": "<|endoftext|>",
         },
         os.path.join(folder, "tokenizer_config.json"),
-    )  # fmt: skip
+    )
     save_file(weights(c), os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
 
 
@@ -154,11 +202,15 @@ def main():
     untied = config(128, 160, 2, 2, 1, 64, False, vocab)
     untied |= {
         "rope_parameters": {
-            "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
         },
         "dtype": "float32",
-    }  # fmt: skip
+    }
     write("tiny_llama_untied", untied, tokenizer)
     print(f"vocabulary {vocab}, {len(tokenizer['model']['merges'])} merges")
 
