@@ -79,7 +79,7 @@ Limits LimitsFor(DType dtype) {
   return {5e-2, 4e-3, 1e-1, 8e-3, 2e-5};
 }
 
-const KernelTable& Reference() { return *TableFor(Backend::kRef, DType::kF64); }
+const KernelTable& RefTable() { return *TableFor(Backend::kRef, DType::kF64); }
 
 class AttentionOnCpu : public testing::TestWithParam<DType> {
  protected:
@@ -123,7 +123,7 @@ TEST_P(AttentionOnCpu, EqualsTheReference) {
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::PrintToString(c));
     const Inputs in = RandomInputs(GetParam(), c);
-    const Outcome want(Reference(), c, in);
+    const Outcome want(RefTable(), c, in);
     const Outcome got(*table_, c, in, 2);
     ExpectClose("out", got.out.Values(), want.out.Values(), limits.out, limits.out_rms);
     ExpectClose("lse", got.lse.Values(), want.lse.Values(), limits.lse, limits.lse);
@@ -203,7 +203,7 @@ TEST_P(AttentionOnCpu, HugeScoresStayFinite) {
   const Case c = {{150, 3}, 2, 1, 64};
   // |q·k|/8 up to about 1e4
   const Inputs in = RandomInputs(GetParam(), c, 5e3);
-  const Outcome want(Reference(), c, in), got(*table_, c, in);
+  const Outcome want(RefTable(), c, in), got(*table_, c, in);
   for (const Buffer* buffer : {&got.out, &got.lse, &got.dq, &got.dk, &got.dv}) {
     for (const double value : buffer->Values()) ASSERT_TRUE(std::isfinite(value));
   }
@@ -241,7 +241,7 @@ TEST_P(AttentionOnCpu, DecodingEqualsTheReference) {
       return out;
     };
     const Buffer got = decode(*table_, 1);
-    ExpectClose("out", got.Values(), decode(Reference(), 1).Values(), limits.out, limits.out_rms);
+    ExpectClose("out", got.Values(), decode(RefTable(), 1).Values(), limits.out, limits.out_rms);
     EXPECT_EQ(got.Bits(), decode(*table_, 2).Bits());
     EXPECT_EQ(got.Bits(), decode(*table_, 3).Bits());
   }
@@ -250,9 +250,9 @@ TEST_P(AttentionOnCpu, DecodingEqualsTheReference) {
 TEST(AttentionReference, GradientsAreFiniteDifferences) {
   const Case c = {{3, 1, 4}, 4, 2, 6};
   Inputs in = RandomInputs(DType::kF64, c);
-  const Outcome run(Reference(), c, in);
+  const Outcome run(RefTable(), c, in);
   const auto objective = [&] {
-    const std::vector<double> out = Outcome(Reference(), c, in).out.Values();
+    const std::vector<double> out = Outcome(RefTable(), c, in).out.Values();
     return std::inner_product(out.begin(), out.end(), in.dout.begin(), 0.0);
   };
   const auto check = [&](std::vector<double>& values, const std::vector<double>& gradient) {

@@ -63,7 +63,7 @@ struct Outcome {
   size_t high_water;
 };
 
-const KernelTable& Reference() { return *TableFor(Backend::kRef, DType::kF64); }
+const KernelTable& RefTable() { return *TableFor(Backend::kRef, DType::kF64); }
 
 struct Limits {
   double loss, dh, dh_rms;
@@ -96,7 +96,7 @@ TEST_P(HeadLossOnCpu, EqualsTheReference) {
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.m << " rows, vocabulary " << c.vocab << ", k " << c.k);
     const Inputs in = RandomInputs(GetParam(), c);
-    const Outcome want(Reference(), c, in), got(*table_, c, in, 2);
+    const Outcome want(RefTable(), c, in), got(*table_, c, in, 2);
     const auto loss = want.loss.Values();
     for (size_t i = 0; i < loss.size(); ++i) {
       ASSERT_NEAR(got.loss.Values()[i], loss[i], limits.loss * (1 + std::abs(loss[i]))) << i;
@@ -146,7 +146,7 @@ TEST_P(HeadLossOnCpu, ThreadsDoNotChangeBits) {
 TEST_P(HeadLossOnCpu, HugeLogitsStayFinite) {
   const Case c = {64, 900, 64};
   const Inputs in = RandomInputs(GetParam(), c, 2e3);
-  const Outcome want(Reference(), c, in), got(*table_, c, in);
+  const Outcome want(RefTable(), c, in), got(*table_, c, in);
   const auto loss = want.loss.Values();
   EXPECT_GT(*std::max_element(loss.begin(), loss.end()), 1e4);
   for (size_t i = 0; i < loss.size(); ++i) {
@@ -165,9 +165,9 @@ TEST_P(HeadLossOnCpu, ScratchDoesNotGrowWithTheVocabulary) {
 TEST(HeadLossReference, GradientIsFiniteDifferences) {
   const Case c = {5, 11, 6};
   Inputs in = RandomInputs(DType::kF64, c);
-  const std::vector<double> gradient = Outcome(Reference(), c, in).dh.Values();
+  const std::vector<double> gradient = Outcome(RefTable(), c, in).dh.Values();
   const auto objective = [&] {
-    const std::vector<double> loss = Outcome(Reference(), c, in).loss.Values();
+    const std::vector<double> loss = Outcome(RefTable(), c, in).loss.Values();
     double sum = 0;
     for (size_t i = 0; i < loss.size(); ++i) sum += loss[i] * static_cast<double>(in.weights[i]);
     return sum;

@@ -14,7 +14,8 @@
 
 namespace tidegate::kernels {
 
-inline double RoundTo(DType dtype, double value) {
+// The nearest value that the type holds.
+inline double OnGrid(DType dtype, double value) {
   const float narrow = static_cast<float>(value);
   if (dtype == DType::kF64) return value;
   if (dtype == DType::kF32) return narrow;
@@ -32,12 +33,13 @@ inline std::vector<double> RandomValues(DType dtype, int64_t count, uint64_t see
   std::vector<double> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) {
     const uint32_t word = RandomWords(seed, RngPurpose::kTest, 0, i)[0];
-    values[i] = RoundTo(dtype, (2.0 * UniformFloat(word) - 1.0) * amplitude);
+    values[i] = OnGrid(dtype, (2.0 * UniformFloat(word) - 1.0) * amplitude);
   }
   return values;
 }
 
-// Elements between two guards of a page's fraction each; a write outside is found by GuardsIntact.
+// Elements between two guards; a write outside is found by GuardsIntact. Unlike GuardedArray its
+// elements can be set one by one and compared as bits in part.
 class Buffer {
  public:
   Buffer(DType dtype, int64_t count)
@@ -55,7 +57,7 @@ class Buffer {
 
   void Set(size_t i, double value) {
     char* at = static_cast<char*>(data()) + i * SizeOf(dtype_);
-    const float narrow = static_cast<float>(RoundTo(dtype_, value));
+    const float narrow = static_cast<float>(OnGrid(dtype_, value));
     uint32_t bits;
     std::memcpy(&bits, &narrow, sizeof(bits));
     const uint16_t upper = static_cast<uint16_t>(bits >> 16);
