@@ -49,7 +49,8 @@ struct KernelTable {
 };
 
 // The table for a backend and activation type, or null where this build or this machine has none:
-// (kRef, kF64) always; (kCpu, kF32) always; (kCpu, kBF16) where the CPU has AVX512-bf16 or AMX.
+// (kRef, kF64) always; (kCpu, kF32) wherever oneDNN may generate code (not under PR_SET_MDWE);
+// (kCpu, kBF16) where moreover the CPU has AVX512-bf16, as every one with AMX has.
 // Chosen once, at run time. Weight formats each table takes: kRef all three; kCpu/kF32 kF32;
 // kCpu/kBF16 kBF16.
 const KernelTable* TableFor(Backend backend, DType dtype);

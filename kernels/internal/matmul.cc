@@ -19,6 +19,10 @@ using dnnl::memory;
 // Primitives a thread keeps. A training step of one row count needs about twenty.
 constexpr size_t kMaxPrimitives = 256;
 
+// oneDNN's brgemm divides a sum over k between threads only where A is transposed and k is long:
+// never up to 512 in thousands of products tried, first at 2048.
+constexpr int64_t kUnsplitSum = 512;
+
 // What a primitive is made for. Rows of C, and of operands that aren't transposed, may be part of
 // wider ones.
 struct Key {
@@ -104,7 +108,8 @@ Product Make(const Key& key) {
   product.c = argument(description.dst_desc());
   product.scratchpad = argument(description.scratchpad_desc());
   product.scratchpad_bytes = description.scratchpad_desc().get_size();
-  product.fixed_order = std::string_view(description.impl_info_str()).starts_with("brg");
+  const bool brgemm = std::string_view(description.impl_info_str()).starts_with("brg");
+  product.fixed_order = brgemm && !(key.spec.a_transposed && key.spec.k > kUnsplitSum);
   product.arguments = {{DNNL_ARG_SRC, product.a},
                        {DNNL_ARG_WEIGHTS, product.b},
                        {DNNL_ARG_DST, product.c},
@@ -147,9 +152,9 @@ void Execute(Product& product, const void* a, const void* b, void* c, const void
   product.primitive.execute(stream, product.arguments);
 }
 
-// Without AVX-512 oneDNN's product may divide the sum over k between threads, and its bits would
-// depend on their number. So C is cut into blocks by its shape alone, each block is one thread's,
-// and oneDNN is told of no other.
+// Where oneDNN may divide the sum over k between threads (always without AVX-512), the bits of the
+// product would depend on their number. So C is cut into blocks by its shape alone, each block is
+// one thread's, and oneDNN is told of no other.
 struct Blocks {
   static constexpr int64_t kRows = 128, kColumns = 256;
   explicit Blocks(const MatmulSpec& spec)
@@ -187,7 +192,10 @@ void MatmulInBlocks(MatmulSpec spec, const void* a, const void* b, void* c, cons
               static_cast<const char*>(b) + static_cast<size_t>(b_at) * in,
               static_cast<char*>(c) + static_cast<size_t>(c_at) * out, nullptr,
               workspace.Allocate(product.scratchpad_bytes));
-    } catch (const std::exception&) {  // may not leave a parallel region
+    } catch (const dnnl::error& error) {  // none may leave a parallel region
+      if (error.status != dnnl_out_of_memory) Fail(part.spec, error);
+      failed = true;
+    } catch (const std::bad_alloc&) {
       failed = true;
     }
   }

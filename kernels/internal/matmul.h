@@ -26,8 +26,8 @@ struct MatmulSpec {
   bool operator==(const MatmulSpec&) const = default;
 };
 
-// Sizes may be zero. Same bits for any context.threads while k <= 512 or m·n is large (k is only
-// split over threads when there is little else to split). Scratch comes from context.workspace.
+// m and n may be zero. The same bits for any context.threads. Scratch comes from
+// context.workspace. Throws std::bad_alloc.
 void Matmul(const Context& context, const MatmulSpec& spec, const void* a, const void* b, void* c,
             const void* residual = nullptr);
 

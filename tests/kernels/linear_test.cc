@@ -145,6 +145,28 @@ TEST(Linear, ReferenceReadsEveryWeightFormat) {
   EXPECT_NE(results[0], Values(6, 0));
 }
 
+// oneDNN alone divides such a sum between threads.
+TEST(Linear, ALongTransposedSumHasTheSameBitsForAnyThreadCount) {
+  const MatmulSpec shape{DType::kF32, DType::kF32, 16, 70, 4096, true, false, MatmulPost::kSum};
+  for (const KernelTable* table : FastTables()) {
+    MatmulSpec spec = shape;
+    spec.input = table->dtype;
+    const Values a = Random(1, Count(spec.k, spec.m)), b = Random(2, Count(spec.k, spec.n));
+    std::vector<Values> results;
+    for (const int threads : {1, 2, 3, 4}) {
+      OpRun run(*table, table->dtype, threads);
+      Matmul(run.context(), spec, run.In(a), run.In(b), run.OutGrad("c", Values(16 * 70, 1)));
+      results.push_back(run.Finish().at("c").values());
+    }
+    for (const Values& result : results) EXPECT_EQ(result, results[0]) << NameOf(*table);
+    double want = 1;
+    for (size_t l = 0; l < 4096; ++l) {
+      want += RoundTo(table->dtype, a[l * 16 + 3]) * RoundTo(table->dtype, b[l * 70 + 69]);
+    }
+    EXPECT_NEAR(results[0][3 * 70 + 69], want, 1e-3);
+  }
+}
+
 // "ref:any" would be right and a hundred times too slow; nothing else would tell.
 TEST(Linear, OneDnnUsesItsFastKernelsForTheShapesOfModels) {
   Context context;
