@@ -148,6 +148,7 @@ Decoded<UpdateView> UpdateView::Parse(std::span<const uint8_t> bytes, const Layo
                std::to_string(expected));
   }
   uint64_t offset = kUpdateHeaderBytes, flat = 0, values = 0;
+  uint8_t seen = 0;
   for (uint32_t i = 0; i < layout.tensors.size(); ++i) {
     const LayoutTensor& t = layout.tensors.items[i];
     const uint64_t count = Count(t);
@@ -160,10 +161,11 @@ Decoded<UpdateView> UpdateView::Parse(std::span<const uint8_t> bytes, const Layo
       view.tensors_.push_back(*tensor);
       offset += size;
       values += count;
+      seen |= static_cast<uint8_t>(1u << t.group);
     }
     flat += count;
   }
-  if (view.tensors_.empty() || header->tensors != view.tensors_.size() ||
+  if (view.tensors_.empty() || seen != header->groups || header->tensors != view.tensors_.size() ||
       header->values != values) {
     return Bad("an update's counts are not those of its layout and subset");
   }

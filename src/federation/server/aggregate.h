@@ -1,0 +1,38 @@
+// The weighted sum of updates in fixed-point integers, and the step it makes.
+//
+// Every value is rounded to the grid 2^-32 (nearest, ties to even), multiplied by the site's weight
+// and added in int64: the sum does not depend on the order, and a rebuild gives the same bits.
+// Memory is one int64 a parameter, whatever the number of sites. Not thread-safe.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "protocols/update.h"
+
+namespace tidegate::federation {
+
+class WeightedSum {
+ public:
+  // `values`: parameters of the whole layout.
+  explicit WeightedSum(size_t values) : sum_(values, 0) {}
+
+  // kResourceExhausted past kMaxContributions, kInvalidArgument for a weight out of range.
+  Status Add(const protocols::UpdateView& update, uint32_t weight);
+
+  uint32_t contributions() const { return contributions_; }
+  uint64_t total_weight() const { return total_weight_; }
+  std::span<const int64_t> sum() const { return sum_; }
+
+  // FedAvg: parameters + rate · sum / total weight, snapped to the parameter grid. `parameters`
+  // has the whole layout; values outside the updates' subsets stay as they are.
+  Result<std::vector<float>> FedAvg(std::span<const float> parameters, double rate) const;
+
+ private:
+  std::vector<int64_t> sum_;
+  uint64_t total_weight_ = 0;
+  uint32_t contributions_ = 0;
+};
+
+}  // namespace tidegate::federation

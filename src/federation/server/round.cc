@@ -1,0 +1,179 @@
+#include "federation/server/round.h"
+
+#include <algorithm>
+
+namespace tidegate::federation {
+namespace {
+
+template <class... Ts>
+struct Overload : Ts... {
+  using Ts::operator()...;
+};
+
+const char* EventName(const Event& event) {
+  static constexpr const char* kNames[] = {"RoundOpened", "UpdateAccepted", "TimePassed",
+                                           "VersionPublished", "StopRequested"};
+  return kNames[event.index()];
+}
+
+Error Unexpected(const JobState& state, const Event& event) {
+  return FailedPrecondition("{} is not expected in state {} of round {}", EventName(event),
+                            StateName(state), CurrentRound(state));
+}
+
+uint8_t PhaseOf(const JobState& state, uint32_t round) {
+  return static_cast<uint8_t>((round - 1) % state.rules.phases);
+}
+
+Transition CloseForSum(JobState state, Collecting collecting) {
+  Transition t;
+  t.effects.push_back(Aggregate{collecting.round, collecting.accepted});
+  state.phase = Aggregating{collecting.round, std::move(collecting.accepted)};
+  t.state = std::move(state);
+  return t;
+}
+
+Transition End(JobState state, bool finished, protocols::AbandonReason reason) {
+  Transition t;
+  if (const auto* open = std::get_if<Collecting>(&state.phase)) {
+    t.effects.push_back(AbandonRound{open->round, reason});
+  }
+  state.phase = Ended{finished, reason};
+  t.effects.push_back(EndJob{finished, reason});
+  t.state = std::move(state);
+  return t;
+}
+
+Transition Abandon(JobState state, const Collecting& collecting) {
+  const auto reason = protocols::AbandonReason::kBelowQuorum;
+  ++state.abandoned_in_a_row;
+  if (state.abandoned_in_a_row >= kMaxAbandonedInARow) return End(std::move(state), false, reason);
+  Transition t;
+  t.effects.push_back(AbandonRound{collecting.round, reason});
+  state.phase = Idle{collecting.round + 1};
+  t.effects.push_back(OpenRound{collecting.round + 1, PhaseOf(state, collecting.round + 1)});
+  t.state = std::move(state);
+  return t;
+}
+
+Result<Transition> OnOpened(const JobState& state, const RoundOpened& e) {
+  const auto* idle = std::get_if<Idle>(&state.phase);
+  if (idle == nullptr || idle->round != e.round) return Unexpected(state, Event(e));
+  JobState next = state;
+  next.phase =
+      Collecting{e.round, e.unix_millis + static_cast<int64_t>(state.rules.deadline_millis), {}};
+  return Transition{std::move(next), {}};
+}
+
+Result<Transition> OnAccepted(const JobState& state, const UpdateAccepted& e) {
+  const auto* open = std::get_if<Collecting>(&state.phase);
+  if (open == nullptr || open->round != e.round) return Unexpected(state, Event(e));
+  if (!std::binary_search(state.rules.sites.begin(), state.rules.sites.end(), e.site)) {
+    return PermissionDenied("site {} is not named by the job", e.site);
+  }
+  if (e.update.weight < 1 || e.update.weight > protocols::kMaxWeight) {
+    return InvalidArgument("a weight of {} is not in 1 … {}", e.update.weight,
+                           protocols::kMaxWeight);
+  }
+  if (const auto it = open->accepted.find(e.site); it != open->accepted.end()) {
+    if (it->second.content == e.update.content) {
+      return AlreadyExists("site {} has this update in round {} already", e.site, e.round);
+    }
+    return AlreadyExists("equivocation: site {} has another update in round {} already", e.site,
+                         e.round);
+  }
+  Collecting collecting = *open;
+  collecting.accepted.emplace(e.site, e.update);
+  JobState next = state;
+  if (collecting.accepted.size() == state.rules.sites.size()) {
+    return CloseForSum(std::move(next), std::move(collecting));
+  }
+  next.phase = std::move(collecting);
+  return Transition{std::move(next), {}};
+}
+
+Result<Transition> OnTime(const JobState& state, const TimePassed& e) {
+  const auto* open = std::get_if<Collecting>(&state.phase);
+  if (open == nullptr || e.unix_millis < open->deadline_unix_millis) return Transition{state, {}};
+  if (open->accepted.size() >= state.rules.quorum) return CloseForSum(state, *open);
+  return Abandon(state, *open);
+}
+
+Result<Transition> OnPublished(const JobState& state, const VersionPublished& e) {
+  const auto* summing = std::get_if<Aggregating>(&state.phase);
+  if (summing == nullptr || e.version != state.version + 1) return Unexpected(state, Event(e));
+  JobState next = state;
+  next.version = e.version;
+  next.abandoned_in_a_row = 0;
+  if (next.version == next.rules.rounds) {
+    return End(std::move(next), true, protocols::AbandonReason::kStopped);
+  }
+  const uint32_t round = summing->round + 1;
+  next.phase = Idle{round};
+  Transition t;
+  t.effects.push_back(OpenRound{round, PhaseOf(next, round)});
+  t.state = std::move(next);
+  return t;
+}
+
+}  // namespace
+
+Result<JobState> NewJob(RoundRules rules) {
+  if (rules.sites.empty() || rules.sites.size() > protocols::kMaxContributions) {
+    return InvalidArgument("a job names {} sites; it takes 1 … {}", rules.sites.size(),
+                           protocols::kMaxContributions);
+  }
+  std::sort(rules.sites.begin(), rules.sites.end());
+  if (std::adjacent_find(rules.sites.begin(), rules.sites.end()) != rules.sites.end()) {
+    return InvalidArgument("a job names a site twice");
+  }
+  if (rules.quorum < 1 || rules.quorum > rules.sites.size()) {
+    return InvalidArgument("a quorum of {} is not in 1 … {} (the job's sites)", rules.quorum,
+                           rules.sites.size());
+  }
+  if (rules.rounds < 1 || rules.rounds > protocols::kMaxRounds) {
+    return InvalidArgument("{} rounds is not in 1 … {}", rules.rounds, protocols::kMaxRounds);
+  }
+  if (rules.phases < 1 || rules.phases > protocols::kMaxPhases || rules.deadline_millis < 1) {
+    return InvalidArgument("a job needs 1 … {} phases and a deadline", protocols::kMaxPhases);
+  }
+  JobState state;
+  state.rules = std::move(rules);
+  return state;
+}
+
+Result<Transition> Step(const JobState& state, const Event& event) {
+  return std::visit(Overload{[&](const RoundOpened& e) { return OnOpened(state, e); },
+                             [&](const UpdateAccepted& e) { return OnAccepted(state, e); },
+                             [&](const TimePassed& e) { return OnTime(state, e); },
+                             [&](const VersionPublished& e) { return OnPublished(state, e); },
+                             [&](const StopRequested&) -> Result<Transition> {
+                               if (std::holds_alternative<Ended>(state.phase))
+                                 return Unexpected(state, event);
+                               return End(state, false, protocols::AbandonReason::kStopped);
+                             }},
+                    event);
+}
+
+std::vector<Effect> PendingEffects(const JobState& state) {
+  if (const auto* idle = std::get_if<Idle>(&state.phase)) {
+    return {OpenRound{idle->round, PhaseOf(state, idle->round)}};
+  }
+  if (const auto* summing = std::get_if<Aggregating>(&state.phase)) {
+    return {Aggregate{summing->round, summing->accepted}};
+  }
+  return {};
+}
+
+const char* StateName(const JobState& state) {
+  static constexpr const char* kNames[] = {"idle", "collecting", "aggregating", "ended"};
+  return kNames[state.phase.index()];
+}
+
+uint32_t CurrentRound(const JobState& state) {
+  return std::visit(Overload{[](const Ended&) { return uint32_t{0}; },
+                             [](const auto& phase) { return phase.round; }},
+                    state.phase);
+}
+
+}  // namespace tidegate::federation

@@ -1,0 +1,124 @@
+// A job's rounds as a pure function: (state, event) → (state, effects).
+//
+// No clock, store or network in here: time comes in events, what must be durable or sent goes out
+// as effects, in order. The coordinator logs an event before it lets its effects happen; after a
+// crash it replays the logged events and gets the same state (effects of replayed events are only
+// re-done when they are idempotent: see store.h). An event that a state does not expect is
+// refused by name and changes nothing.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "protocols/documents.h"
+
+namespace tidegate::federation {
+
+// What of a job the rounds depend on.
+struct RoundRules {
+  std::vector<std::string> sites;  // sorted, unique
+  uint32_t rounds = 1;             // versions to publish
+  uint32_t quorum = 1;             // 1 … sites
+  uint64_t deadline_millis = 0;
+  uint32_t phases = 1;
+};
+// A job is ended after this many rounds abandoned in a row.
+inline constexpr uint32_t kMaxAbandonedInARow = 3;
+
+struct AcceptedUpdate {
+  Digest content{};
+  uint32_t weight = 1;
+  bool operator==(const AcceptedUpdate&) const = default;
+};
+
+// Nothing announced yet; the next round to open is `round`.
+struct Idle {
+  uint32_t round = 1;
+};
+// Open for updates until all sites' are in or the deadline has passed.
+struct Collecting {
+  uint32_t round = 1;
+  int64_t deadline_unix_millis = 0;
+  std::map<std::string, AcceptedUpdate> accepted;  // by site
+};
+// Closed; the sum of exactly these is being made.
+struct Aggregating {
+  uint32_t round = 1;
+  std::map<std::string, AcceptedUpdate> accepted;
+};
+struct Ended {
+  bool finished = false;  // all versions published; else stopped
+  protocols::AbandonReason reason = protocols::AbandonReason::kStopped;
+};
+
+struct JobState {
+  RoundRules rules;
+  uint32_t version = 0;  // published so far; 0 is the initial adapter
+  uint32_t abandoned_in_a_row = 0;
+  std::variant<Idle, Collecting, Aggregating, Ended> phase = Idle{};
+};
+
+// Events
+struct RoundOpened {  // its recipient key and announcement are durable
+  uint32_t round = 0;
+  int64_t unix_millis = 0;
+};
+struct UpdateAccepted {  // its bytes are durable and were checked
+  std::string site;
+  uint32_t round = 0;
+  AcceptedUpdate update;
+};
+struct TimePassed {
+  int64_t unix_millis = 0;
+};
+struct VersionPublished {  // the new adapter is durable
+  uint32_t version = 0;
+};
+struct StopRequested {};
+using Event =
+    std::variant<RoundOpened, UpdateAccepted, TimePassed, VersionPublished, StopRequested>;
+
+// Effects
+struct OpenRound {  // make a key, announce, then RoundOpened
+  uint32_t round = 0;
+  uint8_t phase = 0;
+};
+struct Aggregate {  // sum these, publish, then VersionPublished
+  uint32_t round = 0;
+  std::map<std::string, AcceptedUpdate> accepted;
+};
+struct AbandonRound {  // tell the sites; delete the key
+  uint32_t round = 0;
+  protocols::AbandonReason reason = protocols::AbandonReason::kBelowQuorum;
+};
+struct EndJob {
+  bool finished = false;
+  protocols::AbandonReason reason = protocols::AbandonReason::kStopped;
+};
+using Effect = std::variant<OpenRound, Aggregate, AbandonRound, EndJob>;
+
+struct Transition {
+  JobState state;
+  std::vector<Effect> effects;
+};
+
+// kInvalidArgument when the rules contradict themselves.
+Result<JobState> NewJob(RoundRules rules);
+
+// kFailedPrecondition "EVENT is not expected in STATE …"; kAlreadyExists for a second update of a
+// site in a round (the same content: harmless; another: equivocation, the message says which).
+Result<Transition> Step(const JobState& state, const Event& event);
+
+// What a job waits to have done, given its state: for after a restart. Empty while collecting.
+std::vector<Effect> PendingEffects(const JobState& state);
+
+const char* StateName(const JobState& state);
+// The round that is open or being summed, or the next one.
+uint32_t CurrentRound(const JobState& state);
+
+}  // namespace tidegate::federation

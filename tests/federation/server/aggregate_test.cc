@@ -1,0 +1,92 @@
+#include "federation/server/aggregate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/rng.h"
+#include "federation/shared/delta_codec.h"
+#include "federation/shared/grid.h"
+
+namespace tidegate::federation {
+namespace {
+
+using protocols::Codec;
+
+protocols::Layout OneTensor(uint32_t n) {
+  protocols::Layout layout;
+  layout.tensors.items = {{"a", 1, n, 0}};
+  return layout;
+}
+
+std::vector<float> RandomValues(uint32_t stream, size_t n, double scale) {
+  std::vector<float> out(n);
+  for (size_t i = 0; i < n; ++i) {
+    out[i] =
+        SnapToGrid((UniformFloat(RandomWords(3, RngPurpose::kTest, stream, i)[0]) - 0.5) * scale);
+  }
+  return out;
+}
+
+Bytes Encoded(const std::vector<float>& start, const std::vector<float>& result, Codec codec) {
+  protocols::UpdateHeader header;
+  header.codec = codec;
+  header.groups = 1;
+  header.weight = 1;
+  return *EncodeUpdate(header, OneTensor(static_cast<uint32_t>(start.size())), start, result, 0);
+}
+
+Bytes Encoded(const std::vector<float>& delta, Codec codec) {
+  return Encoded(std::vector<float>(delta.size(), 0.0f), delta, codec);
+}
+
+TEST(WeightedSum, OneSiteWithFixed32GivesItsResultBitForBit) {
+  const size_t n = 5000;
+  const auto start = RandomValues(1, n, 0.2), result = RandomValues(2, n, 0.2);
+  const Bytes bytes = Encoded(start, result, Codec::kFixed32);
+  WeightedSum sum(n);
+  ASSERT_TRUE(sum.Add(*protocols::UpdateView::Parse(bytes, OneTensor(n)), 17).ok());
+  EXPECT_EQ(*sum.FedAvg(start, 1.0), result);
+}
+
+TEST(WeightedSum, DoesNotDependOnTheOrderAndEqualsDoubleArithmetic) {
+  const size_t n = 1000;
+  std::vector<Bytes> updates;
+  std::vector<std::vector<float>> deltas;
+  const uint32_t weights[] = {1, 65536, 300};
+  for (uint32_t s = 0; s < 3; ++s) {
+    deltas.push_back(RandomValues(10 + s, n, 0.05));
+    updates.push_back(Encoded(deltas.back(), Codec::kInt8));
+  }
+  const auto layout = OneTensor(n);
+  WeightedSum forward(n), backward(n);
+  for (int s = 0; s < 3; ++s) {
+    ASSERT_TRUE(forward.Add(*protocols::UpdateView::Parse(updates[s], layout), weights[s]).ok());
+    const int r = 2 - s;
+    ASSERT_TRUE(backward.Add(*protocols::UpdateView::Parse(updates[r], layout), weights[r]).ok());
+  }
+  const auto start = RandomValues(5, n, 0.1);
+  const auto a = *forward.FedAvg(start, 1.0), b = *backward.FedAvg(start, 1.0);
+  EXPECT_EQ(a, b);
+  for (size_t i = 0; i < n; ++i) {
+    double mean = 0;
+    for (int s = 0; s < 3; ++s) mean += static_cast<double>(deltas[s][i]) * weights[s] / 65837.0;
+    EXPECT_NEAR(a[i], start[i] + mean, 0.025 / 127 * 1.01);
+  }
+}
+
+TEST(WeightedSum, IsBounded) {
+  const Bytes bytes = Encoded(std::vector<float>(4, 0.0f), Codec::kInt8);
+  const auto view = *protocols::UpdateView::Parse(bytes, OneTensor(4));
+  WeightedSum sum(4);
+  EXPECT_EQ(sum.Add(view, 0).code(), Code::kInvalidArgument);
+  EXPECT_EQ(sum.Add(view, protocols::kMaxWeight + 1).code(), Code::kInvalidArgument);
+  for (uint32_t i = 0; i < protocols::kMaxContributions; ++i) ASSERT_TRUE(sum.Add(view, 1).ok());
+  EXPECT_EQ(sum.Add(view, 1).code(), Code::kResourceExhausted);
+  WeightedSum small(3);
+  EXPECT_FALSE(small.Add(view, 1).ok());
+  EXPECT_FALSE(small.FedAvg(std::vector<float>(3), 1.0).has_value()) << "nothing was added";
+}
+
+}  // namespace
+}  // namespace tidegate::federation
