@@ -36,6 +36,7 @@ Status ErrnoStatus(std::string_view action, std::string_view path, int error) {
       code = Code::kPermissionDenied;
       break;
     case ENOSPC:
+    case EFBIG:
     case EDQUOT:
     case EMFILE:
     case ENFILE:

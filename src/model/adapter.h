@@ -5,10 +5,12 @@
 // [out,r], row-major. The same order for parameters, gradients and moments. Not thread-safe.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -25,8 +27,29 @@ struct LoraConfig {
   double alpha = 8;
   double dropout = 0.0;
   std::vector<Module> targets;  // sorted, unique
-  double scale() const { return alpha / static_cast<double>(r); }
+  bool rslora = false;          // scale alpha / sqrt(r)
+  double scale() const {
+    return alpha / (rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
+  }
+  bool Targets(Module module) const;
 };
+
+inline constexpr int64_t kMaxLoraRank = 4096;
+
+// Refuses r outside 1 … kMaxLoraRank, an alpha that is not finite and above 0, dropout outside
+// [0, 1), targets that are unsorted or twice.
+Status CheckLora(const LoraConfig& lora);
+
+// "q_proj"
+std::string_view ModuleName(Module module);
+// "self_attn.q_proj", "mlp.down_proj"
+std::string ModulePath(Module module);
+
+// Input and output features of a module.
+struct ModuleShape {
+  int64_t in, out;
+};
+ModuleShape ShapeOf(const ModelConfig& base, Module module);
 
 // "all-linear", or names as PEFT spells them ("q_proj,v_proj"): unknown names are refused.
 Result<std::vector<Module>> ParseTargets(std::string_view text);
@@ -41,6 +64,9 @@ struct AdapterTensor {
   int64_t count() const { return rows * cols; }
 };
 
+// The tensors of an adapter, in layout order.
+std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConfig& lora);
+
 class Adapter {
  public:
   // Parameters as PEFT initialises them: A uniform(−1/sqrt(in), 1/sqrt(in)) from the counter RNG,
@@ -51,6 +77,9 @@ class Adapter {
   const std::vector<AdapterTensor>& tensors() const { return tensors_; }
   std::span<float> parameters() { return parameters_; }
   std::span<const float> parameters() const { return parameters_; }
+
+  // All zero: to be filled by a reader of adapters.
+  static Adapter CreateZero(const ModelConfig& base, const LoraConfig& lora);
 
  private:
   LoraConfig lora_;

@@ -11,7 +11,7 @@
 #include "kernels/table.h"
 #include "model/adapter.h"
 #include "model/config.h"
-#include "tokens/packing.h"
+#include "tokens/token_sequence.h"
 
 namespace tidegate::model {
 
@@ -36,7 +36,6 @@ class Base {
   virtual ~Base() = default;
   virtual const ModelConfig& config() const = 0;
   virtual const ComputeOptions& compute() const = 0;
-  // SHA-256-free identity of the weights for local checks is not offered: see protocols' base hash.
 };
 
 struct LossSum {
@@ -70,6 +69,10 @@ class Engine {
   // returns the logits [vocab] after the last. Errors when the sequence would pass max_positions.
   virtual void ResetSequence() = 0;
   virtual Result<std::vector<float>> Append(std::span<const int32_t> ids) = 0;
+
+  // Bytes this engine holds (activations, scratch, adapter copies, caches), the base not included.
+  // They grow to the largest batch seen.
+  virtual size_t MemoryBytes() const { return 0; }
 };
 
 }  // namespace tidegate::model

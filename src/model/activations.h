@@ -1,0 +1,89 @@
+// Where one pass keeps its numbers: an arena that is laid out for (rows, targets, purpose) and
+// grows to the largest layout asked for. Internal to src/model. Not thread-safe.
+//
+// For training a layer keeps x, q, k, v, the attention's output, x mid, gate, up, the row
+// statistics and LoRA's u; norms and SwiGLU are computed again backward (0.3 % of a step).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/types.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "model/memory.h"
+
+namespace tidegate::model {
+
+enum class Purpose : uint8_t {
+  kTrain,     // every layer keeps its activations
+  kEvaluate,  // one layer's worth, forward only
+  kDecode,    // as kEvaluate; keys and values go to a cache, one row reaches the head
+};
+
+struct LayerBuffers {
+  void* q = nullptr;           // [t, q_size], rotated
+  void* k = nullptr;           // [t, kv_size], rotated
+  void* v = nullptr;           // [t, kv_size]
+  void* attn = nullptr;        // [t, q_size]
+  void* lse = nullptr;         // [heads, t] GradType
+  void* mid = nullptr;         // [t, hidden]: the residual stream between attention and MLP
+  void* gate = nullptr;        // [t, inner]
+  void* up = nullptr;          // [t, inner]
+  void* input_rstd = nullptr;  // [t] GradType, null where not kept
+  void* mlp_rstd = nullptr;    // [t] GradType, null where not kept
+  std::array<void*, kModulesPerLayer> u{};  // [t, r] of each target
+};
+
+struct Activations {
+  float* cos = nullptr;  // [t, head_dim/2]
+  float* sin = nullptr;
+  std::vector<void*> x;              // [layers + 1] of [t, hidden]; not kept: two in turn
+  std::vector<LayerBuffers> layers;  // [layers]; not kept: all the same
+
+  void* norm = nullptr;  // [t, hidden]
+  void* act = nullptr;   // [t, inner]
+  void* drop = nullptr;  // [t, widest module input], null without dropout
+
+  // Backward, null otherwise.
+  void* dx = nullptr;       // [t, hidden]: gradient of the residual stream
+  void* dnorm = nullptr;    // [t, hidden]
+  void* dq = nullptr;       // [t, q_size]
+  void* dk = nullptr;       // [t, kv_size]
+  void* dv = nullptr;       // [t, kv_size]
+  void* dattn = nullptr;    // [t, q_size]
+  void* dgate = nullptr;    // [t, inner]
+  void* dup = nullptr;      // [t, inner]
+  void* drop_dx = nullptr;  // [t, widest module input], null without dropout
+
+  void* head_x = nullptr;     // [rows with a target, hidden]
+  void* head_h = nullptr;     // the same, normalised
+  void* head_rstd = nullptr;  // [rows] GradType
+  void* head_dh = nullptr;    // [rows, hidden]
+  void* head_dx = nullptr;    // [rows, hidden]
+  void* loss = nullptr;       // [rows] GradType
+};
+
+class ActivationArena {
+ public:
+  ActivationArena(const ModelConfig& config, const LoraConfig& lora, kernels::DType dtype)
+      : config_(config), lora_(lora), dtype_(dtype) {}
+
+  // Throws std::bad_alloc. What an earlier layout held is lost.
+  const Activations& Prepare(int64_t t, int64_t head_rows, Purpose purpose);
+  size_t bytes() const { return memory_.size(); }
+
+ private:
+  size_t LayOut(std::byte* base, int64_t t, int64_t head_rows, Purpose purpose);
+  void LayOutLayer(Carver& carver, int64_t t, Purpose purpose, LayerBuffers* layer) const;
+  void LayOutBackward(Carver& carver, int64_t t);
+
+  const ModelConfig& config_;
+  const LoraConfig& lora_;
+  kernels::DType dtype_;
+  AlignedBuffer memory_;
+  Activations views_;
+};
+
+}  // namespace tidegate::model

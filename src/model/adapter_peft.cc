@@ -1,0 +1,266 @@
+// PEFT's adapter folder: adapter_config.json and adapter_model.safetensors.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "model/adapter.h"
+#include "tensor/safetensors.h"
+
+namespace tidegate::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kConfigFile = "adapter_config.json";
+constexpr std::string_view kWeightsFile = "adapter_model.safetensors";
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
+// The version whose keys BuildConfig writes.
+constexpr std::string_view kPeftVersion = "0.21.2";
+
+// Features of PEFT that change what the tensors mean or which there are. Off is null, false, or an
+// empty list or object; anything else is refused by name.
+constexpr std::array<std::string_view, 24> kMustBeOff = {"alora_invocation_tokens",
+                                                         "alpha_pattern",
+                                                         "arrow_config",
+                                                         "corda_config",
+                                                         "eva_config",
+                                                         "exclude_modules",
+                                                         "fan_in_fan_out",
+                                                         "kasa_config",
+                                                         "layer_replication",
+                                                         "layers_pattern",
+                                                         "layers_to_transform",
+                                                         "loftq_config",
+                                                         "lora_bias",
+                                                         "lora_ga_config",
+                                                         "megatron_config",
+                                                         "modules_to_save",
+                                                         "monteclora_config",
+                                                         "rank_pattern",
+                                                         "target_parameters",
+                                                         "trainable_token_indices",
+                                                         "use_bdlora",
+                                                         "use_dora",
+                                                         "use_qalora",
+                                                         "velora_config"};
+
+// Ways to initialise that leave the base as it is. (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA change it.)
+constexpr std::array<std::string_view, 3> kPlainInits = {"gaussian", "eva", "orthogonal"};
+
+json NumberOf(double value) {
+  if (value == std::floor(value) && std::fabs(value) < 0x1p53) return static_cast<int64_t>(value);
+  return value;
+}
+
+json BuildConfig(const LoraConfig& lora, const std::string& base_model_name) {
+  json config = json::object();
+  for (const std::string_view key : kMustBeOff) config[std::string(key)] = nullptr;
+  for (const char* key : {"alpha_pattern", "loftq_config", "rank_pattern"}) {
+    config[key] = json::object();
+  }
+  for (const char* key :
+       {"fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "ensure_weight_tying"}) {
+    config[key] = false;
+  }
+  std::vector<std::string> targets;
+  for (const Module module : lora.targets) targets.emplace_back(ModuleName(module));
+  std::sort(targets.begin(), targets.end());
+  config["auto_mapping"] = nullptr;
+  config["base_model_name_or_path"] =
+      base_model_name.empty() ? json(nullptr) : json(base_model_name);
+  config["bias"] = "none";
+  config["inference_mode"] = true;
+  config["init_lora_weights"] = true;
+  config["lora_alpha"] = NumberOf(lora.alpha);
+  config["lora_dropout"] = lora.dropout;
+  config["megatron_core"] = "megatron.core";
+  config["peft_type"] = "LORA";
+  config["peft_version"] = std::string(kPeftVersion);
+  config["qalora_group_size"] = 16;
+  config["r"] = lora.r;
+  config["revision"] = nullptr;
+  config["target_modules"] = targets;
+  config["task_type"] = "CAUSAL_LM";
+  config["use_rslora"] = lora.rslora;
+  return config;
+}
+
+bool IsOff(const json& value) {
+  return value.is_null() || (value.is_boolean() && !value.get<bool>()) ||
+         ((value.is_array() || value.is_object()) && value.empty());
+}
+
+Status CheckFeatures(const json& config, std::string_view what) {
+  if (!config.is_object()) return InvalidArgument("{}: not a JSON object", what);
+  const auto type = config.find("peft_type");
+  if (type == config.end() || *type != "LORA") {
+    return Unsupported("{}: peft_type is {}, only \"LORA\" adapters can be read", what,
+                       type == config.end() ? "missing" : type->dump());
+  }
+  for (const std::string_view key : kMustBeOff) {
+    const auto it = config.find(std::string(key));
+    if (it != config.end() && !IsOff(*it)) {
+      return Unsupported(
+          "{}: {} is switched on ({}), which is not supported: train the adapter "
+          "without it",
+          what, key, it->dump().substr(0, 80));
+    }
+  }
+  const auto bias = config.find("bias");
+  if (bias != config.end() && *bias != "none") {
+    return Unsupported("{}: bias is {}, only \"none\" is supported", what, bias->dump());
+  }
+  const auto init = config.find("init_lora_weights");
+  if (init != config.end() && !init->is_boolean() && !init->is_null() &&
+      std::find(kPlainInits.begin(), kPlainInits.end(), *init) == kPlainInits.end()) {
+    return Unsupported(
+        "{}: init_lora_weights is {}, which changes the base weights: convert the adapter with "
+        "PEFT's path_initial_model_for_weight_conversion first",
+        what, init->dump());
+  }
+  return OkStatus();
+}
+
+Result<double> Number(const json& config, const char* key, std::string_view what) {
+  const auto it = config.find(key);
+  if (it == config.end() || !it->is_number()) {
+    return InvalidArgument("{}: {} is {}, it must be a number", what, key,
+                           it == config.end() ? "missing" : it->dump());
+  }
+  return it->get<double>();
+}
+
+Result<std::vector<Module>> ReadTargets(const json& config, std::string_view what) {
+  const auto it = config.find("target_modules");
+  if (it != config.end() && *it == "all-linear") return ParseTargets("all-linear");
+  if (it == config.end() || !it->is_array() || it->empty()) {
+    return Unsupported(
+        "{}: target_modules is {}, it must be \"all-linear\" or a list of module names", what,
+        it == config.end() ? "missing" : it->dump().substr(0, 80));
+  }
+  std::set<Module> found;
+  for (const json& item : *it) {
+    bool known = false;
+    for (int i = 0; i < kModulesPerLayer && item.is_string(); ++i) {
+      const Module module = static_cast<Module>(i);
+      if (item != std::string(ModuleName(module)) && item != ModulePath(module)) continue;
+      found.insert(module);
+      known = true;
+    }
+    if (!known) {
+      return Unsupported(
+          "{}: target module {} is not supported: the linear modules of a layer are (q_proj, "
+          "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)",
+          what, item.dump().substr(0, 80));
+    }
+  }
+  return std::vector<Module>(found.begin(), found.end());
+}
+
+Result<LoraConfig> ReadConfig(const std::filesystem::path& path) {
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
+  TG_ASSIGN_OR_RETURN(const json config, ParseStrictJson(text, JsonLimits{}, path.string()));
+  TG_RETURN_IF_ERROR(CheckFeatures(config, path.string()));
+  LoraConfig lora;
+  const auto r = config.find("r");
+  if (r == config.end() || !r->is_number_integer()) {
+    return InvalidArgument("{}: r is {}, it must be an integer", path.string(),
+                           r == config.end() ? "missing" : r->dump());
+  }
+  lora.r = r->is_number_unsigned() && r->get<uint64_t>() > kMaxLoraRank
+               ? std::numeric_limits<int64_t>::max()
+               : r->get<int64_t>();
+  TG_ASSIGN_OR_RETURN(lora.alpha, Number(config, "lora_alpha", path.string()));
+  if (config.contains("lora_dropout")) {
+    TG_ASSIGN_OR_RETURN(lora.dropout, Number(config, "lora_dropout", path.string()));
+  }
+  const auto rslora = config.find("use_rslora");
+  lora.rslora = rslora != config.end() && !IsOff(*rslora);
+  TG_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config, path.string()));
+  if (Status status = CheckLora(lora); !status.ok()) {
+    return Unexpected(status.WithContext(path.string()));
+  }
+  return lora;
+}
+
+Status ReadTensor(const tensor::SafetensorsFile& file, const AdapterTensor& expected,
+                  std::span<float> out) {
+  const tensor::TensorView* view = file.Find(expected.name);
+  if (view == nullptr) {
+    return InvalidArgument(
+        "{}: tensor {} is missing: the adapter does not fit its adapter_config.json or this base",
+        file.file_name(), expected.name);
+  }
+  if (view->shape != tensor::Shape{expected.rows, expected.cols}) {
+    return InvalidArgument("{}: tensor {} has shape {}, expected [{}, {}] for this base and rank",
+                           file.file_name(), expected.name, tensor::ShapeText(view->shape),
+                           expected.rows, expected.cols);
+  }
+  TG_RETURN_IF_ERROR(tensor::ReadFloats(*view, out));
+  for (const float value : out) {
+    if (!std::isfinite(value)) {
+      return InvalidArgument("{}: tensor {} holds NaN or Inf: the adapter is damaged",
+                             file.file_name(), expected.name);
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Status SavePeft(const std::filesystem::path& dir, const Adapter& adapter,
+                const std::string& base_model_name) {
+  static_assert(std::endian::native == std::endian::little);
+  TG_RETURN_IF_ERROR(CheckLora(adapter.lora()));
+  std::string config;
+  try {
+    config = BuildConfig(adapter.lora(), base_model_name).dump(2) + "\n";
+  } catch (const json::exception&) {  // dump refuses bytes that are not UTF-8
+    return InvalidArgument("the base model's name is not valid UTF-8: rename its folder");
+  }
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  if (error) return ErrnoStatus("create", dir.string(), error.value());
+  std::vector<tensor::TensorToWrite> tensors;
+  for (const AdapterTensor& t : adapter.tensors()) {
+    const std::span<const float> values =
+        adapter.parameters().subspan(static_cast<size_t>(t.offset), static_cast<size_t>(t.count()));
+    tensors.push_back({t.name,
+                       tensor::DType::kF32,
+                       {t.rows, t.cols},
+                       {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()}});
+  }
+  TG_RETURN_IF_ERROR(
+      tensor::WriteSafetensors(dir / kWeightsFile, std::move(tensors), {{"format", "pt"}}));
+  return WriteFileDurably(dir / kConfigFile, AsBytes(config));
+}
+
+Result<Adapter> LoadPeft(const std::filesystem::path& dir, const ModelConfig& base) {
+  TG_ASSIGN_OR_RETURN(const LoraConfig lora, ReadConfig(dir / kConfigFile));
+  TG_ASSIGN_OR_RETURN(const tensor::SafetensorsFile file,
+                      tensor::SafetensorsFile::Open(dir / kWeightsFile));
+  Adapter adapter = Adapter::CreateZero(base, lora);
+  std::set<std::string_view> expected;
+  for (const AdapterTensor& t : adapter.tensors()) {
+    expected.insert(t.name);
+    TG_RETURN_IF_ERROR(ReadTensor(file, t,
+                                  adapter.parameters().subspan(static_cast<size_t>(t.offset),
+                                                               static_cast<size_t>(t.count()))));
+  }
+  for (const tensor::TensorView& view : file.tensors()) {
+    if (!expected.contains(view.name)) {
+      return InvalidArgument(
+          "{}: tensor {} is unexpected: neither the targets of adapter_config.json nor this base "
+          "have it",
+          file.file_name(), view.name);
+    }
+  }
+  return adapter;
+}
+
+}  // namespace tidegate::model

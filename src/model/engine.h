@@ -1,0 +1,106 @@
+// The engine behind model/transformer.h, for the files that implement it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/rope_table.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+
+namespace tidegate::model {
+
+class TransformerEngine final : public Engine {
+ public:
+  TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora);
+
+  void SetParameters(std::span<const float> parameters) override;
+  Result<LossSum> ForwardBackward(const tokens::PackedBatch& batch, uint64_t seed,
+                                  uint32_t micro_step) override;
+  void TakeGradients(double factor, std::span<float> out) override;
+  Result<LossSum> Evaluate(const tokens::PackedBatch& batch) override;
+  Result<std::vector<double>> TokenLosses(const tokens::PackedBatch& batch) override;
+  void ResetSequence() override { length_ = 0; }
+  Result<std::vector<float>> Append(std::span<const int32_t> ids) override;
+  size_t MemoryBytes() const override;
+
+ private:
+  // The rows that a layer works on.
+  struct Rows {
+    int64_t m = 0;
+    const float* cos = nullptr;
+    const float* sin = nullptr;
+    const int32_t* segment_start = nullptr;  // null while decoding after cached rows
+    int64_t past = 0;                        // cached rows before these, decoding only
+    bool dropout = false;
+    uint64_t seed = 0;
+    uint32_t micro_step = 0;
+  };
+  // Which gradients of the lowest layer lead to an adapter; all of them in the layers above.
+  struct Needs {
+    bool act = true, mid = true, attn = true, input = true;
+  };
+  // The places of one module's numbers.
+  struct ModuleSlot {
+    const void* a = nullptr;  // compute copies
+    const void* b = nullptr;
+    void* da = nullptr;  // accumulators, GradType
+    void* db_t = nullptr;
+  };
+
+  Status CheckBatch(const tokens::PackedBatch& batch) const;
+  Status CheckIds(std::span<const int32_t> ids) const;
+  Error OutOfMemory(int64_t rows) const;
+  ModuleSlot Slot(int layer, Module module) const;
+  kernels::DropoutKey DropoutKeyOf(int layer, Module module, const Rows& rows) const;
+  Needs NeedsOf(int layer) const;
+
+  // Runs `batch` through all layers and the head; the losses are in activations_->loss.
+  void Forward(const tokens::PackedBatch& batch, Purpose purpose, Rows* rows);
+  Result<int64_t> Losses(const tokens::PackedBatch& batch);
+  void ForwardLayer(int layer, const Rows& rows, const LayerBuffers& buffers, const void* x,
+                    void* y);
+  void ForwardLinear(int layer, Module module, const Rows& rows, const void* x,
+                     const void* residual, const LayerBuffers& buffers, void* y);
+  void Norm(int64_t m, const void* x, const void* w, void* y, void* rstd);
+  void ForwardHead(const tokens::PackedBatch& batch, bool with_gradient);
+  LossSum SumLosses() const;
+
+  void Backward(const Rows& rows);
+  void BackwardHead(int64_t t);
+  // False when no gradient is needed below.
+  bool BackwardMlp(int layer, const Rows& rows);
+  bool BackwardAttention(int layer, const Rows& rows);
+  void BackwardLinear(int layer, Module module, const Rows& rows, const void* x, const void* dy,
+                      bool accumulate, void* dx);
+
+  void ReserveCache(int64_t rows);
+  std::vector<float> AppendRows(std::span<const int32_t> ids);
+  std::vector<float> LastLogits(const void* row);
+
+  std::shared_ptr<const LoadedBase> base_;
+  const ModelConfig& config_;
+  const kernels::KernelTable& table_;
+  LoraConfig lora_;
+  size_t element_, grad_element_;
+  kernels::Workspace workspace_;
+  kernels::Context context_;
+  RopeTable rope_;
+  ActivationArena arena_;
+  const Activations* activations_ = nullptr;
+
+  std::vector<AdapterTensor> tensors_;
+  int64_t parameter_count_ = 0;
+  AlignedBuffer copies_;     // activation type, layout order; B times the LoRA scale
+  AlignedBuffer gradients_;  // GradType, layout order; B's transposed and of the scaled B
+
+  std::vector<int32_t> head_rows_, head_targets_;
+
+  // Keys and values of the sequence being generated, a buffer a layer.
+  std::vector<AlignedBuffer> k_cache_, v_cache_;
+  int64_t cache_rows_ = 0, length_ = 0;
+};
+
+}  // namespace tidegate::model

@@ -1,0 +1,129 @@
+// Gradients of the adapters. The base is frozen, so a linear layer passes on dx = dy W only; the
+// embedding is frozen too, so nothing is computed below the lowest adapter.
+#include <cstring>
+
+#include "model/engine.h"
+
+namespace tidegate::model {
+
+TransformerEngine::Needs TransformerEngine::NeedsOf(int layer) const {
+  if (layer > 0) return {};
+  const bool qkv =
+      lora_.Targets(Module::kQ) || lora_.Targets(Module::kK) || lora_.Targets(Module::kV);
+  const bool mid = qkv || lora_.Targets(Module::kO);
+  const bool act = mid || lora_.Targets(Module::kGate) || lora_.Targets(Module::kUp);
+  return {act, mid, qkv, false};
+}
+
+// Adds the module's dA and dB; writes (or adds to) dx unless it is null.
+void TransformerEngine::BackwardLinear(int layer, Module module, const Rows& rows, const void* x,
+                                       const void* dy, bool accumulate, void* dx) {
+  const size_t index = static_cast<size_t>(module);
+  const kernels::PreparedWeights* w =
+      base_->layers()[static_cast<size_t>(layer)].linear[index].get();
+  if (dx != nullptr) table_.linear_backward(context_, {w, rows.m, dy, accumulate, dx});
+  if (!lora_.Targets(module)) return;
+  const Activations& a = *activations_;
+  const ModuleSlot slot = Slot(layer, module);
+  kernels::LoraBackwardArgs args{
+      rows.m, w->n(), w->k(), lora_.r, x,         a.layers[static_cast<size_t>(layer)].u[index],
+      dy,     slot.a, slot.b, slot.da, slot.db_t, true,
+      dx};
+  if (!rows.dropout) {
+    table_.lora_backward(context_, args);
+    return;
+  }
+  // The adapter saw the dropped x: the same mask again for dA, and for what flows into dx.
+  const int64_t count = rows.m * w->k();
+  const kernels::DropoutKey key = DropoutKeyOf(layer, module, rows);
+  table_.dropout_forward(context_, {count, lora_.dropout, key, x, a.drop});
+  args.x = a.drop;
+  args.accumulate_dx = false;
+  args.dx = dx == nullptr ? nullptr : a.drop_dx;
+  table_.lora_backward(context_, args);
+  if (dx != nullptr) {
+    table_.dropout_backward(context_, {count, lora_.dropout, key, a.drop_dx, dx});
+  }
+}
+
+void TransformerEngine::BackwardHead(int64_t t) {
+  const Activations& a = *activations_;
+  const int64_t m = static_cast<int64_t>(head_rows_.size());
+  table_.rmsnorm_backward(context_, {m, config_.hidden_size, a.head_x, base_->final_norm(),
+                                     a.head_rstd, a.head_dh, false, a.head_dx});
+  const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
+  std::memset(a.dx, 0, static_cast<size_t>(t) * row_bytes);
+  for (size_t i = 0; i < head_rows_.size(); ++i) {
+    std::memcpy(static_cast<std::byte*>(a.dx) + static_cast<size_t>(head_rows_[i]) * row_bytes,
+                static_cast<const std::byte*>(a.head_dx) + i * row_bytes, row_bytes);
+  }
+}
+
+bool TransformerEngine::BackwardMlp(int layer, const Rows& rows) {
+  const Activations& a = *activations_;
+  const LayerBuffers& b = a.layers[static_cast<size_t>(layer)];
+  const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
+  const Needs needs = NeedsOf(layer);
+  const int64_t inner = rows.m * config_.intermediate_size;
+  if (lora_.Targets(Module::kDown)) {
+    table_.swiglu_forward(context_, {inner, b.gate, b.up, a.act});
+  }
+  BackwardLinear(layer, Module::kDown, rows, a.act, a.dx, false, needs.act ? a.dgate : nullptr);
+  if (!needs.act) return false;
+  table_.swiglu_backward(context_, {inner, b.gate, b.up, a.dgate, a.dgate, a.dup, nullptr});
+  if (lora_.Targets(Module::kGate) || lora_.Targets(Module::kUp)) {
+    Norm(rows.m, b.mid, weights.mlp_norm, a.norm, nullptr);
+  }
+  void* dnorm = needs.mid ? a.dnorm : nullptr;
+  BackwardLinear(layer, Module::kGate, rows, a.norm, a.dgate, false, dnorm);
+  BackwardLinear(layer, Module::kUp, rows, a.norm, a.dup, true, dnorm);
+  if (!needs.mid) return false;
+  table_.rmsnorm_backward(context_, {rows.m, config_.hidden_size, b.mid, weights.mlp_norm,
+                                     b.mlp_rstd, dnorm, true, a.dx});
+  return true;
+}
+
+bool TransformerEngine::BackwardAttention(int layer, const Rows& rows) {
+  const Activations& a = *activations_;
+  const size_t l = static_cast<size_t>(layer);
+  const LayerBuffers& b = a.layers[l];
+  const LayerWeights& weights = base_->layers()[l];
+  const Needs needs = NeedsOf(layer);
+  BackwardLinear(layer, Module::kO, rows, b.attn, a.dx, false, needs.attn ? a.dattn : nullptr);
+  if (!needs.attn) return false;
+  table_.attention_backward(context_, {{rows.m, config_.num_heads, config_.num_kv_heads,
+                                        config_.head_dim, rows.segment_start},
+                                       b.q,
+                                       b.k,
+                                       b.v,
+                                       b.attn,
+                                       b.lse,
+                                       a.dattn,
+                                       a.dq,
+                                       a.dk,
+                                       a.dv});
+  table_.rope(context_,
+              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, true, a.dq});
+  table_.rope(context_,
+              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, true, a.dk});
+  if (lora_.Targets(Module::kQ) || lora_.Targets(Module::kK) || lora_.Targets(Module::kV)) {
+    Norm(rows.m, a.x[l], weights.input_norm, a.norm, nullptr);
+  }
+  void* dnorm = needs.input ? a.dnorm : nullptr;
+  BackwardLinear(layer, Module::kQ, rows, a.norm, a.dq, false, dnorm);
+  BackwardLinear(layer, Module::kK, rows, a.norm, a.dk, true, dnorm);
+  BackwardLinear(layer, Module::kV, rows, a.norm, a.dv, true, dnorm);
+  if (!needs.input) return false;
+  table_.rmsnorm_backward(context_, {rows.m, config_.hidden_size, a.x[l], weights.input_norm,
+                                     b.input_rstd, dnorm, true, a.dx});
+  return true;
+}
+
+void TransformerEngine::Backward(const Rows& rows) {
+  BackwardHead(rows.m);
+  for (int layer = static_cast<int>(config_.num_layers) - 1; layer >= 0; --layer) {
+    if (!BackwardMlp(layer, rows) || !BackwardAttention(layer, rows)) return;
+  }
+}
+
+}  // namespace tidegate::model

@@ -1,0 +1,102 @@
+#include <cstring>
+
+#include "model/engine.h"
+
+namespace tidegate::model {
+
+void TransformerEngine::Norm(int64_t m, const void* x, const void* w, void* y, void* rstd) {
+  table_.rmsnorm_forward(context_, {m, config_.hidden_size, x, w, config_.rms_norm_eps, y, rstd});
+}
+
+// y = x Wᵀ (+ residual) + s · dropout(x) Aᵀ Bᵀ, s being in the compute copy of B.
+void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows, const void* x,
+                                      const void* residual, const LayerBuffers& buffers, void* y) {
+  const size_t index = static_cast<size_t>(module);
+  const kernels::PreparedWeights* w =
+      base_->layers()[static_cast<size_t>(layer)].linear[index].get();
+  table_.linear_forward(context_, {w, rows.m, x, residual, y});
+  if (!lora_.Targets(module)) return;
+  const void* adapter_x = x;
+  if (rows.dropout) {
+    table_.dropout_forward(context_, {rows.m * w->k(), lora_.dropout,
+                                      DropoutKeyOf(layer, module, rows), x, activations_->drop});
+    adapter_x = activations_->drop;
+  }
+  const ModuleSlot slot = Slot(layer, module);
+  table_.lora_forward(
+      context_, {rows.m, w->n(), w->k(), lora_.r, adapter_x, slot.a, slot.b, buffers.u[index], y});
+}
+
+void TransformerEngine::ForwardLayer(int layer, const Rows& rows, const LayerBuffers& b,
+                                     const void* x, void* y) {
+  const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
+  const Activations& a = *activations_;
+  Norm(rows.m, x, weights.input_norm, a.norm, b.input_rstd);
+  ForwardLinear(layer, Module::kQ, rows, a.norm, nullptr, b, b.q);
+  ForwardLinear(layer, Module::kK, rows, a.norm, nullptr, b, b.k);
+  ForwardLinear(layer, Module::kV, rows, a.norm, nullptr, b, b.v);
+  table_.rope(context_,
+              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, false, b.q});
+  table_.rope(context_,
+              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, false, b.k});
+  if (rows.segment_start != nullptr) {
+    table_.attention_forward(context_, {{rows.m, config_.num_heads, config_.num_kv_heads,
+                                         config_.head_dim, rows.segment_start},
+                                        b.q,
+                                        b.k,
+                                        b.v,
+                                        b.attn,
+                                        b.lse});
+  } else {
+    table_.attention_decode(
+        context_, {rows.m, rows.past, config_.num_heads, config_.num_kv_heads, config_.head_dim,
+                   b.q, k_cache_[static_cast<size_t>(layer)].data(),
+                   v_cache_[static_cast<size_t>(layer)].data(), b.attn});
+  }
+  ForwardLinear(layer, Module::kO, rows, b.attn, x, b, b.mid);
+  Norm(rows.m, b.mid, weights.mlp_norm, a.norm, b.mlp_rstd);
+  ForwardLinear(layer, Module::kGate, rows, a.norm, nullptr, b, b.gate);
+  ForwardLinear(layer, Module::kUp, rows, a.norm, nullptr, b, b.up);
+  table_.swiglu_forward(context_, {rows.m * config_.intermediate_size, b.gate, b.up, a.act});
+  ForwardLinear(layer, Module::kDown, rows, a.act, b.mid, b, y);
+}
+
+void TransformerEngine::ForwardHead(const tokens::PackedBatch& batch, bool with_gradient) {
+  const Activations& a = *activations_;
+  const int64_t m = static_cast<int64_t>(head_rows_.size());
+  if (m == 0) return;
+  const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
+  const std::byte* x = static_cast<const std::byte*>(a.x.back());
+  head_targets_.clear();
+  for (size_t i = 0; i < head_rows_.size(); ++i) {
+    const size_t row = static_cast<size_t>(head_rows_[i]);
+    head_targets_.push_back(batch.targets[row]);
+    std::memcpy(static_cast<std::byte*>(a.head_x) + i * row_bytes, x + row * row_bytes, row_bytes);
+  }
+  Norm(m, a.head_x, base_->final_norm(), a.head_h, a.head_rstd);
+  table_.head_loss(context_, {base_->head(), m, a.head_h, head_targets_.data(), nullptr, a.loss,
+                              with_gradient ? a.head_dh : nullptr});
+}
+
+void TransformerEngine::Forward(const tokens::PackedBatch& batch, Purpose purpose, Rows* rows) {
+  head_rows_.clear();
+  for (size_t i = 0; i < batch.targets.size(); ++i) {
+    if (batch.targets[i] >= 0) head_rows_.push_back(static_cast<int32_t>(i));
+  }
+  if (head_rows_.empty()) return;  // nothing to predict, so nothing to compute
+  rows->m = static_cast<int64_t>(batch.ids.size());
+  activations_ = &arena_.Prepare(rows->m, static_cast<int64_t>(head_rows_.size()), purpose);
+  const Activations& a = *activations_;
+  rope_.Fill(batch.position_ids, a.cos, a.sin);
+  rows->cos = a.cos;
+  rows->sin = a.sin;
+  rows->segment_start = batch.segment_start.data();
+  table_.embedding(context_, {base_->embedding(), rows->m, batch.ids.data(), a.x[0]});
+  for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
+    const size_t l = static_cast<size_t>(layer);
+    ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);
+  }
+  ForwardHead(batch, purpose == Purpose::kTrain && !tensors_.empty());
+}
+
+}  // namespace tidegate::model

@@ -1,0 +1,221 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/log.h"
+
+namespace tidegate::model {
+namespace {
+
+using kernels::DType;
+
+constexpr size_t kChunk = 4096;
+
+bool SameType(tensor::DType stored, DType compute) {
+  return (stored == tensor::DType::kF32 && compute == DType::kF32) ||
+         (stored == tensor::DType::kBF16 && compute == DType::kBF16);
+}
+
+bool AllFinite(std::span<const float> values) {
+  // The sum of x·0 is 0 exactly when every x is finite: no branch a value.
+  float sum = 0;
+  for (const float value : values) sum += value * 0.0f;
+  return sum == 0.0f;
+}
+
+bool AllFiniteBf16(const uint8_t* bytes, size_t count) {
+  bool finite = true;
+  for (size_t i = 0; i < count; ++i) {
+    uint16_t word;
+    std::memcpy(&word, bytes + 2 * i, 2);
+    finite &= (word & 0x7f80u) != 0x7f80u;
+  }
+  return finite;
+}
+
+// Converts (or, with out null, only checks) a tensor. False if a value is NaN or Inf, as stored or
+// after rounding.
+bool ConvertTensor(const tensor::TensorView& view, DType compute, std::byte* out) {
+  const size_t count = static_cast<size_t>(view.num_elements());
+  const size_t in_size = tensor::DTypeSize(view.dtype);
+  const size_t out_size = kernels::SizeOf(compute);
+  std::vector<float> floats(std::min(count, kChunk));
+  for (size_t at = 0; at < count; at += kChunk) {
+    const std::span<float> chunk(floats.data(), std::min(kChunk, count - at));
+    tensor::ToFloats(view.dtype, view.bytes.data() + at * in_size, chunk);
+    if (!AllFinite(chunk)) return false;
+    if (out == nullptr) continue;
+    std::byte* to = out + at * out_size;
+    if (compute == DType::kF64) {
+      for (size_t i = 0; i < chunk.size(); ++i) reinterpret_cast<double*>(to)[i] = chunk[i];
+    } else if (compute == DType::kF32) {
+      std::memcpy(to, chunk.data(), chunk.size_bytes());
+    } else {
+      tensor::FromFloats(tensor::DType::kBF16, chunk, reinterpret_cast<uint8_t*>(to));
+      if (!AllFiniteBf16(reinterpret_cast<const uint8_t*>(to), chunk.size())) return false;
+    }
+  }
+  return true;
+}
+
+std::string_view NameOf(DType dtype) {
+  return dtype == DType::kF64 ? "f64" : dtype == DType::kF32 ? "f32" : "bf16";
+}
+
+bool EndsWith(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+}  // namespace
+
+LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
+                       const kernels::KernelTable* table, tensor::SafetensorsFolder folder)
+    : config_(std::move(config)),
+      options_(options),
+      table_(table),
+      folder_(std::move(folder)),
+      layers_(static_cast<size_t>(config_.num_layers)) {}
+
+Result<const void*> LoadedBase::Plain(const std::string& name, const tensor::Shape& shape) {
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  if (view->shape != shape) {
+    return InvalidArgument("tensor {} has shape {}, config.json says {}", name,
+                           tensor::ShapeText(view->shape), tensor::ShapeText(shape));
+  }
+  if (view->dtype != tensor::DType::kF32 && view->dtype != tensor::DType::kF16 &&
+      view->dtype != tensor::DType::kBF16) {
+    return Unsupported("tensor {} is {}: weights must be F32, F16 or BF16, convert the model first",
+                       name, tensor::DTypeName(view->dtype));
+  }
+  used_names_.push_back(name);
+  const size_t element = kernels::SizeOf(options_.dtype);
+  const bool in_place = SameType(view->dtype, options_.dtype) &&
+                        reinterpret_cast<uintptr_t>(view->bytes.data()) % element == 0;
+  AlignedBuffer buffer;
+  if (!in_place) buffer = AlignedBuffer(static_cast<size_t>(view->num_elements()) * element);
+  if (!ConvertTensor(*view, options_.dtype, buffer.data())) {
+    return InvalidArgument(
+        "tensor {} holds NaN or Inf (as {} read in {}): the file is damaged, fetch it again", name,
+        tensor::DTypeName(view->dtype), NameOf(options_.dtype));
+  }
+  if (in_place) return static_cast<const void*>(view->bytes.data());
+  owned_.push_back(std::move(buffer));
+  return static_cast<const void*>(owned_.back().data());
+}
+
+kernels::WeightSource LoadedBase::Source(const void* data, int64_t n, int64_t k) const {
+  kernels::WeightFormat format = kernels::WeightFormat::kF32;
+  if (options_.dtype == DType::kBF16) format = kernels::WeightFormat::kBF16;
+  if (options_.dtype == DType::kF64) format = kernels::WeightFormat::kF64;
+  return {format, n, k, data};
+}
+
+Status LoadedBase::LoadNorm(const std::string& name, int64_t size, const void** out) {
+  TG_ASSIGN_OR_RETURN(*out, Plain(name, {size}));
+  return OkStatus();
+}
+
+Status LoadedBase::LoadLayer(int64_t index) {
+  LayerWeights& layer = layers_[static_cast<size_t>(index)];
+  const std::string at = fmt::format("model.layers.{}.", index);
+  TG_RETURN_IF_ERROR(
+      LoadNorm(at + "input_layernorm.weight", config_.hidden_size, &layer.input_norm));
+  TG_RETURN_IF_ERROR(
+      LoadNorm(at + "post_attention_layernorm.weight", config_.hidden_size, &layer.mlp_norm));
+  for (int i = 0; i < kModulesPerLayer; ++i) {
+    const Module module = static_cast<Module>(i);
+    const ModuleShape shape = ShapeOf(config_, module);
+    TG_ASSIGN_OR_RETURN(const void* data,
+                        Plain(at + ModulePath(module) + ".weight", {shape.out, shape.in}));
+    layer.linear[static_cast<size_t>(i)] =
+        table_->prepare_weights(Source(data, shape.out, shape.in));
+  }
+  return OkStatus();
+}
+
+// A tensor that the architecture has no place for would change what the model computes elsewhere.
+Status LoadedBase::CheckNothingElse() const {
+  std::vector<std::string> used = used_names_;
+  std::sort(used.begin(), used.end());
+  for (const std::string& name : folder_.names()) {
+    if (std::binary_search(used.begin(), used.end(), name)) continue;
+    if (EndsWith(name, ".rotary_emb.inv_freq")) continue;  // old files: config.json decides
+    if (config_.tied && name == "lm_head.weight") {
+      const tensor::TensorView* head = folder_.Find(name);
+      const tensor::TensorView* table = folder_.Find("model.embed_tokens.weight");
+      if (head->dtype != table->dtype || !std::equal(head->bytes.begin(), head->bytes.end(),
+                                                     table->bytes.begin(), table->bytes.end())) {
+        LogWarning("lm_head_ignored reason=tied_embeddings_but_a_different_head_is_stored");
+      }
+      continue;
+    }
+    return Unsupported(
+        "tensor {} has no place in a {} model as config.json describes it: use a model of a "
+        "supported architecture",
+        name, config_.model_type);
+  }
+  return OkStatus();
+}
+
+Status LoadedBase::LoadAll() {
+  TG_ASSIGN_OR_RETURN(const void* table, Plain("model.embed_tokens.weight",
+                                               {config_.vocab_size, config_.hidden_size}));
+  embedding_ = Source(table, config_.vocab_size, config_.hidden_size);
+  for (int64_t i = 0; i < config_.num_layers; ++i) TG_RETURN_IF_ERROR(LoadLayer(i));
+  TG_RETURN_IF_ERROR(LoadNorm("model.norm.weight", config_.hidden_size, &final_norm_));
+  const void* head = table;
+  if (!config_.tied) {
+    TG_ASSIGN_OR_RETURN(head, Plain("lm_head.weight", {config_.vocab_size, config_.hidden_size}));
+  }
+  head_ = table_->prepare_weights(Source(head, config_.vocab_size, config_.hidden_size));
+  return CheckNothingElse();
+}
+
+Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem::path& dir,
+                                                           const ComputeOptions& options) {
+  if (options.threads < 1 || options.threads > 1024) {
+    return InvalidArgument("threads is {}: choose 1 to 1024", options.threads);
+  }
+  const kernels::KernelTable* table = kernels::TableFor(options.backend, options.dtype);
+  if (table == nullptr) {
+    return Unsupported("this machine and build have no {} kernels: choose f32",
+                       NameOf(options.dtype));
+  }
+  TG_ASSIGN_OR_RETURN(ModelConfig config, LoadHfConfig(dir / "config.json"));
+  TG_ASSIGN_OR_RETURN(tensor::SafetensorsFolder folder, tensor::SafetensorsFolder::Open(dir));
+  try {
+    auto base = std::shared_ptr<LoadedBase>(
+        new LoadedBase(std::move(config), options, table, std::move(folder)));
+    if (Status status = base->LoadAll(); !status.ok()) {
+      return Unexpected(status.WithContext(dir.string()));
+    }
+    return std::shared_ptr<const LoadedBase>(std::move(base));
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("{}: the weights do not fit in memory: use a smaller model or bf16",
+                             dir.string());
+  }
+}
+
+Result<std::shared_ptr<const Base>> Base::Load(const std::filesystem::path& dir,
+                                               const ComputeOptions& options) {
+  TG_ASSIGN_OR_RETURN(std::shared_ptr<const LoadedBase> base, LoadedBase::Load(dir, options));
+  return std::shared_ptr<const Base>(std::move(base));
+}
+
+Result<DType> ParseDType(std::string_view text) {
+  const bool has_bf16 = kernels::TableFor(kernels::Backend::kCpu, DType::kBF16) != nullptr;
+  if (text == "f32") return DType::kF32;
+  if (text == "auto") return has_bf16 ? DType::kBF16 : DType::kF32;
+  if (text != "bf16") {
+    return InvalidArgument("'{}' is not a compute type: use auto, bf16 or f32", text);
+  }
+  if (!has_bf16) {
+    return Unsupported(
+        "bf16 needs a CPU with AVX512-BF16 or AMX, which this one lacks: use auto or f32");
+  }
+  return DType::kBF16;
+}
+
+}  // namespace tidegate::model

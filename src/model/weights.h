@@ -1,0 +1,63 @@
+// The frozen weights of a decoder, in one activation type, as the engine reads them. Internal to
+// src/model: users hold a Base (model/transformer.h).
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "model/memory.h"
+#include "model/transformer.h"
+#include "tensor/safetensors.h"
+
+namespace tidegate::model {
+
+struct LayerWeights {
+  std::array<std::unique_ptr<kernels::PreparedWeights>, kModulesPerLayer> linear;  // by Module
+  const void* input_norm = nullptr;                                                // [hidden]
+  const void* mlp_norm = nullptr;                                                  // [hidden]
+};
+
+// Immutable after Load, so thread-safe. Tensors whose stored type is the activation type are read
+// where the file is mapped: the files must stay as they are while the object lives.
+class LoadedBase final : public Base {
+ public:
+  static Result<std::shared_ptr<const LoadedBase>> Load(const std::filesystem::path& dir,
+                                                        const ComputeOptions& options);
+  const ModelConfig& config() const override { return config_; }
+  const ComputeOptions& compute() const override { return options_; }
+  const kernels::KernelTable& table() const { return *table_; }
+
+  const kernels::WeightSource& embedding() const { return embedding_; }
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+  const void* final_norm() const { return final_norm_; }
+  const kernels::PreparedWeights* head() const { return head_.get(); }
+
+ private:
+  LoadedBase(ModelConfig config, const ComputeOptions& options, const kernels::KernelTable* table,
+             tensor::SafetensorsFolder folder);
+  Status LoadAll();
+  Status LoadLayer(int64_t index);
+  Status CheckNothingElse() const;
+  // The tensor in the activation type, checked for shape, dtype and finite values.
+  Result<const void*> Plain(const std::string& name, const tensor::Shape& shape);
+  Status LoadNorm(const std::string& name, int64_t size, const void** out);
+  kernels::WeightSource Source(const void* data, int64_t n, int64_t k) const;
+
+  ModelConfig config_;
+  ComputeOptions options_;
+  const kernels::KernelTable* table_;
+  tensor::SafetensorsFolder folder_;
+  std::vector<AlignedBuffer> owned_;
+  std::vector<std::string> used_names_;
+  kernels::WeightSource embedding_{};
+  std::vector<LayerWeights> layers_;
+  const void* final_norm_ = nullptr;
+  std::unique_ptr<kernels::PreparedWeights> head_;
+};
+
+}  // namespace tidegate::model
