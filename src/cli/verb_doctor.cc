@@ -127,7 +127,7 @@ std::string Text(const ordered_json& report) {
   if (report.contains("base")) {
     const ordered_json& base = report["base"];
     out += fmt::format(
-        "base       {} parameters: {:.0f} MiB in {}; a rank-16 adapter with optimizer {:.0f} MiB\n",
+        "base       {} parameters: {:.1f} MiB in {}; a rank-16 adapter with optimizer {:.1f} MiB\n",
         base["parameters"].get<int64_t>(), base["weights_mib"].get<double>(),
         base["dtype"].get<std::string>(), base["adapter_training_mib"].get<double>());
   }

@@ -176,6 +176,10 @@ Result<LoadedState> DecodeState(ByteSpan bytes, std::string_view name) {
 Status CheckIdentity(const Identity& stored, const Identity& current, std::string_view name) {
   std::string differences;
   auto note = [&](const std::string& key, const std::string& was, const std::string& is) {
+    if (key.starts_with(kAboutPrefix)) {
+      LogWarning("resume_elsewhere {} was {} and is {}: the last bits may differ", key, was, is);
+      return;
+    }
     differences +=
         fmt::format("{}{} was {} and is {}", differences.empty() ? "" : "; ", key, was, is);
   };

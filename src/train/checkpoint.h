@@ -29,7 +29,8 @@ struct LoadedState {
 // kDataLoss, naming the part, for a damaged state; `name` is for errors.
 Result<LoadedState> DecodeState(ByteSpan bytes, std::string_view name);
 
-// kFailedPrecondition naming every entry that differs and both values.
+// kFailedPrecondition naming every entry that differs and both values; entries of kAboutPrefix are
+// logged instead.
 Status CheckIdentity(const Identity& stored, const Identity& current, std::string_view name);
 
 // A folder of checkpoints, of which the newest `keep` are kept.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tokens/batch_source.h"
@@ -49,5 +50,8 @@ struct TrainState {
 // What a checkpoint belongs to: names and values that must be equal when it is resumed, such as
 // "base", "tokenizer", "data plan", "learning_rate". Sorted by name.
 using Identity = std::map<std::string, std::string>;
+// Entries whose name begins so are told when they differ, and no reason to refuse: another
+// instruction set gives other last bits of the same training.
+inline constexpr std::string_view kAboutPrefix = "about ";
 
 }  // namespace tidegate::train

@@ -102,6 +102,16 @@ TEST_F(Checkpoints, AnotherRunIsRefusedNamingAllThatDiffers) {
   EXPECT_TRUE(store.LoadNewest(kIdentity).value().has_value());
 }
 
+TEST_F(Checkpoints, AnotherInstructionSetIsToldAndNotRefused) {
+  Identity here = kIdentity, there = kIdentity;
+  here[std::string(kAboutPrefix) + "kernels"] = "avx512";
+  there[std::string(kAboutPrefix) + "kernels"] = "avx2";
+  testing::internal::CaptureStderr();
+  EXPECT_TRUE(CheckIdentity(here, there, "state").ok());
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("was avx512 and is avx2"), std::string::npos) << told;
+}
+
 TEST_F(Checkpoints, TheNewestTwoAreKept) {
   const CheckpointStore store(folder_);
   EXPECT_FALSE(store.LoadNewest(kIdentity).value().has_value());

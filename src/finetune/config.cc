@@ -1,0 +1,101 @@
+#include "finetune/config.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace tidegate::finetune {
+namespace {
+
+// NaN is outside of every range.
+Status InRange(const char* option, double value, double least, double most) {
+  if (value >= least && value <= most) return OkStatus();
+  return InvalidArgument("--{} {} must be between {} and {}", option, value, least, most);
+}
+
+constexpr double kMany = 1e12;
+
+}  // namespace
+
+Status CheckConfig(const FinetuneConfig& config) {
+  const struct {
+    const char* name;
+    double value, least, most;
+  } ranges[] = {
+      {"eval_split", config.eval_split, 0, 0.9},
+      {"threads", static_cast<double>(config.threads), 0, kMaxThreads},
+      {"lora_r", static_cast<double>(config.lora_r), 1, model::kMaxLoraRank},
+      {"max_length", static_cast<double>(config.max_length), 2, 1 << 20},
+      {"per_device_train_batch_size", static_cast<double>(config.per_device_train_batch_size), 1,
+       4096},
+      {"gradient_accumulation_steps", static_cast<double>(config.gradient_accumulation_steps), 1,
+       1 << 20},
+      {"learning_rate", config.learning_rate, 0, 100},
+      {"warmup_ratio", config.warmup_ratio, 0, 1},
+      {"warmup_steps", static_cast<double>(config.warmup_steps), 0, kMany},
+      {"max_steps", static_cast<double>(config.max_steps), 0, kMany},
+      {"num_train_epochs", config.num_train_epochs, 1e-6, 1e6},
+      {"logging_steps", static_cast<double>(config.logging_steps), 1, kMany},
+      {"save_steps", static_cast<double>(config.save_steps), 0, kMany},
+      {"eval_steps", static_cast<double>(config.eval_steps), 0, kMany},
+  };
+  for (const auto& range : ranges) {
+    TG_RETURN_IF_ERROR(InRange(range.name, range.value, range.least, range.most));
+  }
+  const bool has_eval = !config.eval_data.empty() || config.eval_split > 0;
+  if (!config.eval_data.empty() && config.eval_split > 0) {
+    return InvalidArgument("--eval_data and --eval_split exclude each other; give one of them");
+  }
+  if (config.eval_steps > 0 && !has_eval) {
+    return InvalidArgument("--eval_steps needs --eval_data or --eval_split");
+  }
+  if (config.load_best_model_at_end && config.eval_steps == 0) {
+    return InvalidArgument("--load_best_model_at_end needs --eval_steps");
+  }
+  const auto lora = LoraOf(config);
+  if (!lora) return lora.error();
+  const auto loop = LoopOf(config, 1);
+  return loop ? OkStatus() : loop.error();
+}
+
+Result<model::LoraConfig> LoraOf(const FinetuneConfig& config) {
+  model::LoraConfig lora;
+  lora.r = config.lora_r;
+  lora.alpha = config.lora_alpha;
+  lora.dropout = config.lora_dropout;
+  TG_ASSIGN_OR_RETURN(lora.targets, model::ParseTargets(config.lora_target_modules));
+  TG_RETURN_IF_ERROR(model::CheckLora(lora));
+  return lora;
+}
+
+Result<train::LoopConfig> LoopOf(const FinetuneConfig& config, uint64_t windows_per_epoch) {
+  train::LoopConfig loop;
+  train::ScheduleConfig& schedule = loop.schedule;
+  TG_ASSIGN_OR_RETURN(schedule.type, train::ParseScheduler(config.lr_scheduler_type));
+  schedule.learning_rate = config.learning_rate;
+  schedule.total_steps = config.max_steps;
+  if (config.max_steps == 0) {
+    const double steps = config.num_train_epochs * static_cast<double>(windows_per_epoch);
+    if (steps > kMany) return InvalidArgument("the run has {} steps, the limit is 1e12", steps);
+    schedule.total_steps = std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps)));
+  }
+  schedule.warmup_steps =
+      std::min(schedule.total_steps,
+               train::WarmupSteps(config.warmup_steps, config.warmup_ratio, schedule.total_steps));
+  loop.adamw.weight_decay = config.weight_decay;
+  loop.adamw.max_grad_norm = config.max_grad_norm;
+  loop.gradient_accumulation_steps = config.gradient_accumulation_steps;
+  TG_RETURN_IF_ERROR(train::CheckSchedule(schedule));
+  TG_RETURN_IF_ERROR(train::CheckAdamW(loop.adamw));
+  return loop;
+}
+
+int ThreadsOf(int asked) {
+  if (asked > 0) return std::min(asked, kMaxThreads);
+  cpu_set_t mask;
+  if (::sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
+  return std::clamp(CPU_COUNT(&mask), 1, kMaxThreads);
+}
+
+}  // namespace tidegate::finetune

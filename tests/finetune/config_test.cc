@@ -1,0 +1,71 @@
+#include "finetune/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "finetune/delta.h"
+
+namespace tidegate::finetune {
+namespace {
+
+TEST(FinetuneConfig, DefaultsAreAccepted) { EXPECT_TRUE(CheckConfig({}).ok()); }
+
+TEST(FinetuneConfig, EachValueOutOfRangeIsNamed) {
+  auto refused = [](auto change) {
+    FinetuneConfig config;
+    change(config);
+    return CheckConfig(config).message();
+  };
+  const std::pair<const char*, std::string> cases[] = {
+      {"lora_r", refused([](auto& c) { c.lora_r = 0; })},
+      {"alpha", refused([](auto& c) { c.lora_alpha = NAN; })},
+      {"dropout", refused([](auto& c) { c.lora_dropout = 1.0; })},
+      {"made_up_proj", refused([](auto& c) { c.lora_target_modules = "made_up_proj"; })},
+      {"max_length", refused([](auto& c) { c.max_length = 1; })},
+      {"per_device_train_batch_size", refused([](auto& c) { c.per_device_train_batch_size = 0; })},
+      {"gradient_accumulation_steps", refused([](auto& c) { c.gradient_accumulation_steps = 0; })},
+      {"learning_rate", refused([](auto& c) { c.learning_rate = NAN; })},
+      {"lr_scheduler_type", refused([](auto& c) { c.lr_scheduler_type = "cosin"; })},
+      {"warmup_ratio", refused([](auto& c) { c.warmup_ratio = 1.5; })},
+      {"weight_decay", refused([](auto& c) { c.weight_decay = -0.1; })},
+      {"max_grad_norm", refused([](auto& c) { c.max_grad_norm = -1; })},
+      {"max_steps", refused([](auto& c) { c.max_steps = -1; })},
+      {"num_train_epochs", refused([](auto& c) { c.num_train_epochs = 0; })},
+      {"logging_steps", refused([](auto& c) { c.logging_steps = 0; })},
+      {"eval_split", refused([](auto& c) { c.eval_split = 1.0; })},
+      {"threads", refused([](auto& c) { c.threads = 1000; })},
+      {"eval_steps", refused([](auto& c) { c.eval_steps = 5; })},
+      {"load_best_model_at_end", refused([](auto& c) { c.load_best_model_at_end = true; })},
+  };
+  for (const auto& [name, message] : cases) {
+    EXPECT_NE(message.find(name), std::string::npos) << name << ": " << message;
+  }
+}
+
+TEST(FinetuneConfig, StepsComeFromEpochsUnlessGiven) {
+  FinetuneConfig config;
+  config.num_train_epochs = 2.5;
+  config.warmup_ratio = 0.1;
+  train::LoopConfig loop = LoopOf(config, 7).value();
+  EXPECT_EQ(loop.schedule.total_steps, 18);  // ceil(17.5)
+  EXPECT_EQ(loop.schedule.warmup_steps, 2);  // ceil(1.8)
+  config.max_steps = 5;
+  config.warmup_steps = 3;
+  loop = LoopOf(config, 7).value();
+  EXPECT_EQ(loop.schedule.total_steps, 5);
+  EXPECT_EQ(loop.schedule.warmup_steps, 3);
+}
+
+TEST(Delta, IsResultMinusStartAndStaysFinite) {
+  const std::vector<float> start = {1.0f, 2.0f}, result = {1.5f, -2.0f};
+  const auto delta = ComputeDelta(start, result);
+  ASSERT_TRUE(delta);
+  EXPECT_EQ(delta->reveal(), (Delta{0.5f, -4.0f}));
+  const std::vector<float> broken = {1.0f, NAN};
+  EXPECT_EQ(ComputeDelta(start, broken).error().code(), Code::kDataLoss);
+  EXPECT_FALSE(ComputeDelta(start, std::vector<float>(3)));
+}
+
+}  // namespace
+}  // namespace tidegate::finetune
