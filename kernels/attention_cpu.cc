@@ -14,6 +14,14 @@ constexpr int64_t kFewRows = 32;
 
 bool TilesFit(int64_t head_dim) { return head_dim % 16 == 0 && head_dim <= 256; }
 
+void RowsAnySize(const Context& context, const AttentionRows& rows) {
+  (DetectCpuIsa() >= CpuIsa::kAvx2 ? AttentionRowsAvx2 : AttentionRowsSse4)(context, rows);
+}
+
+void BackwardAnySize(const Context& context, const AttentionBackwardArgs& args) {
+  (DetectCpuIsa() >= CpuIsa::kAvx2 ? AttentionBackwardAvx2 : AttentionBackwardSse4)(context, args);
+}
+
 AttentionRows RowsOf(const AttentionForwardArgs& args) {
   const AttentionShape& s = args.shape;
   return {s.t,
@@ -65,7 +73,7 @@ void RowsThroughF32(const Context& context, const AttentionRows& args) {
   rows.k = Widened(workspace, rows.k, keys);
   rows.v = Widened(workspace, rows.v, keys);
   rows.out = wide_out;
-  AttentionRowsPortable(context, rows);
+  RowsAnySize(context, rows);
   Narrow(wide_out, queries, out);
 }
 
@@ -86,7 +94,7 @@ void BackwardThroughF32(const Context& context, const AttentionBackwardArgs& arg
   wide.dq = dq;
   wide.dk = dk;
   wide.dv = dv;
-  AttentionBackwardPortable(context, wide);
+  BackwardAnySize(context, wide);
   Narrow(dq, queries, args.dq);
   Narrow(dk, keys, args.dk);
   Narrow(dv, keys, args.dv);
@@ -96,18 +104,18 @@ void BackwardThroughF32(const Context& context, const AttentionBackwardArgs& arg
 
 void AttentionForwardCpuF32(const Context& context, const AttentionForwardArgs& args) {
   const bool tiled = TilesFit(args.shape.head_dim) && DetectCpuIsa() >= CpuIsa::kAvx512;
-  (tiled ? AttentionRowsF32Avx512 : AttentionRowsPortable)(context, RowsOf(args));
+  (tiled ? AttentionRowsF32Avx512 : RowsAnySize)(context, RowsOf(args));
 }
 
 void AttentionBackwardCpuF32(const Context& context, const AttentionBackwardArgs& args) {
   const bool tiled = TilesFit(args.shape.head_dim) && DetectCpuIsa() >= CpuIsa::kAvx512;
-  (tiled ? AttentionBackwardF32Avx512 : AttentionBackwardPortable)(context, args);
+  (tiled ? AttentionBackwardF32Avx512 : BackwardAnySize)(context, args);
 }
 
 void AttentionDecodeCpuF32(const Context& context, const AttentionDecodeArgs& args) {
   const AttentionRows rows = RowsOf(args);
   if (!TilesFit(args.head_dim) || DetectCpuIsa() < CpuIsa::kAvx512) {
-    AttentionRowsPortable(context, rows);
+    RowsAnySize(context, rows);
   } else if (args.m < kFewRows) {
     AttentionDecodeF32Avx512(context, rows);
   } else {

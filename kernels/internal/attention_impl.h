@@ -18,9 +18,11 @@ struct AttentionRows {
   float* lse;                    // [heads, m] or null
 };
 
-// f32, any CPU, any head size.
-void AttentionRowsPortable(const Context& context, const AttentionRows& rows);
-void AttentionBackwardPortable(const Context& context, const AttentionBackwardArgs& args);
+// f32, any head size.
+void AttentionRowsSse4(const Context& context, const AttentionRows& rows);
+void AttentionBackwardSse4(const Context& context, const AttentionBackwardArgs& args);
+void AttentionRowsAvx2(const Context& context, const AttentionRows& rows);
+void AttentionBackwardAvx2(const Context& context, const AttentionBackwardArgs& args);
 
 // Tiled, head_dim a multiple of 16 and at most 256. The bf16 ones need AVX512-bf16. `Decode` is for
 // few rows (m · heads / kv_heads up to 64 or so), without segments and lse.

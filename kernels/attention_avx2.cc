@@ -1,0 +1,13 @@
+#include "kernels/internal/attention_rows_body.h"
+
+namespace tidegate::kernels {
+
+void AttentionRowsAvx2(const Context& context, const AttentionRows& rows) {
+  ForwardRows(context, rows);
+}
+
+void AttentionBackwardAvx2(const Context& context, const AttentionBackwardArgs& args) {
+  BackwardRows(context, args);
+}
+
+}  // namespace tidegate::kernels
