@@ -44,9 +44,9 @@ TIDEGATE_INLINE F Load(const float* p) { return LoadBits<F>(p); }
 TIDEGATE_INLINE void Store(float* p, F v) { __builtin_memcpy(p, &v, sizeof(v)); }
 
 #if defined(__AVX512BF16__)
-TIDEGATE_INLINE F Load(const uint16_t* p) {
-  return (F)(__builtin_convertvector(LoadBits<H>(p), U) << 16);
-}
+// By the instruction: GCC 12 splits __builtin_convertvector in two halves.
+TIDEGATE_INLINE F FromBF16(H h) { return (F)((U)_mm512_cvtepu16_epi32((__m256i)h) << 16); }
+TIDEGATE_INLINE F Load(const uint16_t* p) { return FromBF16(LoadBits<H>(p)); }
 // To nearest, ties to even; NaN quiet; subnormals to zero, as all bf16 instructions have it.
 TIDEGATE_INLINE H ToBF16(F v) { return (H)_mm512_cvtneps_pbh((__m512)v); }
 TIDEGATE_INLINE void Store(uint16_t* p, F v) {
@@ -74,13 +74,10 @@ TIDEGATE_INLINE void Store(T* p, F v, int n) {
 // v as an activation of type T can hold it.
 template <typename T>
 TIDEGATE_INLINE F RoundTo(F v) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return v;
-  } else {
-    T lanes[kLanes];
-    Store(lanes, v);
-    return Load(lanes);
-  }
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(T) == sizeof(uint16_t)) return FromBF16(ToBF16(v));
+#endif
+  return v;
 }
 
 TIDEGATE_INLINE float Sum(F v) {
