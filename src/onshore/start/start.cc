@@ -1,0 +1,101 @@
+#include "onshore/start/start.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "base/clock.h"
+#include "onshore/sandbox/spawn.h"
+#include "onshore/sandbox/statement.h"
+
+namespace tidegate::onshore {
+namespace {
+
+constexpr int64_t kGoMillis = 60'000;
+
+Status WaitForGo() {
+  const int64_t deadline = SystemClock().MonotonicMillis() + kGoMillis;
+  for (;;) {
+    const int64_t left = deadline - SystemClock().MonotonicMillis();
+    if (left <= 0) return DeadlineExceeded("the supervisor did not say GO within a minute");
+    pollfd p{kControlFd, POLLIN, 0};
+    const int n = ::poll(&p, 1, static_cast<int>(left));
+    if (n < 0 && errno != EINTR) return ErrnoStatus("poll", "the control pair", errno);
+    if (n <= 0) continue;
+    TG_ASSIGN_OR_RETURN(const std::optional<ControlMessage> message, ReceiveControl());
+    if (!message) continue;
+    if (message->type == ControlType::kGo) return OkStatus();
+    if (message->type == ControlType::kStop) return Cancelled("the supervisor said stop");
+  }
+}
+
+uint32_t WallBits(const WallReport& report) {
+  uint32_t bits = 0;
+  for (int i = 0; i < kWallCount; ++i) {
+    if (report.rows[static_cast<size_t>(i)].state == WallState::kUp) bits |= 1u << i;
+  }
+  return bits;
+}
+
+}  // namespace
+
+Result<Started> StartWalled(StartSpec spec) {
+  TG_ASSIGN_OR_RETURN(const pid_t parent, ExpectedParent());
+  spec.walls.expected_parent = parent;
+  spec.walls.kept_fds.push_back({kControlFd, FdKind::kChannel});
+  spec.tries.role = spec.walls.role;
+  spec.tries.sibling = parent;
+  spec.tries.chrooted = !spec.walls.chroot.empty();
+  TG_ASSIGN_OR_RETURN(std::vector<TryRow> rows, RunControl(spec.tries));
+  TG_ASSIGN_OR_RETURN(const WallReport report, RaiseWalls(spec.walls));
+  TG_RETURN_IF_ERROR(CheckDemanded(spec.demanded, report));
+  spec.tries.chrooted = report.row(Wall::kChroot).state == WallState::kUp;
+  TG_RETURN_IF_ERROR(RunWalled(spec.tries, rows));
+  TG_RETURN_IF_ERROR(CheckNoneOpen(rows));
+  TG_RETURN_IF_ERROR(LockDown(spec.walls.role));
+  Started started;
+  started.report = report;
+  started.statement = EncodeStatement({report, spec.walls.kept_fds, spec.pinned_address, rows});
+  TG_RETURN_IF_ERROR(SendControl(ControlType::kReady, spec.generation, WallBits(report)));
+  TG_RETURN_IF_ERROR(WaitForGo());
+  return started;
+}
+
+Status SendControl(ControlType type, uint32_t generation, uint32_t code,
+                   std::array<int64_t, 4> arguments) {
+  ControlMessage message;
+  message.type = type;
+  message.generation = generation;
+  message.code = code;
+  message.arguments = arguments;
+  for (;;) {
+    const ssize_t n = ::send(kControlFd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n == static_cast<ssize_t>(sizeof(message))) return OkStatus();
+    if (n < 0 && errno == EINTR) continue;
+    return Unavailable("cannot tell the supervisor: {}", std::strerror(errno));
+  }
+}
+
+void SendEvent(EventCode code, uint32_t generation, std::array<int64_t, 4> arguments) {
+  // A log line that is lost must not stop the process.
+  [[maybe_unused]] const Status status =
+      SendControl(ControlType::kEvent, generation, static_cast<uint32_t>(code), arguments);
+}
+
+Result<std::optional<ControlMessage>> ReceiveControl() {
+  ControlMessage message;
+  for (;;) {
+    const ssize_t n = ::recv(kControlFd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n == static_cast<ssize_t>(sizeof(message))) return message;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return std::nullopt;
+    if (n > 0) continue;  // not a whole struct: not from the supervisor
+    return Unavailable("the supervisor is gone");
+  }
+}
+
+}  // namespace tidegate::onshore
