@@ -209,7 +209,7 @@ void Matmul(const Context& context, const MatmulSpec& spec, const void* a, const
   if (spec.m == 0 || spec.n == 0) return;
   const ScopedThreads threads(context.threads);
   try {
-    Product& product = Cached(DenseKey(spec, context.threads));
+    Product& product = Cached(DenseKey(spec, threads.threads()));
     if (!product.fixed_order) {
       MatmulInBlocks(spec, a, b, c, residual);
       return;
@@ -225,7 +225,7 @@ void Matmul(const Context& context, const MatmulSpec& spec, const void* a, const
 std::string MatmulImplementation(const Context& context, const MatmulSpec& spec) {
   const ScopedThreads threads(context.threads);
   try {
-    return Describe(DenseKey(spec, context.threads)).impl_info_str();
+    return Describe(DenseKey(spec, threads.threads())).impl_info_str();
   } catch (const dnnl::error& error) {
     Fail(spec, error);
   }

@@ -3,6 +3,7 @@
 #include <omp.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/table.h"
@@ -50,14 +51,20 @@ void PinThreads(int threads) {
   PinTeam(threads);
 }
 
-ScopedThreads::ScopedThreads(int threads) : before_(omp_get_max_threads()) {
-  if (threads != before_) omp_set_num_threads(threads);
+ScopedThreads::ScopedThreads(int threads)
+    : before_(omp_get_max_threads()),
+      threads_(omp_in_parallel() != 0 ? 1 : std::clamp(threads, 1, omp_get_thread_limit())),
+      dynamic_(omp_get_dynamic() != 0) {
+  // OMP_DYNAMIC would give fewer threads when the machine is busy.
+  if (dynamic_) omp_set_dynamic(0);
+  if (threads_ != before_) omp_set_num_threads(threads_);
   // A team of one uses no worker, so it leaves those that wait as they are.
-  if (!pinning.cpus.empty() && threads > 1 && threads != pinning.team) PinTeam(threads);
+  if (!pinning.cpus.empty() && threads_ > 1 && threads_ != pinning.team) PinTeam(threads_);
 }
 
 ScopedThreads::~ScopedThreads() {
   if (omp_get_max_threads() != before_) omp_set_num_threads(before_);
+  if (dynamic_) omp_set_dynamic(1);
 }
 
 }  // namespace tidegate::kernels

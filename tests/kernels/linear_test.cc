@@ -117,6 +117,25 @@ TEST(Linear, ARowDoesNotDependOnTheOthers) {
   }
 }
 
+TEST(Linear, WorksInsideAParallelRegionOfTheCaller) {
+  const LinearCase c{{64, 48, 40}, Random(1, 64 * 40), Random(2, 48 * 40), {}, {}};
+  for (const KernelTable* table : FastTables()) {
+    OpRun alone(*table, table->dtype, 2);
+    Forward(c, false, false)(alone);
+    OpRun first(*table, table->dtype, 2), second(*table, table->dtype, 2);
+#pragma omp parallel sections num_threads(2)
+    {
+#pragma omp section
+      Forward(c, false, false)(first);
+#pragma omp section
+      Forward(c, false, false)(second);
+    }
+    for (OpRun* run : {&first, &second}) {
+      EXPECT_TRUE(run->Finish().at("y").SameBytes(alone.Finish().at("y"))) << NameOf(*table);
+    }
+  }
+}
+
 TEST(Linear, WeightsOfAnotherFormatAreRefused) {
   const float data[4] = {};
   const WeightSource wide{WeightFormat::kF64, 2, 2, data};
