@@ -1,0 +1,23 @@
+#include "onshore/supervisor/generations.h"
+
+#include <charconv>
+
+#include "base/file.h"
+
+namespace tidegate::onshore {
+
+Result<uint32_t> NextGeneration(const std::filesystem::path& file) {
+  uint32_t last = 0;
+  if (std::filesystem::exists(file)) {
+    TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, 64));
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), last);
+    if (error != std::errc() || end != text.data() + text.size() || last == UINT32_MAX) {
+      return DataLoss("{} does not hold a number; remove it when no process of the site runs",
+                      file.native());
+    }
+  }
+  TG_RETURN_IF_ERROR(WriteFileDurably(file, AsBytes(std::to_string(last + 1))));
+  return last + 1;
+}
+
+}  // namespace tidegate::onshore

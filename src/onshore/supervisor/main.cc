@@ -1,0 +1,32 @@
+// tidegate-onshore: the supervisor of a site.
+#include <CLI/CLI.hpp>
+
+#include "base/log.h"
+#include "onshore/supervisor/supervisor.h"
+
+int main(int argc, char** argv) {
+  using namespace tidegate;
+  SetLogProcess("onshore");
+  CLI::App app("Runs a site: gate, link and trainer behind their walls.", "tidegate-onshore");
+  onshore::SupervisorOptions options;
+  app.add_option("--dir", options.site, "the site's folder (site.toml, policy.toml, keys/)")
+      ->required();
+  app.add_flag("--once", options.once, "end when a job has ended");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 64;
+  }
+  std::error_code error;
+  options.site = std::filesystem::canonical(options.site, error);
+  if (error) {
+    LogError("cannot use --dir: {}", error.message());
+    return static_cast<int>(Code::kNotFound);
+  }
+  options.programs = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  auto supervisor = onshore::Supervisor::Create(options);
+  Status status = supervisor ? (*supervisor)->Run() : supervisor.error();
+  if (status.ok()) return 0;
+  LogError("onshore_ended {}", status.ToString());
+  return static_cast<int>(status.code());
+}

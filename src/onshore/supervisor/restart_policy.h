@@ -1,0 +1,35 @@
+// When a process that ended is started again. Pure; time comes in. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+
+namespace tidegate::onshore {
+
+class RestartPolicy {
+ public:
+  static constexpr int64_t kFirstDelayMillis = 50, kMaxDelayMillis = 5000;
+  static constexpr int64_t kSteadyMillis = 10'000;  // lived so long: the next delay is the first
+  static constexpr int64_t kWindowMillis = 600'000;
+  static constexpr size_t kMaxInWindow = 60;
+
+  void Started(int64_t now) { started_ = now; }
+  // How long to wait before the next start; nothing when it has ended too often.
+  std::optional<int64_t> Ended(int64_t now) {
+    while (!ends_.empty() && now - ends_.front() > kWindowMillis) ends_.pop_front();
+    ends_.push_back(now);
+    if (ends_.size() > kMaxInWindow) return std::nullopt;
+    if (now - started_ >= kSteadyMillis) delay_ = kFirstDelayMillis;
+    const int64_t delay = delay_;
+    delay_ = delay_ * 2 > kMaxDelayMillis ? kMaxDelayMillis : delay_ * 2;
+    return delay;
+  }
+
+ private:
+  int64_t started_ = 0;
+  int64_t delay_ = kFirstDelayMillis;
+  std::deque<int64_t> ends_;
+};
+
+}  // namespace tidegate::onshore

@@ -1,0 +1,154 @@
+#include "onshore/supervisor/site_config.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <toml++/toml.h>
+#include <csignal>
+
+#include "base/file.h"
+#include "onshore/sandbox/address_pin.h"
+#include "onshore/sandbox/walls.h"
+
+namespace tidegate::onshore {
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
+constexpr int kResolveMillis = 5000;
+
+Error BadKey(const std::filesystem::path& file, const toml::key& key, std::string_view why) {
+  return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
+                         why);
+}
+
+Status SetText(const std::filesystem::path& file, const toml::key& key, const toml::node& node,
+               std::string* out) {
+  const auto value = node.value_exact<std::string>();
+  if (!value || value->empty()) return BadKey(file, key, "must be a text that is not empty");
+  *out = *value;
+  return OkStatus();
+}
+
+Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
+            const toml::key& key, const toml::node& node, SiteConfig* config) {
+  std::string text;
+  if (key == "threads") {
+    const auto value = node.value_exact<int64_t>();
+    if (!value || *value < 1 || *value > 256) return BadKey(file, key, "must be 1 … 256");
+    config->threads = static_cast<int>(*value);
+    return OkStatus();
+  }
+  TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
+  if (key == "name") {
+    config->name = text;
+  } else if (key == "base") {
+    config->base = dir / text;
+  } else if (key == "records") {
+    config->records = dir / text;
+  } else if (key == "heldout") {
+    config->heldout = dir / text;
+  } else if (key == "dtype") {
+    if (text != "auto" && text != "bf16" && text != "f32") {
+      return BadKey(file, key, "must be auto, bf16 or f32");
+    }
+    config->dtype = text;
+  } else if (key == "coordinator") {
+    config->coordinator = text;
+  } else if (key == "walls") {
+    const auto walls = ParseWallSet(text);
+    if (!walls) return walls.error().WithContext(file.native());
+    config->walls = text;
+  } else {
+    return BadKey(file, key,
+                  "is not known; the keys are name, base, records, heldout, threads, dtype, "
+                  "coordinator, walls");
+  }
+  return OkStatus();
+}
+
+// In the child: writes the first IPv4 or IPv6 address as text.
+[[noreturn]] void ResolveInChild(const std::string& host, const std::string& port, int out) {
+  ::alarm(kResolveMillis / 1000);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  char text[NI_MAXHOST];
+  if (::getaddrinfo(host.c_str(), port.c_str(), &hints, &list) != 0 || list == nullptr ||
+      ::getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof(text), nullptr, 0,
+                    NI_NUMERICHOST) != 0) {
+    ::_exit(1);
+  }
+  const std::string address(text);
+  ::_exit(::write(out, address.data(), address.size()) == static_cast<ssize_t>(address.size()) ? 0
+                                                                                               : 1);
+}
+
+Result<std::string> ResolveName(const std::string& host, const std::string& port) {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return Unexpected(ErrnoStatus("make", "a pipe", errno));
+  const Fd in(fds[0]);
+  Fd out(fds[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return Unexpected(ErrnoStatus("fork", "a resolver", errno));
+  if (child == 0) ResolveInChild(host, port, out.get());
+  out.reset();
+  pollfd p{in.get(), POLLIN, 0};
+  char text[NI_MAXHOST];
+  const ssize_t n = ::poll(&p, 1, kResolveMillis) == 1 ? ::read(in.get(), text, sizeof(text)) : 0;
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  if (n <= 0) {
+    return Unavailable("the coordinator's name {} could not be resolved within {} s", host,
+                       kResolveMillis / 1000);
+  }
+  return std::string(text, static_cast<size_t>(n));
+}
+
+}  // namespace
+
+Result<SiteConfig> LoadSiteConfig(const std::filesystem::path& dir) {
+  const std::filesystem::path file = dir / "site.toml";
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxConfigBytes));
+  SiteConfig config;
+  config.walls = kDefaultDemanded.ToString();
+  try {
+    const toml::table table = toml::parse(text, file.native());
+    for (const auto& [key, node] : table) {
+      TG_RETURN_IF_ERROR(Take(file, dir, key, node, &config));
+    }
+  } catch (const toml::parse_error& e) {
+    return InvalidArgument("{} line {}: {}", file.native(), e.source().begin.line,
+                           std::string(e.description()));
+  }
+  const std::pair<const char*, bool> required[] = {{"name", config.name.empty()},
+                                                   {"base", config.base.empty()},
+                                                   {"records", config.records.empty()},
+                                                   {"coordinator", config.coordinator.empty()}};
+  for (const auto& [key, missing] : required) {
+    if (missing) return InvalidArgument("{} lacks the key {}", file.native(), key);
+  }
+  return config;
+}
+
+Result<sockaddr_storage> ResolveCoordinator(const std::string& coordinator) {
+  constexpr std::string_view kScheme = "tcp://";
+  if (!coordinator.starts_with(kScheme)) {
+    return InvalidArgument("coordinator is \"{}\"; it must be tcp://HOST:PORT", coordinator);
+  }
+  const std::string rest = coordinator.substr(kScheme.size());
+  if (const auto literal = ParsePinnedAddress(rest)) return *literal;
+  const size_t colon = rest.rfind(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == rest.size()) {
+    return InvalidArgument("coordinator is \"{}\"; it must be tcp://HOST:PORT", coordinator);
+  }
+  const std::string port = rest.substr(colon + 1);
+  TG_ASSIGN_OR_RETURN(const std::string address, ResolveName(rest.substr(0, colon), port));
+  const bool v6 = address.find(':') != std::string::npos;
+  return ParsePinnedAddress(v6 ? "[" + address + "]:" + port : address + ":" + port);
+}
+
+}  // namespace tidegate::onshore

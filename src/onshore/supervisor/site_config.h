@@ -1,0 +1,31 @@
+// SITE/site.toml: where things are. No secrets, no rules (those are policy.toml, the gate's).
+#pragma once
+
+#include <sys/socket.h>
+
+#include <filesystem>
+#include <string>
+
+#include "base/status.h"
+
+namespace tidegate::onshore {
+
+struct SiteConfig {
+  std::string name;
+  std::filesystem::path base;     // HF folder
+  std::filesystem::path records;  // JSONL
+  std::filesystem::path heldout;  // JSONL, may be empty
+  int threads = 1;                // of the trainer
+  std::string dtype = "auto";
+  std::string coordinator;  // "tcp://192.0.2.1:7443" or "tcp://name:7443"
+  std::string walls;        // demanded of each process; default: kDefaultDemanded
+};
+
+// Unknown keys are errors, with the line. Relative paths are from `dir`. docs/formats/site.md.
+Result<SiteConfig> LoadSiteConfig(const std::filesystem::path& dir);
+
+// The address behind "tcp://HOST:PORT". A name is resolved by a child process that ends within five
+// seconds: a resolver parses bytes of strangers, and this process is in the trusted base.
+Result<sockaddr_storage> ResolveCoordinator(const std::string& coordinator);
+
+}  // namespace tidegate::onshore

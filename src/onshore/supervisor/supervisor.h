@@ -1,0 +1,86 @@
+// The supervisor of a site: starts trainer, gate and link, keeps both ends of their pairs, makes
+// link's socket to the one pinned address, writes their events to the log, starts again what dies.
+//
+// It is in the trusted base, so it does little: no record, no key, no policy is read here, and what
+// children say are fixed structs. One thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "onshore/ipc/control.h"
+#include "onshore/sandbox/address_pin.h"
+#include "onshore/sandbox/spawn.h"
+#include "onshore/supervisor/restart_policy.h"
+#include "onshore/supervisor/site_config.h"
+
+namespace tidegate::onshore {
+
+struct SupervisorOptions {
+  std::filesystem::path site;
+  std::filesystem::path programs;  // where tidegate-gate, -link and -trainer are
+  bool once = false;               // end when a job has ended
+};
+
+class Supervisor {
+ public:
+  // Takes the site's lock and makes the pairs. kFailedPrecondition when another supervisor runs.
+  static Result<std::unique_ptr<Supervisor>> Create(const SupervisorOptions& options);
+  ~Supervisor();
+
+  // Until SIGTERM or SIGINT (OK), the end of a job with `once` (OK), or a process that ends too
+  // often or hits a wall (an error that names it).
+  Status Run();
+
+  // For tests: the process ids of the children that run.
+  std::vector<pid_t> children() const;
+
+ private:
+  enum class Kind : uint8_t { kGate = 0, kLink = 1, kTrainer = 2 };
+  struct Process {
+    Kind kind{};
+    std::string name;
+    Child child;
+    Fd control, log;
+    uint32_t generation = 0;
+    RestartPolicy policy;
+    std::optional<int64_t> start_at;  // monotonic millis of the next start
+    bool wanted = false;
+    std::string log_line;
+    bool running() const { return child.pid > 0; }
+  };
+
+  Supervisor(SupervisorOptions options, SiteConfig config, sockaddr_storage address)
+      : options_(std::move(options)), config_(std::move(config)), address_(address) {}
+  Status MakePairs();
+  Status Start(Process& process);
+  SpawnSpec SpecOf(const Process& process) const;
+  Status OnControl(Process& process);
+  Status OnMessage(Process& process, const ControlMessage& message);
+  Status OnEnd(Process& process);
+  void OnLog(Process& process);
+  void OnPin();
+  Status PollOnce();
+  Status StartDue();
+  int NextTimeout() const;
+  void StopChildren();
+  bool AllStopped() const;
+
+  SupervisorOptions options_;
+  SiteConfig config_;
+  sockaddr_storage address_;
+  Fd lock_, signals_;
+  Channel trainer_gate_, gate_link_;  // "supervisor" is the first one's end
+  Fd pin_channel_, pin_listener_;
+  std::optional<AddressPin> pin_;
+  std::vector<Process> processes_;
+  bool job_ended_ = false;
+  bool stopping_ = false;
+};
+
+}  // namespace tidegate::onshore
