@@ -1,0 +1,216 @@
+#include "finetune/finetune.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "finetune/progress.h"
+#include "train/checkpoint.h"
+#include "train/checksum.h"
+
+namespace tidegate::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+std::string ParametersChecksum(std::span<const float> values) {
+  return fmt::format("{:016x}", train::ChecksumOf({reinterpret_cast<const uint8_t*>(values.data()),
+                                                   values.size_bytes()}));
+}
+
+ordered_json StartLine(const Session& session, const std::string& walls) {
+  ordered_json line;
+  line["event"] = "start";
+  line["walls"] = walls;
+  line["threads"] = session.base().base->compute().threads;
+  line["resumed_at"] = session.state().step;
+  line["train"] = ReportJson(session.train_report());
+  if (session.has_eval()) line["eval"] = ReportJson(session.eval_report());
+  for (const auto& [name, value] : session.identity()) line["run"][name] = value;
+  return line;
+}
+
+// One run, from an open session to its files.
+class Runner {
+ public:
+  Runner(const RunHooks& hooks, Session& session)
+      : config_(session.config()),
+        hooks_(hooks),
+        session_(session),
+        store_(config_.output_dir / "state"),
+        total_(session.loop().config().schedule.total_steps),
+        progress_(hooks.progress, hooks.terminal, total_, config_.logging_steps) {}
+
+  Result<FinetuneSummary> Run() {
+    TG_RETURN_IF_ERROR(Start());
+    while (session_.state().step < total_ && !summary_.stopped) TG_RETURN_IF_ERROR(OneStep());
+    if (hooks_.progress != nullptr) progress_.Finish();
+    if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
+    if (session_.state().step != saved_step_) TG_RETURN_IF_ERROR(Save());
+    TG_RETURN_IF_ERROR(metrics_->Write(EndLine()));
+    Summarize();
+    return summary_;
+  }
+
+ private:
+  bool StopAsked() const { return hooks_.should_stop && hooks_.should_stop(); }
+
+  Status Start() {
+    std::error_code error;
+    fs::create_directories(config_.output_dir, error);
+    if (error) return ErrnoStatus("create", config_.output_dir.native(), error.value());
+    TG_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, store_.Steps());
+    if (!steps.empty() && !config_.resume) {
+      return AlreadyExists(
+          "{} holds a training state of step {}; give --resume to go on with it, or another "
+          "--output_dir",
+          config_.output_dir.native(), steps.back());
+    }
+    if (config_.resume) {
+      TG_ASSIGN_OR_RETURN(auto state, store_.LoadNewest(session_.identity()));
+      if (state) TG_RETURN_IF_ERROR(session_.Restore(std::move(*state)));
+    }
+    saved_step_ = session_.state().step;
+    TG_ASSIGN_OR_RETURN(
+        metrics_, MetricsFile::Open(config_.output_dir / "metrics.jsonl", session_.state().step));
+    return metrics_->Write(StartLine(session_, hooks_.walls));
+  }
+
+  Status OneStep() {
+    TG_ASSIGN_OR_RETURN(const train::StepResult step, session_.loop().Step());
+    tokens_ += step.tokens;
+    seconds_ += step.seconds;
+    summary_.last_loss = step.loss;
+    TG_RETURN_IF_ERROR(metrics_->Write(StepLine(step)));
+    if (hooks_.progress != nullptr) progress_.Step(step);
+    if (config_.eval_steps > 0 && step.step % config_.eval_steps == 0) {
+      TG_RETURN_IF_ERROR(EvaluateStep(step.step));
+    }
+    summary_.stopped = summary_.stopped || StopAsked();
+    if (config_.save_steps > 0 && step.step % config_.save_steps == 0) TG_RETURN_IF_ERROR(Save());
+    return OkStatus();
+  }
+
+  // An evaluation that a stop cuts short is left out; on resume the run goes on after this step.
+  Status EvaluateStep(int64_t step) {
+    const auto eval = session_.Evaluate(hooks_.should_stop);
+    if (!eval && eval.error().code() == Code::kCancelled) {
+      summary_.stopped = true;
+      return OkStatus();
+    }
+    if (!eval) return eval.error();
+    TG_RETURN_IF_ERROR(WriteEval(step, *eval));
+    train::BestEval& best = session_.loop().mutable_state().best;
+    // NaN is never better; the first evaluation always is, unless it is NaN.
+    const bool better = best.step == 0 ? !std::isnan(eval->nll) : eval->nll < best.nll;
+    if (!better) {
+      ++best.evaluations_since;
+      return OkStatus();
+    }
+    const auto& parameters = session_.state().parameters;
+    TG_RETURN_IF_ERROR(session_.SaveAdapter(config_.output_dir / "best", parameters));
+    best = {step, eval->nll, 0, ParametersChecksum(parameters)};
+    return Save();  // best/ and the state that names it go together
+  }
+
+  Status WriteEval(int64_t step, const train::EvalResult& eval) {
+    ordered_json line;
+    line["event"] = "eval";
+    line["step"] = step;
+    line["nll"] = eval.nll;
+    line["perplexity"] = std::exp(eval.nll);
+    line["targets"] = eval.targets;
+    if (hooks_.progress != nullptr) {
+      progress_.Note(fmt::format("step {}  held-out NLL {:.4f}  perplexity {:.2f}", step, eval.nll,
+                                 std::exp(eval.nll)));
+    }
+    return metrics_->Write(line);
+  }
+
+  Status Save() {
+    TG_RETURN_IF_ERROR(store_.Save(session_.state(), session_.identity()));
+    saved_step_ = session_.state().step;
+    return OkStatus();
+  }
+
+  // The parameters of the best evaluation, checked against what the state says of them.
+  Result<std::vector<float>> BestParameters() {
+    const train::BestEval& best = session_.state().best;
+    TG_ASSIGN_OR_RETURN(
+        const model::Adapter adapter,
+        model::LoadPeft(config_.output_dir / "best", session_.base().base->config()));
+    const auto parameters = adapter.parameters();
+    if (ParametersChecksum(parameters) != best.parameters_checksum) {
+      return DataLoss("{} is not the adapter of step {} that the state names",
+                      (config_.output_dir / "best").native(), best.step);
+    }
+    return std::vector<float>(parameters.begin(), parameters.end());
+  }
+
+  Status Finish() {
+    std::vector<float> written = session_.state().parameters;
+    if (config_.load_best_model_at_end && session_.state().best.step > 0) {
+      TG_ASSIGN_OR_RETURN(written, BestParameters());
+    }
+    if (session_.has_eval()) {
+      session_.engine().SetParameters(written);
+      const auto eval = session_.Evaluate(hooks_.should_stop);
+      session_.engine().SetParameters(session_.state().parameters);
+      if (!eval && eval.error().code() == Code::kCancelled) {
+        summary_.stopped = true;
+        return OkStatus();
+      }
+      if (!eval) return eval.error();
+      summary_.has_eval = true;
+      summary_.eval = *eval;
+      TG_RETURN_IF_ERROR(WriteEval(session_.state().step, *eval));
+    }
+    return session_.SaveAdapter(config_.output_dir, written);
+  }
+
+  ordered_json EndLine() const {
+    ordered_json line;
+    line["event"] = "end";
+    line["stopped"] = summary_.stopped;
+    line["steps"] = session_.state().step;
+    line["tokens_seen"] = session_.state().tokens_seen;
+    line["targets_seen"] = session_.state().targets_seen;
+    return line;
+  }
+
+  void Summarize() {
+    const train::TrainState& state = session_.state();
+    summary_.steps = state.step;
+    summary_.total_steps = total_;
+    summary_.tokens_per_second = seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0;
+    summary_.tokens_seen = state.tokens_seen;
+    summary_.targets_seen = state.targets_seen;
+    summary_.skipped_windows = state.skipped_windows;
+    summary_.best_step = state.best.step;
+    summary_.train_report = session_.train_report();
+    summary_.eval_report = session_.eval_report();
+    summary_.dtype = session_.base().dtype_name();
+    summary_.kernels = session_.base().kernels().isa;
+    summary_.threads = session_.base().base->compute().threads;
+  }
+
+  const FinetuneConfig& config_;
+  const RunHooks& hooks_;
+  Session& session_;
+  train::CheckpointStore store_;
+  int64_t total_;
+  ProgressLine progress_;
+  std::optional<MetricsFile> metrics_;
+  FinetuneSummary summary_;
+  int64_t saved_step_ = 0;
+  int64_t tokens_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace
+
+Result<FinetuneSummary> RunSession(const RunHooks& hooks, Session& session) {
+  return Runner(hooks, session).Run();
+}
+
+}  // namespace tidegate::finetune

@@ -1,0 +1,39 @@
+// A base folder in memory with what goes with it. The weights are shared and immutable; the object
+// is moved, not copied. Not thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "model/config.h"
+#include "model/tokenizer.h"
+#include "model/transformer.h"
+
+namespace tidegate::finetune {
+
+struct LoadedBase {
+  // Reads config.json, *.safetensors, tokenizer.json and the chat template where there is one.
+  // `dtype` is "auto", "bf16" or "f32".
+  static Result<LoadedBase> Load(const std::filesystem::path& dir, const std::string& dtype,
+                                 int threads);
+
+  // The same without the weights (`base` stays null): for what only looks at text.
+  static Result<LoadedBase> LoadText(const std::filesystem::path& dir);
+
+  const kernels::KernelTable& kernels() const;
+  std::string dtype_name() const;  // "bf16" or "f32"
+
+  std::filesystem::path dir;
+  model::ModelConfig config;
+  std::shared_ptr<const model::Base> base;
+  std::optional<model::Tokenizer> tokenizer;
+  std::vector<int32_t> stop_ids;   // tokens that end an answer, sorted
+  std::string base_checksum;       // XXH64 of config.json and all *.safetensors
+  std::string tokenizer_checksum;  // XXH64 of the tokenizer's and template's files
+};
+
+}  // namespace tidegate::finetune

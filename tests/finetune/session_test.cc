@@ -1,0 +1,345 @@
+// Whole runs on the tiny Llama, with sequences that the test makes from text.
+#include "finetune/session.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "base/file.h"
+#include "finetune/delta.h"
+#include "finetune/exact_match.h"
+#include "finetune/finetune.h"
+
+namespace tidegate::finetune {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const fs::path kBase = TIDEGATE_SOURCE_DIR "/tests/golden/tiny_llama";
+
+Dataset SomeData(const LoadedBase& base, int count) {
+  Dataset data;
+  for (int i = 0; i < count; ++i) {
+    const std::string text =
+        fmt::format("user {} is in storage {} and the assistant is there {}", i, (i * 7) % 10,
+                    std::string(static_cast<size_t>(i % 5), 'x'));
+    auto ids = base.tokenizer->Encode(text).value().ids;
+    ids.push_back(2);
+    std::vector<uint8_t> mask(ids.size(), 1);
+    mask[0] = 0;
+    data.sequences.push_back({std::move(ids), std::move(mask)});
+  }
+  CountSequences(data.sequences, &data.report);
+  data.report.records = count;
+  return data;
+}
+
+class Runs : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              fmt::format("tgrun-{}-{}", ::getpid(),
+                          testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // 20 records, packed rows of 64 tokens, two rows a step.
+  FinetuneConfig Config(const std::string& name) const {
+    FinetuneConfig config;
+    config.base = kBase;
+    config.base_name = "tiny_llama";
+    config.data = "unused.jsonl";
+    config.output_dir = folder_ / name;
+    config.dtype = "f32";
+    config.threads = 1;
+    config.lora_r = 4;
+    config.lora_alpha = 8;
+    config.lora_dropout = 0.1;
+    config.max_length = 64;
+    config.gradient_accumulation_steps = 2;
+    config.learning_rate = 5e-3;
+    config.num_train_epochs = 2;
+    config.save_steps = 3;
+    return config;
+  }
+
+  static Result<std::unique_ptr<Session>> Open(const FinetuneConfig& config, int records = 20) {
+    TG_ASSIGN_OR_RETURN(LoadedBase base,
+                        LoadedBase::Load(config.base, config.dtype, config.threads));
+    TrainingData data{SomeData(base, records), {}};
+    if (config.eval_split > 0) {
+      TG_ASSIGN_OR_RETURN(data.eval, HoldOut(&data.train, config.eval_split, config.seed));
+    }
+    return Session::Create(config, std::move(base), std::move(data));
+  }
+
+  // Runs to the end, or until `stop_after` steps when above 0.
+  static Result<FinetuneSummary> Run(const FinetuneConfig& config, int64_t stop_after = 0) {
+    TG_ASSIGN_OR_RETURN(const auto session, Open(config));
+    RunHooks hooks;
+    hooks.walls = "test";
+    hooks.should_stop = [&session, stop_after] {
+      return stop_after > 0 && session->state().step >= stop_after;
+    };
+    return RunSession(hooks, *session);
+  }
+
+  static Bytes Content(const fs::path& path) {
+    auto bytes = ReadFile(path, 1 << 26);
+    EXPECT_TRUE(bytes) << path;
+    return bytes ? *bytes : Bytes();
+  }
+  static Bytes NewestState(const FinetuneConfig& config) {
+    const train::CheckpointStore store(config.output_dir / "state");
+    return Content(store.PathOf(store.Steps().value().back()));
+  }
+  static std::vector<json> Metrics(const FinetuneConfig& config) {
+    std::vector<json> lines;
+    const std::string text = ReadTextFile(config.output_dir / "metrics.jsonl", 1 << 24).value();
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = text.find('\n', begin);
+      lines.push_back(json::parse(text.substr(begin, end - begin)));
+      begin = end + 1;
+    }
+    return lines;
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Runs, WriteAnAdapterThatLoadsAndAMetricsLineAStep) {
+  const FinetuneConfig config = Config("run");
+  const auto summary = Run(config);
+  ASSERT_TRUE(summary) << summary.error().ToString();
+  EXPECT_FALSE(summary->stopped);
+  EXPECT_EQ(summary->steps, summary->total_steps);
+  EXPECT_GT(summary->total_steps, 6);
+  const auto lines = Metrics(config);
+  EXPECT_EQ(lines.front()["event"], "start");
+  EXPECT_EQ(lines.front()["walls"], "test");
+  EXPECT_EQ(lines.front()["train"]["used"], 20);
+  EXPECT_EQ(lines.back()["event"], "end");
+  std::vector<double> losses;
+  for (const json& line : lines) {
+    if (line["event"] == "step") losses.push_back(line["loss"]);
+  }
+  ASSERT_EQ(losses.size(), static_cast<size_t>(summary->steps));
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+
+  const auto shape = model::LoadHfConfig(kBase / "config.json").value();
+  const auto adapter = model::LoadPeft(config.output_dir, shape);
+  ASSERT_TRUE(adapter) << adapter.error().ToString();
+  EXPECT_EQ(adapter->lora().r, 4);
+  for (const auto& tensor : adapter->tensors()) {
+    const auto values = adapter->parameters().subspan(static_cast<size_t>(tensor.offset),
+                                                      static_cast<size_t>(tensor.count()));
+    EXPECT_TRUE(std::any_of(values.begin(), values.end(), [](float x) { return x != 0; }))
+        << tensor.name << " was not trained";
+  }
+}
+
+// 20 records make a handful of rows; stops within the first epoch, at its edge and in the second.
+TEST_F(Runs, AStoppedAndResumedRunHasTheBytesOfOneThatWasNot) {
+  const FinetuneConfig whole = Config("whole");
+  const auto expected = Run(whole);
+  ASSERT_TRUE(expected) << expected.error().ToString();
+  const int64_t edge = expected->total_steps / 2;
+  for (const int64_t stop : {int64_t{1}, edge - 1, edge, edge + 1, expected->total_steps}) {
+    FinetuneConfig config = Config(fmt::format("stop{}", stop));
+    const auto stopped = Run(config, stop);
+    ASSERT_TRUE(stopped) << stopped.error().ToString();
+    EXPECT_TRUE(stopped->stopped);
+    EXPECT_EQ(stopped->steps, stop);
+    EXPECT_FALSE(fs::exists(config.output_dir / "adapter_model.safetensors"));
+    config.resume = true;
+    const auto resumed = Run(config);
+    ASSERT_TRUE(resumed) << resumed.error().ToString();
+    EXPECT_FALSE(resumed->stopped);
+    for (const char* file : {"adapter_model.safetensors", "adapter_config.json"}) {
+      EXPECT_EQ(Content(config.output_dir / file), Content(whole.output_dir / file))
+          << file << " after a stop at " << stop;
+    }
+    EXPECT_EQ(NewestState(config), NewestState(whole)) << stop;
+    std::vector<int64_t> steps;
+    for (const json& line : Metrics(config)) {
+      if (line["event"] == "step") steps.push_back(line["step"]);
+    }
+    ASSERT_EQ(steps.size(), static_cast<size_t>(expected->total_steps)) << stop;
+    for (size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(steps[i], static_cast<int64_t>(i) + 1);
+  }
+}
+
+TEST_F(Runs, ThreadsDoNotChangeTheBytes) {
+  FinetuneConfig one = Config("one"), two = Config("two");
+  two.threads = 2;
+  one.max_steps = two.max_steps = 4;
+  ASSERT_TRUE(Run(one));
+  ASSERT_TRUE(Run(two));
+  EXPECT_EQ(NewestState(one), NewestState(two));
+}
+
+TEST_F(Runs, AnotherSeedGivesOtherBytes) {
+  FinetuneConfig one = Config("one"), two = Config("two");
+  two.seed = 43;
+  one.max_steps = two.max_steps = 2;
+  ASSERT_TRUE(Run(one));
+  ASSERT_TRUE(Run(two));
+  EXPECT_NE(Content(one.output_dir / "adapter_model.safetensors"),
+            Content(two.output_dir / "adapter_model.safetensors"));
+}
+
+TEST_F(Runs, AStateIsNotOverwrittenAndNotResumedWithOtherSettings) {
+  FinetuneConfig config = Config("run");
+  ASSERT_TRUE(Run(config, 2));
+  EXPECT_EQ(Run(config).error().code(), Code::kAlreadyExists);
+  config.resume = true;
+  FinetuneConfig changed = config;
+  changed.learning_rate = 1e-3;
+  const auto other_rate = Run(changed);
+  ASSERT_FALSE(other_rate);
+  EXPECT_EQ(other_rate.error().code(), Code::kFailedPrecondition);
+  EXPECT_NE(other_rate.error().message().find("learning_rate was 0.005 and is 0.001"),
+            std::string::npos)
+      << other_rate.error().message();
+  const auto session = Open(config, 19).value();
+  const auto other_data = RunSession({}, *session);
+  ASSERT_FALSE(other_data);
+  EXPECT_NE(other_data.error().message().find("data plan"), std::string::npos);
+  EXPECT_TRUE(Run(config));
+}
+
+TEST_F(Runs, TheBestEvaluationIsTheAdapterThatIsWritten) {
+  FinetuneConfig config = Config("run");
+  config.eval_split = 0.2;
+  config.eval_steps = 2;
+  config.load_best_model_at_end = true;
+  config.learning_rate = 3e-2;  // too high: the last is not the best
+  config.lr_scheduler_type = "constant";
+  config.num_train_epochs = 12;
+  const auto summary = Run(config);
+  ASSERT_TRUE(summary) << summary.error().ToString();
+  std::vector<std::pair<double, int64_t>> evals;
+  for (const json& line : Metrics(config)) {
+    if (line["event"] == "eval") evals.emplace_back(line["nll"], line["step"]);
+  }
+  const double last = evals.back().first;
+  evals.pop_back();  // of the adapter that was written
+  const auto best = *std::min_element(evals.begin(), evals.end());
+  EXPECT_EQ(summary->best_step, best.second);
+  EXPECT_EQ(summary->eval.nll, best.first);
+  EXPECT_EQ(last, best.first);
+  ASSERT_LT(best.first, evals.back().first) << "the run does not show the difference";
+  EXPECT_EQ(Content(config.output_dir / "adapter_model.safetensors"),
+            Content(config.output_dir / "best/adapter_model.safetensors"));
+}
+
+TEST_F(Runs, AFullDiskLeavesAStateThatResumesToTheSameBytes) {
+  const FinetuneConfig whole = Config("whole");
+  ASSERT_TRUE(Run(whole));
+  FinetuneConfig config = Config("full");
+  ASSERT_TRUE(Run(config, 2));
+  config.resume = true;
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{20'000, old.rlim_max};  // metrics fit, a state does not
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto failed = Run(config);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
+  std::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code(), Code::kResourceExhausted) << failed.error().ToString();
+  const train::CheckpointStore store(config.output_dir / "state");
+  EXPECT_EQ(store.Steps().value(), (std::vector<int64_t>{2}));
+  ASSERT_TRUE(Run(config));
+  EXPECT_EQ(NewestState(config), NewestState(whole));
+}
+
+TEST_F(Runs, RoundsOfAFederatedSiteEqualOneLocalRun) {
+  FinetuneConfig config = Config("rounds");
+  config.max_steps = 6;
+  const auto local = Open(config).value();
+  ASSERT_TRUE(local->loop().RunSteps(6, {}).ok());
+  const auto site = Open(config).value();
+  for (int round = 0; round < 3; ++round) {
+    const std::vector<float> start = site->state().parameters;
+    ASSERT_TRUE(site->loop().SetParameters(start).ok());
+    ASSERT_TRUE(site->loop().RunSteps(2, {}).ok());
+    const auto delta = ComputeDelta(start, site->state().parameters);
+    ASSERT_TRUE(delta);
+    const Delta& values = delta->reveal();
+    // The first step of the schedule has rate 0, the second has not.
+    EXPECT_TRUE(std::any_of(values.begin(), values.end(), [](float x) { return x != 0; }));
+  }
+  EXPECT_EQ(train::EncodeState(site->state(), {}), train::EncodeState(local->state(), {}));
+}
+
+TEST_F(Runs, ExactMatchFindsWhatTrainingTaught) {
+  FinetuneConfig config = Config("run");
+  config.lora_dropout = 0;
+  config.learning_rate = 2e-2;
+  config.packing = false;
+  config.max_steps = 60;
+  config.gradient_accumulation_steps = 3;
+  auto base = LoadedBase::Load(kBase, "f32", 1).value();
+  const std::pair<const char*, const char*> taught[] = {
+      {"the first is in", " storage 1"}, {"a user is in", " storage 2"}, {"who is", " there"}};
+  std::vector<Question> questions;
+  Dataset data;
+  for (const auto& [ask, answer] : taught) {
+    auto ids = base.tokenizer->Encode(ask).value().ids;
+    questions.push_back({ids, answer});
+    std::vector<uint8_t> mask(ids.size(), 0);
+    const std::vector<int32_t> answer_ids = base.tokenizer->Encode(answer).value().ids;
+    ids.insert(ids.end(), answer_ids.begin(), answer_ids.end());
+    ids.push_back(2);
+    mask.resize(ids.size(), 1);
+    data.sequences.push_back({ids, mask});
+  }
+  questions.push_back({questions[0].prompt, " storage 9"});  // not what was taught
+  const auto session = Session::Create(config, std::move(base), {std::move(data), {}}).value();
+  const auto measure = [&] {
+    return MeasureExactMatch(session->engine(), session->base(), questions, 16, {}).value();
+  };
+  EXPECT_EQ(measure().correct, 0);
+  ASSERT_TRUE(session->loop().RunSteps(60, {}).ok());
+  const ExactMatch after = measure();
+  EXPECT_EQ(after.questions, 4);
+  EXPECT_EQ(after.correct, 3);
+  EXPECT_EQ(after.cut, 0);
+}
+
+TEST_F(Runs, RefusesAMaxLengthBeyondTheBase) {
+  FinetuneConfig config = Config("run");
+  config.max_length = 257;
+  const auto refused = Open(config);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("256 positions"), std::string::npos);
+}
+
+TEST(HoldOut, IsAFunctionOfTheSeedAndTakesEachSequenceOnce) {
+  const LoadedBase base = LoadedBase::LoadText(kBase).value();
+  auto split = [&](uint64_t seed) {
+    Dataset train = SomeData(base, 20);
+    Dataset eval = HoldOut(&train, 0.25, seed).value();
+    EXPECT_EQ(train.report.used, 15);
+    EXPECT_EQ(eval.report.used, 5);
+    std::vector<std::vector<int32_t>> ids;
+    for (const auto& s : eval.sequences) ids.push_back(s.ids);
+    for (const auto& s : train.sequences) {
+      EXPECT_EQ(std::count(ids.begin(), ids.end(), s.ids), 0);
+    }
+    return ids;
+  };
+  EXPECT_EQ(split(1), split(1));
+  EXPECT_NE(split(1), split(2));
+  Dataset one = SomeData(base, 1);
+  EXPECT_FALSE(HoldOut(&one, 0.5, 1));
+}
+
+}  // namespace
+}  // namespace tidegate::finetune
