@@ -1,0 +1,90 @@
+// The verbs that open no record, as a user runs them.
+#include <nlohmann/json.hpp>
+
+#include "run_program.h"
+
+namespace tidegate::cli {
+namespace {
+
+using nlohmann::json;
+
+const std::string kTiny = TIDEGATE_SOURCE_DIR "/tests/golden/tiny_llama";
+const std::string kUntied = TIDEGATE_SOURCE_DIR "/tests/golden/tiny_llama_untied";
+
+RunResult Tidegate(std::vector<std::string> words) {
+  words.insert(words.begin(), Program("tidegate").native());
+  return RunProgram(words);
+}
+
+TEST(Verbs, HelpIsPrintedAndWrongUseIsSixtyFour) {
+  const RunResult help = Tidegate({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* verb : {"finetune", "eval", "generate", "data", "base", "adapter", "doctor"}) {
+    EXPECT_NE(help.out.find(verb), std::string::npos) << verb;
+  }
+  EXPECT_EQ(Tidegate({}).exit_code, 64);
+  EXPECT_EQ(Tidegate({"launch"}).exit_code, 64);
+  EXPECT_EQ(Tidegate({"base"}).exit_code, 64);
+  EXPECT_EQ(Tidegate({"base", "inspect"}).exit_code, 64);
+  EXPECT_EQ(Tidegate({"base", "inspect", kTiny, "--format", "xml"}).exit_code, 64);
+  EXPECT_EQ(Tidegate({"base", "inspect", "--help"}).exit_code, 0);
+}
+
+TEST(Verbs, BaseInspectTellsTheShape) {
+  const RunResult run = Tidegate({"base", "inspect", kTiny, "--format", "json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json report = json::parse(run.out);
+  EXPECT_EQ(report["hidden_size"], 96);
+  EXPECT_EQ(report["num_key_value_heads"], 1);
+  EXPECT_EQ(report["parameters"], report["tensors"]["elements"]);
+  EXPECT_EQ(report["tensors"]["dtypes"]["F32"], report["tensors"]["count"]);
+  EXPECT_NE(Tidegate({"base", "inspect", kTiny}).out.find("243648 parameters"), std::string::npos);
+}
+
+TEST(Verbs, AMissingBaseIsNotFoundByName) {
+  const RunResult run = Tidegate({"base", "inspect", "/no/such/folder", "--format", "json"});
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_EQ(run.out, "");
+  const json error = json::parse(run.err)["error"];
+  EXPECT_EQ(error["code"], "NOT_FOUND");
+  EXPECT_NE(error["message"].get<std::string>().find("/no/such/folder"), std::string::npos);
+}
+
+TEST(Verbs, AdapterInspectChecksAgainstItsBase) {
+  const std::string adapter = kTiny + "/adapter_in";
+  const RunResult run =
+      Tidegate({"adapter", "inspect", adapter, "--base", kTiny, "--format", "json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json report = json::parse(run.out);
+  EXPECT_EQ(report["r"], 4);
+  EXPECT_EQ(report["scale"], 2.0);
+  EXPECT_EQ(report["tensors"], 42);
+  const RunResult other = Tidegate({"adapter", "inspect", adapter, "--base", kUntied});
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_NE(other.err.find("q_proj.lora_A.weight has shape [4, 96], expected [4, 128]"),
+            std::string::npos)
+      << other.err;
+}
+
+TEST(Verbs, DoctorSaysWhatTheMachineHas) {
+  const RunResult run = Tidegate({"doctor", "--base", kTiny, "--format", "json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json report = json::parse(run.out);
+  EXPECT_GE(report["cpu"]["usable_cpus"].get<int>(), 1);
+  EXPECT_NE(report["cpu"]["f32_kernels"], "none");
+  EXPECT_GT(report["available_mib"].get<double>(), 0);
+  EXPECT_GE(report["idle_percent"].get<double>(), 0);
+  EXPECT_LE(report["idle_percent"].get<double>(), 100);
+  EXPECT_EQ(report["base"]["parameters"], 243648);
+  std::vector<std::string> walls;
+  for (const json& wall : report["walls"]) {
+    walls.push_back(wall["name"]);
+    // A wall that is not there comes with its reason.
+    EXPECT_TRUE(wall["up"].get<bool>() || wall["reason"] != "") << wall;
+  }
+  EXPECT_EQ(walls, (std::vector<std::string>{"netns", "seccomp", "landlock_fs", "landlock_net",
+                                             "landlock_scope"}));
+}
+
+}  // namespace
+}  // namespace tidegate::cli
