@@ -102,6 +102,7 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
   add("--walls", config_.walls);
   if (process.kind == Kind::kLink) add("--address", "tcp://" + FormatAddress(address_));
   if (process.kind == Kind::kTrainer) {
+    add("--name", config_.name);
     add("--base", config_.base.native());
     add("--records", config_.records.native());
     if (!config_.heldout.empty()) add("--heldout", config_.heldout.native());
