@@ -198,6 +198,19 @@ TEST(Merkle, ARewrittenEntryHasNoConsistencyProof) {
   EXPECT_EQ(VerifyMerkleConsistency(10, old_root, 7, old_root, {}).code(), Code::kUnauthenticated);
 }
 
+TEST(Merkle, AProofForOtherSizesIsRefusedThoughTheHashesMatch) {
+  const auto leaves = NumberedLeaves(2);
+  const Digest root = MerkleRoot(leaves);
+  const auto proof = MerkleConsistencyProof(leaves, 1);
+  ASSERT_TRUE(proof);
+  EXPECT_TRUE(VerifyMerkleConsistency(1, leaves[0], 2, root, *proof).ok());
+  for (const uint64_t size : {3, 4, 5, 1000}) {
+    EXPECT_EQ(VerifyMerkleConsistency(1, leaves[0], size, root, *proof).code(),
+              Code::kUnauthenticated)
+        << size;
+  }
+}
+
 TEST(Merkle, AFrontierGoesOnFromItsPeaks) {
   const auto leaves = NumberedLeaves(100);
   MerkleFrontier whole;
