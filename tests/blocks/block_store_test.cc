@@ -1,0 +1,81 @@
+#include "blocks/block_store.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "blocks/content.h"
+
+namespace tidegate::blocks {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BlockStoreTest : public testing::Test {
+ protected:
+  BlockStoreTest() { fs::remove_all(dir_); }
+  ~BlockStoreTest() override { fs::remove_all(dir_); }
+  fs::path PathOf(const Digest& id) const {
+    return dir_ / ToHex(id).substr(0, 2) / ToHex(id).substr(2);
+  }
+  const fs::path dir_ = fs::temp_directory_path() / "tidegate_block_store_test";
+};
+
+TEST_F(BlockStoreTest, WhatIsPutComesBackAfterReopening) {
+  const Bytes block(1000, 7);
+  const Digest id = BlockId(block);
+  {
+    auto store = BlockStore::Open(dir_, 1 << 20);
+    ASSERT_TRUE(store->Put(id, block).ok());
+    ASSERT_TRUE(store->Put(id, block).ok()) << "twice is once";
+    ASSERT_TRUE(store->Sync().ok());
+    EXPECT_EQ(store->used_bytes(), 1000u);
+  }
+  std::ofstream(PathOf(id).string() + ".tmp") << "half";
+  auto store = BlockStore::Open(dir_, 1 << 20);
+  EXPECT_FALSE(fs::exists(PathOf(id).string() + ".tmp")) << "what a crash left is gone";
+  EXPECT_EQ(*store->Get(id), block);
+  EXPECT_EQ(store->List()->size(), 1u);
+  EXPECT_TRUE(store->Remove(id).ok());
+  EXPECT_TRUE(store->Remove(id).ok());
+  EXPECT_EQ(store->Get(id).error().code(), Code::kNotFound);
+  EXPECT_EQ(store->used_bytes(), 0u);
+}
+
+TEST_F(BlockStoreTest, RefusesWrongBytesAndTheQuota) {
+  auto store = BlockStore::Open(dir_, 1500);
+  const Bytes a(1000, 1), b(1000, 2);
+  EXPECT_EQ(store->Put(BlockId(b), a).code(), Code::kInvalidArgument);
+  EXPECT_TRUE(store->Put(BlockId(a), a).ok());
+  EXPECT_EQ(store->Put(BlockId(b), b).code(), Code::kResourceExhausted);
+}
+
+TEST_F(BlockStoreTest, ADamagedBlockIsFoundAndRemoved) {
+  auto store = BlockStore::Open(dir_, 1 << 20);
+  const Bytes block(1000, 1);
+  const Digest id = BlockId(block);
+  ASSERT_TRUE(store->Put(id, block).ok());
+  std::ofstream(PathOf(id)) << "other bytes";
+  EXPECT_EQ(store->Get(id).error().code(), Code::kDataLoss);
+  EXPECT_FALSE(store->Has(id));
+}
+
+TEST(Content, CutsAtBlocksAndNamesTheWhole) {
+  const Bytes bytes(protocols::kBlockBytes * 2 + 5, 3);
+  std::vector<size_t> sizes;
+  const Content content = Cut(bytes, [&](const Digest&, ByteSpan b) { sizes.push_back(b.size()); });
+  EXPECT_EQ(sizes, (std::vector<size_t>{protocols::kBlockBytes, protocols::kBlockBytes, 5}));
+  EXPECT_EQ(content.id, ContentId(content.blocks));
+  EXPECT_TRUE(BlockSizeFits(bytes.size(), 3, 2, 5));
+  EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 2, 6));
+  EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 1, 5));
+  EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 3, 5));
+  Bitmap bitmap(9);
+  bitmap.Set(8);
+  EXPECT_TRUE(bitmap.Has(8));
+  EXPECT_EQ(bitmap.bytes(), (Bytes{0, 1}));
+  EXPECT_FALSE(bitmap.all());
+}
+
+}  // namespace
+}  // namespace tidegate::blocks
