@@ -1,0 +1,468 @@
+// All SQL of the coordinator.
+#include "federation/server/store.h"
+
+#include "crypto/secret.h"
+#include "federation/server/sqlite.h"
+
+namespace tidegate::federation {
+namespace {
+
+using protocols::Id16;
+using protocols::Signed;
+
+constexpr int kSchemaVersion = 1;
+
+constexpr const char* kSchema = R"sql(
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE sites (
+  name TEXT PRIMARY KEY, sign_key BLOB NOT NULL, curve_key BLOB NOT NULL, approval BLOB NOT NULL,
+  approved_ms INTEGER NOT NULL, revoked_ms INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE UNIQUE INDEX sites_curve ON sites (curve_key) WHERE revoked_ms = 0;
+CREATE TABLE jobs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, manifest BLOB NOT NULL,
+  base_name TEXT NOT NULL, model_config TEXT NOT NULL) STRICT;
+CREATE TABLE rounds (
+  job BLOB NOT NULL REFERENCES jobs (id), round INTEGER NOT NULL, announcement BLOB NOT NULL,
+  recipient_secret BLOB, PRIMARY KEY (job, round)) STRICT;
+CREATE TABLE updates (
+  job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL,
+  site TEXT NOT NULL REFERENCES sites (name), content BLOB NOT NULL, weight INTEGER NOT NULL,
+  release BLOB NOT NULL, accepted_ms INTEGER NOT NULL, outcome INTEGER NOT NULL,
+  PRIMARY KEY (job, round, phase, site),
+  FOREIGN KEY (job, round) REFERENCES rounds (job, round)) STRICT;
+CREATE TABLE receipts (
+  job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL, site TEXT NOT NULL,
+  receipt BLOB NOT NULL, PRIMARY KEY (job, round, phase, site),
+  FOREIGN KEY (job, round, phase, site) REFERENCES updates (job, round, phase, site)) STRICT;
+CREATE TABLE versions (
+  job BLOB NOT NULL REFERENCES jobs (id), version INTEGER NOT NULL, manifest BLOB NOT NULL,
+  PRIMARY KEY (job, version)) STRICT;
+CREATE TABLE notices (
+  job BLOB NOT NULL REFERENCES jobs (id), round INTEGER NOT NULL, notice BLOB NOT NULL,
+  PRIMARY KEY (job, round)) STRICT;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, job BLOB NOT NULL REFERENCES jobs (id),
+  kind INTEGER NOT NULL, round INTEGER NOT NULL, site TEXT NOT NULL, content BLOB NOT NULL,
+  weight INTEGER NOT NULL, unix_ms INTEGER NOT NULL) STRICT;
+CREATE INDEX events_job ON events (job, seq);
+CREATE TABLE equivocations (
+  job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL, site TEXT NOT NULL,
+  content BLOB NOT NULL, unix_ms INTEGER NOT NULL, PRIMARY KEY (job, round, phase, site)) STRICT;
+PRAGMA user_version = 1;
+)sql";
+
+// The numbers are on disk: for ever.
+enum EventKind : int64_t {
+  kOpened = 1,
+  kAccepted = 2,
+  kTime = 3,
+  kPublished = 4,
+  kStop = 5,
+};
+
+Bytes Pack(const Signed& document) { return protocols::Encode(document); }
+
+Result<Signed> Unpack(const Bytes& bytes, std::string_view what) {
+  auto document = protocols::Decode<Signed>(bytes);
+  if (!document) return DataLoss("the store's {} is damaged: {}", what, document.error().reason);
+  return std::move(*document);
+}
+
+class SqliteStore final : public Store {
+ public:
+  explicit SqliteStore(Database database) : database_(std::move(database)) {}
+
+  Status Setup();
+  Status Begin() override { return database_.Execute("BEGIN IMMEDIATE"); }
+  Status Commit() override { return database_.Execute("COMMIT"); }
+  Status Checkpoint() override { return database_.Execute("PRAGMA wal_checkpoint(TRUNCATE)"); }
+
+  Status BindFederation(const Id16& federation) override;
+  Status PutSite(const StoredSite& site) override;
+  Status RevokeSite(const std::string& name, int64_t unix_millis) override;
+  Result<std::vector<StoredSite>> Sites() override;
+  Status AddJob(const StoredJob& job, const Signed& version0) override;
+  Result<std::vector<StoredJob>> Jobs() override;
+  Result<std::vector<Event>> Events(const Id16& job) override;
+  Status OpenRound(const Id16& job, const RoundOpened& event, const Signed& announcement,
+                   const crypto::AgreeSecretKey& recipient) override;
+  Status AcceptUpdate(const StoredUpdate& update, const std::optional<UpdateAccepted>& event,
+                      const Signed& receipt) override;
+  Status Publish(const Id16& job, uint32_t round, const VersionPublished& event,
+                 const Signed& manifest) override;
+  Status LogTime(const Id16& job, const TimePassed& event) override {
+    return Log(job, kTime, 0, "", {}, 0, event.unix_millis);
+  }
+  Status LogStop(const Id16& job) override { return Log(job, kStop, 0, "", {}, 0, 0); }
+  Status PutNotice(const Id16& job, uint32_t round, const Signed& notice) override;
+  Result<std::optional<Signed>> Notice(const Id16& job, uint32_t round) override;
+  Result<std::optional<StoredRound>> Round(const Id16& job, uint32_t round) override;
+  Result<crypto::AgreeSecretKey> RecipientKey(const Id16& job, uint32_t round) override;
+  Result<std::optional<StoredUpdate>> Update(const protocols::UpdateKey& key) override;
+  Result<std::vector<StoredUpdate>> Updates(const Id16& job, uint32_t round) override;
+  Result<std::optional<Signed>> ReceiptOf(const protocols::UpdateKey& key) override;
+  Result<std::optional<Signed>> Version(const Id16& job, std::optional<uint32_t> version) override;
+  Status LogEquivocation(const protocols::UpdateKey& key, const Digest& content,
+                         int64_t unix_millis) override;
+  Result<uint64_t> Equivocations() override;
+
+ private:
+  Statement Prepare(const char* sql) const { return Statement(database_, sql); }
+  // Several statements as one, inside or outside of Begin … Commit.
+  template <typename F>
+  Status Together(F&& f);
+  Status Log(const Id16& job, EventKind kind, uint32_t round, const std::string& site,
+             ByteSpan content, uint32_t weight, int64_t unix_millis) const;
+  Status EraseKey(const Id16& job, uint32_t round) const;
+  Result<StoredUpdate> ReadUpdate(const Statement& row) const;
+  Result<std::optional<Signed>> OneSigned(Statement statement, std::string_view what) const;
+
+  Database database_;
+};
+
+Status RunOnly(Statement& statement) {
+  const auto changed = statement.Run();
+  return changed ? OkStatus() : changed.error();
+}
+
+Status SqliteStore::Setup() {
+  // Exclusive: no shared-memory file, and a second process is refused instead of interleaved.
+  TG_RETURN_IF_ERROR(database_.Execute("PRAGMA locking_mode = EXCLUSIVE"));
+  TG_RETURN_IF_ERROR(database_.Execute("PRAGMA journal_mode = WAL"));
+  TG_RETURN_IF_ERROR(database_.Execute(
+      "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; "
+      "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"));
+  TG_RETURN_IF_ERROR(Begin());
+  int64_t version = 0;
+  {
+    Statement statement = Prepare("PRAGMA user_version");
+    TG_ASSIGN_OR_RETURN(const bool row, statement.Step());
+    version = row ? statement.Integer(0) : 0;
+  }
+  if (version == 0) TG_RETURN_IF_ERROR(database_.Execute(kSchema));
+  TG_RETURN_IF_ERROR(Commit());
+  if (version == 0 || version == kSchemaVersion) return OkStatus();
+  return FailedPrecondition(
+      "the store {} has schema {}, this program reads {}; use the version that wrote it",
+      database_.name(), version, kSchemaVersion);
+}
+
+template <typename F>
+Status SqliteStore::Together(F&& f) {
+  TG_RETURN_IF_ERROR(database_.Execute("SAVEPOINT together"));
+  Status status = f();
+  if (status.ok()) return database_.Execute("RELEASE together");
+  const Status undone = database_.Execute("ROLLBACK TO together; RELEASE together");
+  return undone.ok() ? status : undone;
+}
+
+Status SqliteStore::Log(const Id16& job, EventKind kind, uint32_t round, const std::string& site,
+                        ByteSpan content, uint32_t weight, int64_t unix_millis) const {
+  Statement statement = Prepare(
+      "INSERT INTO events (job, kind, round, site, content, weight, unix_ms) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?)");
+  statement.Bind(ByteSpan(job)).Bind(static_cast<int64_t>(kind)).Bind(int64_t{round}).Bind(site);
+  statement.Bind(content).Bind(int64_t{weight}).Bind(unix_millis);
+  return RunOnly(statement);
+}
+
+Status SqliteStore::BindFederation(const Id16& federation) {
+  Statement insert = Prepare("INSERT INTO meta VALUES ('federation', ?) ON CONFLICT DO NOTHING");
+  TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(federation))));
+  Statement select = Prepare("SELECT value FROM meta WHERE key = 'federation'");
+  TG_ASSIGN_OR_RETURN(const bool row, select.Step());
+  const Bytes stored = row ? select.Blob(0) : Bytes();
+  if (std::equal(stored.begin(), stored.end(), federation.begin(), federation.end())) {
+    return OkStatus();
+  }
+  return FailedPrecondition("the store {} belongs to federation {}, not to {}", database_.name(),
+                            ToHex(stored), ToHex(federation));
+}
+
+Status SqliteStore::PutSite(const StoredSite& site) {
+  // A revoked name may come back with new keys; one in force is never replaced by another's keys.
+  Statement statement = Prepare(
+      "INSERT INTO sites VALUES (?, ?, ?, ?, ?, 0) ON CONFLICT (name) DO UPDATE SET "
+      "sign_key = excluded.sign_key, curve_key = excluded.curve_key, approval = excluded.approval, "
+      "approved_ms = excluded.approved_ms, revoked_ms = 0 WHERE revoked_ms != 0 OR "
+      "(sign_key = excluded.sign_key AND curve_key = excluded.curve_key)");
+  statement.Bind(site.name).Bind(ByteSpan(site.sign_key)).Bind(ByteSpan(site.curve_key));
+  statement.Bind(ByteSpan(Pack(site.approval))).Bind(site.approved_unix_millis);
+  const auto changed = statement.Run();
+  if (!changed && changed.error().code() == Code::kAlreadyExists) {
+    return AlreadyExists("the CURVE key of site {} belongs to another site; make new keys",
+                         site.name);
+  }
+  if (!changed) return changed.error();
+  if (*changed == 1) return OkStatus();
+  return AlreadyExists(
+      "a site {} with other keys is enrolled; revoke it first or take another name", site.name);
+}
+
+Status SqliteStore::RevokeSite(const std::string& name, int64_t unix_millis) {
+  Statement statement =
+      Prepare("UPDATE sites SET revoked_ms = ? WHERE name = ? AND revoked_ms = 0");
+  TG_ASSIGN_OR_RETURN(const int changed, statement.Bind(unix_millis).Bind(name).Run());
+  if (changed == 1) return OkStatus();
+  return NotFound("no site {} is enrolled", name);
+}
+
+Result<std::vector<StoredSite>> SqliteStore::Sites() {
+  Statement row = Prepare(
+      "SELECT name, sign_key, curve_key, approval, approved_ms, revoked_ms FROM sites ORDER BY "
+      "name");
+  std::vector<StoredSite> sites;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
+    if (!more) return sites;
+    StoredSite site;
+    site.name = row.Text(0);
+    TG_ASSIGN_OR_RETURN(site.sign_key, row.Array<32>(1, "site key"));
+    TG_ASSIGN_OR_RETURN(site.curve_key, row.Array<32>(2, "CURVE key"));
+    TG_ASSIGN_OR_RETURN(site.approval, Unpack(row.Blob(3), "approval"));
+    site.approved_unix_millis = row.Integer(4);
+    site.revoked_unix_millis = row.Integer(5);
+    sites.push_back(std::move(site));
+  }
+}
+
+Status SqliteStore::AddJob(const StoredJob& job, const Signed& version0) {
+  return Together([&]() -> Status {
+    Statement insert =
+        Prepare("INSERT INTO jobs (id, manifest, base_name, model_config) VALUES (?, ?, ?, ?)");
+    insert.Bind(ByteSpan(job.id)).Bind(ByteSpan(Pack(job.manifest)));
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(job.base_name).Bind(job.model_config)));
+    Statement version = Prepare("INSERT INTO versions VALUES (?, 0, ?)");
+    return RunOnly(version.Bind(ByteSpan(job.id)).Bind(ByteSpan(Pack(version0))));
+  });
+}
+
+Result<std::vector<StoredJob>> SqliteStore::Jobs() {
+  Statement row = Prepare("SELECT id, manifest, base_name, model_config FROM jobs ORDER BY seq");
+  std::vector<StoredJob> jobs;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
+    if (!more) return jobs;
+    StoredJob job;
+    TG_ASSIGN_OR_RETURN(job.id, row.Array<16>(0, "job id"));
+    TG_ASSIGN_OR_RETURN(job.manifest, Unpack(row.Blob(1), "job"));
+    job.base_name = row.Text(2);
+    job.model_config = row.Text(3);
+    jobs.push_back(std::move(job));
+  }
+}
+
+Result<std::vector<Event>> SqliteStore::Events(const Id16& job) {
+  Statement row = Prepare(
+      "SELECT kind, round, site, content, weight, unix_ms FROM events WHERE job = ? ORDER BY seq");
+  row.Bind(ByteSpan(job));
+  std::vector<Event> events;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
+    if (!more) return events;
+    const auto number = static_cast<uint32_t>(row.Integer(1));
+    switch (row.Integer(0)) {
+      case kOpened:
+        events.emplace_back(RoundOpened{number, row.Integer(5)});
+        break;
+      case kAccepted: {
+        TG_ASSIGN_OR_RETURN(const Digest content, row.Array<32>(3, "content id"));
+        events.emplace_back(
+            UpdateAccepted{row.Text(2), number, {content, static_cast<uint32_t>(row.Integer(4))}});
+        break;
+      }
+      case kTime:
+        events.emplace_back(TimePassed{row.Integer(5)});
+        break;
+      case kPublished:
+        events.emplace_back(VersionPublished{number});
+        break;
+      case kStop:
+        events.emplace_back(StopRequested{});
+        break;
+      default:
+        return DataLoss("the store {} has an event of kind {}", database_.name(), row.Integer(0));
+    }
+  }
+}
+
+Status SqliteStore::OpenRound(const Id16& job, const RoundOpened& event, const Signed& announcement,
+                              const crypto::AgreeSecretKey& recipient) {
+  TG_ASSIGN_OR_RETURN(const crypto::Secret<32> secret, recipient.Serialize());
+  return Together([&]() -> Status {
+    Statement insert = Prepare("INSERT INTO rounds VALUES (?, ?, ?, ?)");
+    insert.Bind(ByteSpan(job)).Bind(int64_t{event.round}).Bind(ByteSpan(Pack(announcement)));
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(secret.reveal()))));
+    return Log(job, kOpened, event.round, "", {}, 0, event.unix_millis);
+  });
+}
+
+Status SqliteStore::AcceptUpdate(const StoredUpdate& update,
+                                 const std::optional<UpdateAccepted>& event,
+                                 const Signed& receipt) {
+  const protocols::UpdateKey& key = update.key;
+  return Together([&]() -> Status {
+    Statement insert = Prepare("INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    insert.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
+    insert.Bind(key.site.text).Bind(ByteSpan(update.content)).Bind(int64_t{update.weight});
+    insert.Bind(ByteSpan(Pack(update.release))).Bind(update.accepted_unix_millis);
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(static_cast<int64_t>(update.outcome))));
+    Statement receive = Prepare("INSERT INTO receipts VALUES (?, ?, ?, ?, ?)");
+    receive.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
+    TG_RETURN_IF_ERROR(RunOnly(receive.Bind(key.site.text).Bind(ByteSpan(Pack(receipt)))));
+    if (!event) return OkStatus();
+    return Log(key.job, kAccepted, event->round, event->site, event->update.content,
+               event->update.weight, update.accepted_unix_millis);
+  });
+}
+
+Status SqliteStore::EraseKey(const Id16& job, uint32_t round) const {
+  Statement erase =
+      Prepare("UPDATE rounds SET recipient_secret = NULL WHERE job = ? AND round = ?");
+  return RunOnly(erase.Bind(ByteSpan(job)).Bind(int64_t{round}));
+}
+
+Status SqliteStore::Publish(const Id16& job, uint32_t round, const VersionPublished& event,
+                            const Signed& manifest) {
+  return Together([&]() -> Status {
+    Statement insert = Prepare("INSERT INTO versions VALUES (?, ?, ?)");
+    insert.Bind(ByteSpan(job)).Bind(int64_t{event.version});
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(Pack(manifest)))));
+    TG_RETURN_IF_ERROR(EraseKey(job, round));
+    return Log(job, kPublished, event.version, "", {}, 0, 0);
+  });
+}
+
+Status SqliteStore::PutNotice(const Id16& job, uint32_t round, const Signed& notice) {
+  return Together([&]() -> Status {
+    Statement insert = Prepare("INSERT INTO notices VALUES (?, ?, ?) ON CONFLICT DO NOTHING");
+    insert.Bind(ByteSpan(job)).Bind(int64_t{round});
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(Pack(notice)))));
+    return EraseKey(job, round);
+  });
+}
+
+Result<std::optional<Signed>> SqliteStore::OneSigned(Statement statement,
+                                                     std::string_view what) const {
+  TG_ASSIGN_OR_RETURN(const bool row, statement.Step());
+  if (!row) return std::optional<Signed>();
+  TG_ASSIGN_OR_RETURN(Signed document, Unpack(statement.Blob(0), what));
+  return std::optional<Signed>(std::move(document));
+}
+
+Result<std::optional<Signed>> SqliteStore::Notice(const Id16& job, uint32_t round) {
+  Statement row = Prepare("SELECT notice FROM notices WHERE job = ? AND round = ?");
+  row.Bind(ByteSpan(job)).Bind(int64_t{round});
+  return OneSigned(std::move(row), "notice");
+}
+
+Result<std::optional<StoredRound>> SqliteStore::Round(const Id16& job, uint32_t round) {
+  Statement row = Prepare(
+      "SELECT announcement, recipient_secret IS NULL FROM rounds WHERE job = ? AND round = ?");
+  TG_ASSIGN_OR_RETURN(const bool found, row.Bind(ByteSpan(job)).Bind(int64_t{round}).Step());
+  if (!found) return std::optional<StoredRound>();
+  StoredRound stored;
+  stored.round = round;
+  TG_ASSIGN_OR_RETURN(stored.announcement, Unpack(row.Blob(0), "announcement"));
+  stored.key_erased = row.Integer(1) != 0;
+  return std::optional<StoredRound>(std::move(stored));
+}
+
+Result<crypto::AgreeSecretKey> SqliteStore::RecipientKey(const Id16& job, uint32_t round) {
+  Statement row = Prepare("SELECT recipient_secret FROM rounds WHERE job = ? AND round = ?");
+  TG_ASSIGN_OR_RETURN(const bool found, row.Bind(ByteSpan(job)).Bind(int64_t{round}).Step());
+  if (!found || row.IsNull(0)) {
+    return NotFound("round {} has no recipient key any more", round);
+  }
+  const crypto::SecretBytes secret(row.Blob(0));
+  return crypto::AgreeSecretKey::FromBytes(secret.reveal());
+}
+
+constexpr const char* kUpdateColumns =
+    "SELECT job, round, phase, site, content, weight, release, accepted_ms, outcome FROM updates "
+    "WHERE job = ? AND round = ? AND ";
+
+Result<StoredUpdate> SqliteStore::ReadUpdate(const Statement& row) const {
+  StoredUpdate update;
+  TG_ASSIGN_OR_RETURN(update.key.job, row.Array<16>(0, "job id"));
+  update.key.round = static_cast<uint32_t>(row.Integer(1));
+  update.key.phase = static_cast<uint8_t>(row.Integer(2));
+  update.key.site = row.Text(3);
+  TG_ASSIGN_OR_RETURN(update.content, row.Array<32>(4, "content id"));
+  update.weight = static_cast<uint32_t>(row.Integer(5));
+  TG_ASSIGN_OR_RETURN(update.release, Unpack(row.Blob(6), "release"));
+  update.accepted_unix_millis = row.Integer(7);
+  const int64_t outcome = row.Integer(8);
+  if (outcome != 1 && outcome != 2)
+    return DataLoss("the store has an update of outcome {}", outcome);
+  update.outcome = static_cast<protocols::ReceiptOutcome>(outcome);
+  return update;
+}
+
+Result<std::optional<StoredUpdate>> SqliteStore::Update(const protocols::UpdateKey& key) {
+  const std::string sql = std::string(kUpdateColumns) + "phase = ? AND site = ?";
+  Statement row = Prepare(sql.c_str());
+  row.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
+  TG_ASSIGN_OR_RETURN(const bool found, row.Bind(key.site.text).Step());
+  if (!found) return std::optional<StoredUpdate>();
+  TG_ASSIGN_OR_RETURN(StoredUpdate update, ReadUpdate(row));
+  return std::optional<StoredUpdate>(std::move(update));
+}
+
+Result<std::vector<StoredUpdate>> SqliteStore::Updates(const Id16& job, uint32_t round) {
+  const std::string sql = std::string(kUpdateColumns) + "outcome = 1 ORDER BY site";
+  Statement row = Prepare(sql.c_str());
+  row.Bind(ByteSpan(job)).Bind(int64_t{round});
+  std::vector<StoredUpdate> updates;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
+    if (!more) return updates;
+    TG_ASSIGN_OR_RETURN(StoredUpdate update, ReadUpdate(row));
+    updates.push_back(std::move(update));
+  }
+}
+
+Result<std::optional<Signed>> SqliteStore::ReceiptOf(const protocols::UpdateKey& key) {
+  Statement row = Prepare(
+      "SELECT receipt FROM receipts WHERE job = ? AND round = ? AND phase = ? AND site = ?");
+  row.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase}).Bind(key.site.text);
+  return OneSigned(std::move(row), "receipt");
+}
+
+Result<std::optional<Signed>> SqliteStore::Version(const Id16& job,
+                                                   std::optional<uint32_t> version) {
+  if (version) {
+    Statement row = Prepare("SELECT manifest FROM versions WHERE job = ? AND version = ?");
+    row.Bind(ByteSpan(job)).Bind(int64_t{*version});
+    return OneSigned(std::move(row), "adapter manifest");
+  }
+  Statement row =
+      Prepare("SELECT manifest FROM versions WHERE job = ? ORDER BY version DESC LIMIT 1");
+  row.Bind(ByteSpan(job));
+  return OneSigned(std::move(row), "adapter manifest");
+}
+
+Status SqliteStore::LogEquivocation(const protocols::UpdateKey& key, const Digest& content,
+                                    int64_t unix_millis) {
+  Statement insert =
+      Prepare("INSERT INTO equivocations VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING");
+  insert.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
+  return RunOnly(insert.Bind(key.site.text).Bind(ByteSpan(content)).Bind(unix_millis));
+}
+
+Result<uint64_t> SqliteStore::Equivocations() {
+  Statement row = Prepare("SELECT count(*) FROM equivocations");
+  TG_ASSIGN_OR_RETURN(const bool found, row.Step());
+  return found ? static_cast<uint64_t>(row.Integer(0)) : 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> OpenSqliteStore(const std::filesystem::path& path) {
+  TG_ASSIGN_OR_RETURN(Database database, Database::Open(path));
+  auto store = std::make_unique<SqliteStore>(std::move(database));
+  TG_RETURN_IF_ERROR(store->Setup());
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+}  // namespace tidegate::federation

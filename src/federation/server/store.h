@@ -1,0 +1,119 @@
+// What a coordinator must remember, on disk before it acts (docs/formats/coordinator-store.md).
+//
+// Begin and Commit bracket everything that one turn of the loop remembers: one fsync for all of it,
+// and nothing is sent before Commit has returned OK. A write that fails leaves the process with a
+// state in memory that is ahead of the disk: the caller ends the process, which starts again from
+// what is there. Errors: kResourceExhausted when the disk is full, kDataLoss for I/O errors and a
+// damaged file, kFailedPrecondition for a store of another schema. Not thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "crypto/agree.h"
+#include "federation/server/round.h"
+#include "protocols/documents.h"
+
+namespace tidegate::federation {
+
+struct StoredSite {
+  std::string name;
+  protocols::PublicKey sign_key{}, curve_key{};
+  protocols::Signed approval;  // SiteApproval
+  int64_t approved_unix_millis = 0;
+  int64_t revoked_unix_millis = 0;  // 0: in force
+};
+
+struct StoredJob {
+  protocols::Id16 id{};
+  protocols::Signed manifest;  // JobManifest
+  std::string base_name;       // what the operator called the base: for exports
+  std::string model_config;    // the base's config.json
+};
+
+struct StoredRound {
+  uint32_t round = 0;
+  protocols::Signed announcement;  // RoundAnnouncement
+  bool key_erased = false;
+};
+
+struct StoredUpdate {
+  protocols::UpdateKey key;
+  Digest content{};
+  uint32_t weight = 0;  // 0 when late: it was never opened
+  protocols::Signed release;
+  int64_t accepted_unix_millis = 0;
+  protocols::ReceiptOutcome outcome = protocols::ReceiptOutcome::kCounted;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  virtual Status Begin() = 0;
+  virtual Status Commit() = 0;
+
+  // The federation this store belongs to. Set once; another one is kFailedPrecondition.
+  virtual Status BindFederation(const protocols::Id16& federation) = 0;
+
+  // kAlreadyExists when the name or the CURVE key belongs to another site that is in force.
+  virtual Status PutSite(const StoredSite& site) = 0;
+  virtual Status RevokeSite(const std::string& name, int64_t unix_millis) = 0;  // kNotFound
+  virtual Result<std::vector<StoredSite>> Sites() = 0;                          // by name
+
+  // The job and its version 0. kAlreadyExists for the same job id.
+  virtual Status AddJob(const StoredJob& job, const protocols::Signed& version0) = 0;
+  virtual Result<std::vector<StoredJob>> Jobs() = 0;  // in the order they were added
+  virtual Result<std::vector<Event>> Events(const protocols::Id16& job) = 0;
+
+  // Each of these logs its event together with what the event stands for.
+  virtual Status OpenRound(const protocols::Id16& job, const RoundOpened& event,
+                           const protocols::Signed& announcement,
+                           const crypto::AgreeSecretKey& recipient) = 0;
+  // `event` empty: a late update. The receipt is the only one there will ever be for the key:
+  // kAlreadyExists for a second.
+  virtual Status AcceptUpdate(const StoredUpdate& update,
+                              const std::optional<UpdateAccepted>& event,
+                              const protocols::Signed& receipt) = 0;
+  // Also erases the round's recipient key.
+  virtual Status Publish(const protocols::Id16& job, uint32_t round, const VersionPublished& event,
+                         const protocols::Signed& manifest) = 0;
+  virtual Status LogTime(const protocols::Id16& job, const TimePassed& event) = 0;
+  virtual Status LogStop(const protocols::Id16& job) = 0;
+
+  // A round's, or with round 0 the job's, AbandonNotice; erases the round's recipient key. Kept
+  // once: a second notice for the same round changes nothing.
+  virtual Status PutNotice(const protocols::Id16& job, uint32_t round,
+                           const protocols::Signed& notice) = 0;
+  virtual Result<std::optional<protocols::Signed>> Notice(const protocols::Id16& job,
+                                                          uint32_t round) = 0;
+
+  virtual Result<std::optional<StoredRound>> Round(const protocols::Id16& job, uint32_t round) = 0;
+  // kNotFound once it was erased.
+  virtual Result<crypto::AgreeSecretKey> RecipientKey(const protocols::Id16& job,
+                                                      uint32_t round) = 0;
+  virtual Result<std::optional<StoredUpdate>> Update(const protocols::UpdateKey& key) = 0;
+  virtual Result<std::vector<StoredUpdate>> Updates(const protocols::Id16& job,
+                                                    uint32_t round) = 0;  // counted, by site
+  virtual Result<std::optional<protocols::Signed>> ReceiptOf(const protocols::UpdateKey& key) = 0;
+  // The newest when `version` is empty.
+  virtual Result<std::optional<protocols::Signed>> Version(const protocols::Id16& job,
+                                                           std::optional<uint32_t> version) = 0;
+
+  // A second content under a key that has one. Kept once a key, so it can not fill the disk.
+  virtual Status LogEquivocation(const protocols::UpdateKey& key, const Digest& content,
+                                 int64_t unix_millis) = 0;
+  virtual Result<uint64_t> Equivocations() = 0;
+
+  // Folds the write-ahead log into the file and empties it, so that erased keys are in neither.
+  virtual Status Checkpoint() = 0;
+};
+
+// Opens or makes the file. One process at a time: kUnavailable when another has it.
+Result<std::unique_ptr<Store>> OpenSqliteStore(const std::filesystem::path& path);
+
+}  // namespace tidegate::federation
