@@ -1,7 +1,6 @@
 #include "finetune/evaluate.h"
 
 #include "finetune/config.h"
-#include "finetune/decode.h"
 
 namespace tidegate::finetune {
 
@@ -12,7 +11,11 @@ Status CheckEvalConfig(const EvalConfig& config) {
   same.max_length = config.max_length;
   same.per_device_train_batch_size = config.per_device_eval_batch_size;
   TG_RETURN_IF_ERROR(CheckConfig(same));
-  return CheckDecode({.max_new_tokens = config.max_new_tokens});
+  if (config.max_new_tokens < 1 || config.max_new_tokens > kMaxNewTokens) {
+    return InvalidArgument("--max_new_tokens {} must be between 1 and {}", config.max_new_tokens,
+                           kMaxNewTokens);
+  }
+  return OkStatus();
 }
 
 Result<std::unique_ptr<model::Engine>> MakeEngine(const LoadedBase& base,

@@ -12,6 +12,8 @@
 
 namespace tidegate::finetune {
 
+inline constexpr int64_t kMaxNewTokens = 1 << 20;
+
 struct ExactMatch {
   int64_t questions = 0;
   int64_t correct = 0;

@@ -77,7 +77,7 @@ Result<std::vector<float>> TransformerEngine::Append(std::span<const int32_t> id
   if (ids.empty()) return InvalidArgument("no token to append: give at least one");
   TG_RETURN_IF_ERROR(CheckIds(ids));
   if (static_cast<int64_t>(ids.size()) > config_.max_positions - length_) {
-    return ResourceExhausted(
+    return FailedPrecondition(
         "the sequence would have {} tokens, the model has {} positions: shorten the prompt or the "
         "answer",
         static_cast<uint64_t>(length_) + ids.size(), config_.max_positions);

@@ -66,7 +66,8 @@ class Engine {
   virtual Result<std::vector<double>> TokenLosses(const tokens::PackedBatch& batch) = 0;
 
   // Generation with a KV cache for one sequence. Reset starts a sequence; Append feeds tokens and
-  // returns the logits [vocab] after the last. Errors when the sequence would pass max_positions.
+  // returns the logits [vocab] after the last. kFailedPrecondition when the
+  // sequence would pass max_positions.
   virtual void ResetSequence() = 0;
   virtual Result<std::vector<float>> Append(std::span<const int32_t> ids) = 0;
 
