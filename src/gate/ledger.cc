@@ -1,0 +1,178 @@
+#include "gate/ledger.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "crypto/checkpoint_note.h"
+#include "gate/ledger_file.h"
+
+namespace tidegate::gate {
+namespace {
+
+constexpr uint64_t kAllocationStep = 1u << 20;
+constexpr uint64_t kReserve = 256u << 10;  // receipts and heads of what is open fit in here
+constexpr int64_t kDayMillis = 86'400'000;
+
+Result<crypto::MerkleFrontier> Append(crypto::MerkleFrontier frontier, const Digest& leaf) {
+  frontier.Append(leaf);
+  return frontier;
+}
+
+}  // namespace
+
+std::string LedgerOrigin(const protocols::Id16& federation, const std::string& site) {
+  return "tidegate/" + ToHex(federation) + "/" + site;
+}
+
+Result<std::unique_ptr<Ledger>> Ledger::Open(const std::filesystem::path& path,
+                                             const crypto::SigningKey& key,
+                                             const OpenedLeaf& opened, const Clock& clock) {
+  std::unique_ptr<Ledger> ledger(new Ledger(path, key, opened.site.text, clock));
+  ledger->fd_ = Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!ledger->fd_.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
+  TG_RETURN_IF_ERROR(ledger->Load());
+  if (ledger->leaves_.empty()) {
+    TG_RETURN_IF_ERROR(SyncDirectory(path.parent_path()));
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
+                        ledger->Append(LeafType::kOpened, opened));
+    return ledger;
+  }
+  const auto first = protocols::Decode<OpenedLeaf>(ledger->leaves_[0].entry.body.items);
+  if (!first || ledger->leaves_[0].entry.type != LeafType::kOpened ||
+      protocols::Encode(*first) != protocols::Encode(opened)) {
+    return FailedPrecondition(
+        "{} is the ledger of another site, federation or key; keep it, and start a new one under "
+        "another name",
+        path.native());
+  }
+  return ledger;
+}
+
+Status Ledger::Load() {
+  TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path_, kMaxLedgerBytes));
+  TG_ASSIGN_OR_RETURN(const Scan scan, ScanLedger(file, path_.native()));
+  for (const Record& record : scan.records) {
+    if (record.kind == RecordKind::kHead) {
+      head_ = std::string(AsText(record.payload));
+      continue;
+    }
+    auto entry = protocols::Decode<LedgerEntry>(record.payload);
+    if (!entry || entry->index != leaves_.size()) {
+      return DataLoss("{}: leaf {} does not decode or is out of order", path_.native(),
+                      leaves_.size());
+    }
+    leaves_.push_back({std::move(*entry), crypto::MerkleLeafHash(record.payload)});
+    frontier_.Append(leaves_.back().hash);
+    head_.clear();
+  }
+  end_ = scan.end;
+  allocated_ = file.size();
+  if (scan.torn) {
+    if (::ftruncate(fd_.get(), static_cast<off_t>(end_)) != 0 || ::fsync(fd_.get()) != 0) {
+      return DataLoss("cannot cut the torn tail of {}", path_.native());
+    }
+    allocated_ = end_;
+  }
+  if (leaves_.empty()) return OkStatus();
+  if (!head_.empty()) {
+    const std::string origin_name = name_;
+    TG_ASSIGN_OR_RETURN(const crypto::Checkpoint checkpoint,
+                        crypto::OpenCheckpoint(head_, origin_name, key_.verify_key()));
+    if (checkpoint.size != frontier_.size() || checkpoint.root != frontier_.Root()) {
+      return DataLoss("{}: the last head does not cover the leaves", path_.native());
+    }
+    return OkStatus();
+  }
+  // A crash came between a leaf and its head: the leaf is whole, its head is made again.
+  TG_ASSIGN_OR_RETURN(head_, SignHead(frontier_));
+  const Bytes record = EncodeRecord(RecordKind::kHead, AsBytes(head_));
+  TG_RETURN_IF_ERROR(Reserve(end_ + record.size()));
+  if (::pwrite(fd_.get(), record.data(), record.size(), static_cast<off_t>(end_)) !=
+          static_cast<ssize_t>(record.size()) ||
+      ::fdatasync(fd_.get()) != 0) {
+    return DataLoss("cannot write the head of {}", path_.native());
+  }
+  end_ += record.size();
+  return OkStatus();
+}
+
+Result<std::string> Ledger::SignHead(const crypto::MerkleFrontier& frontier) const {
+  OpenedLeaf opened;
+  if (!leaves_.empty()) {
+    const auto first = protocols::Decode<OpenedLeaf>(leaves_[0].entry.body.items);
+    if (!first) return DataLoss("{}: the first leaf does not decode", path_.native());
+    opened = *first;
+  }
+  return crypto::SignCheckpoint(
+      {LedgerOrigin(opened.federation, name_), frontier.size(), frontier.Root()}, name_, key_);
+}
+
+Status Ledger::Reserve(uint64_t end) {
+  if (end > kMaxLedgerBytes) {
+    return ResourceExhausted("{} is at its limit of {} bytes; archive it and start a new one",
+                             path_.native(), kMaxLedgerBytes);
+  }
+  if (end + kReserve <= allocated_) return OkStatus();
+  const uint64_t target =
+      (end + kReserve + kAllocationStep - 1) / kAllocationStep * kAllocationStep;
+  const int error = ::posix_fallocate(fd_.get(), static_cast<off_t>(allocated_),
+                                      static_cast<off_t>(target - allocated_));
+  if (error != 0 && end > allocated_) return ErrnoStatus("reserve space in", path_.native(), error);
+  if (error == 0) allocated_ = target;
+  return OkStatus();
+}
+
+Result<uint64_t> Ledger::AppendBody(LeafType type, Bytes body) {
+  if (failed_) return DataLoss("{} failed before; the process must end", path_.native());
+  LedgerEntry entry;
+  entry.index = leaves_.size();
+  entry.unix_millis = clock_.UnixMillis();
+  entry.type = type;
+  entry.body.items = std::move(body);
+  const Bytes leaf = protocols::Encode(entry);
+  const Digest hash = crypto::MerkleLeafHash(leaf);
+  TG_ASSIGN_OR_RETURN(crypto::MerkleFrontier frontier, gate::Append(frontier_, hash));
+  leaves_.push_back({std::move(entry), hash});
+  auto head = SignHead(frontier);
+  Bytes bytes = EncodeRecord(RecordKind::kLeaf, leaf);
+  if (head) {
+    const Bytes record = EncodeRecord(RecordKind::kHead, AsBytes(*head));
+    bytes.insert(bytes.end(), record.begin(), record.end());
+  }
+  const Status room = head ? Reserve(end_ + bytes.size()) : head.error();
+  if (!room.ok()) {
+    leaves_.pop_back();
+    return Unexpected(room);
+  }
+  const ssize_t n = ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(end_));
+  if (n != static_cast<ssize_t>(bytes.size()) || ::fdatasync(fd_.get()) != 0) {
+    failed_ = true;
+    return DataLoss("cannot write to {}: {}", path_.native(), std::strerror(errno));
+  }
+  end_ += bytes.size();
+  frontier_ = std::move(frontier);
+  head_ = std::move(*head);
+  return leaves_.size() - 1;
+}
+
+Spent Ledger::SpentOn(const protocols::Id16& job) const {
+  Spent spent;
+  const int64_t today = clock_.UnixMillis() / kDayMillis;
+  for (const LedgerLeaf& leaf : leaves_) {
+    if (leaf.entry.type != LeafType::kIntent) continue;
+    const auto intent = protocols::Decode<IntentLeaf>(leaf.entry.body.items);
+    if (!intent) continue;
+    if (intent->key.job == job) ++spent.exports_of_job;
+    // A clock that was set back must not open the budget again: later days count as today.
+    if (leaf.entry.unix_millis / kDayMillis >= today) {
+      ++spent.exports_today;
+      spent.bytes_today += intent->ciphertext_bytes;
+    }
+  }
+  return spent;
+}
+
+}  // namespace tidegate::gate

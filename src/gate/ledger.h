@@ -1,0 +1,78 @@
+// The ledger: an RFC 6962 log of everything that left, was refused or came in, in one append-only
+// file, with a head signed by the site after every append. Budgets are sums over it.
+//
+// Append returns after fdatasync. When it fails the process must end: nothing says what reached the
+// disk (kDataLoss); a full disk is kResourceExhausted and leaves the ledger as it was. Space for
+// the next receipts is preallocated before an intent is written. Not thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "crypto/merkle.h"
+#include "crypto/sign.h"
+#include "gate/ledger_entry.h"
+
+namespace tidegate::gate {
+
+struct LedgerLeaf {
+  LedgerEntry entry;
+  Digest hash{};  // RFC 6962 leaf hash
+};
+
+// Exports so far, for the budget rules.
+struct Spent {
+  uint64_t bytes_today = 0;
+  uint32_t exports_today = 0, exports_of_job = 0;
+};
+
+class Ledger {
+ public:
+  // Opens or makes the file. A torn tail that no head covers is cut; anything else that does not
+  // fit is kDataLoss. A new ledger gets its first leaf, `opened`.
+  static Result<std::unique_ptr<Ledger>> Open(const std::filesystem::path& path,
+                                              const crypto::SigningKey& key,
+                                              const OpenedLeaf& opened, const Clock& clock);
+
+  template <typename Leaf>
+  Result<uint64_t> Append(LeafType type, const Leaf& leaf) {
+    return AppendBody(type, protocols::Encode(leaf));
+  }
+
+  const std::vector<LedgerLeaf>& leaves() const { return leaves_; }
+  // The signed note that covers all leaves.
+  const std::string& head() const { return head_; }
+  uint64_t size() const { return leaves_.size(); }
+
+  Spent SpentOn(const protocols::Id16& job) const;
+
+ private:
+  Ledger(std::filesystem::path path, const crypto::SigningKey& key, std::string name,
+         const Clock& clock)
+      : path_(std::move(path)), key_(key), name_(std::move(name)), clock_(clock) {}
+  Result<uint64_t> AppendBody(LeafType type, Bytes body);
+  Status Load();
+  Status Reserve(uint64_t end);
+  Result<std::string> SignHead(const crypto::MerkleFrontier& frontier) const;
+
+  std::filesystem::path path_;
+  const crypto::SigningKey& key_;
+  std::string name_;  // the site's, as the note's key name
+  const Clock& clock_;
+  Fd fd_;
+  uint64_t end_ = 0, allocated_ = 0;
+  std::vector<LedgerLeaf> leaves_;
+  crypto::MerkleFrontier frontier_;
+  std::string head_;
+  bool failed_ = false;
+};
+
+// "tidegate/FEDERATION/SITE": the origin line of a site's checkpoints.
+std::string LedgerOrigin(const protocols::Id16& federation, const std::string& site);
+
+}  // namespace tidegate::gate

@@ -1,0 +1,56 @@
+// A site's policy: its own TOML file, read by the gate alone. Default deny: what is not named may
+// not leave, a key that is not known is an error. docs/formats/policy.md is the format. Immutable.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "crypto/sign.h"
+#include "protocols/documents.h"
+
+namespace tidegate::gate {
+
+struct Ground {
+  std::string key, value;  // copied into the ledger as they are
+};
+
+struct Policy {
+  // [coordinator]
+  std::optional<crypto::VerifyKey> coordinator_key;  // always set by ParsePolicy
+  protocols::Id16 federation{};
+  // [jobs]
+  std::vector<std::string> jobs;  // ids (hex) or names; "any": every signed job
+  std::vector<Digest> base_hashes;
+  uint32_t max_rounds = 0, max_local_steps = 0;
+  // [export]
+  std::vector<std::string> tensors;  // patterns, * matches any text
+  uint32_t max_rank = 0, max_tensors = 0;
+  std::vector<protocols::Codec> codecs;
+  double norm_clip = 0;
+  uint64_t max_bytes_per_round = 0, max_bytes_per_day = 0;
+  uint32_t max_exports_per_day = 0, max_exports_per_job = 0;
+  bool train_loss = false, heldout_loss = false;  // metrics that may go along
+  // [privacy]
+  std::string waiver;  // why there is no differential privacy
+  // [walls]
+  std::vector<std::string> walls;
+  // [ground]
+  std::vector<Ground> ground;
+
+  Digest digest{};   // SHA-256 of the file
+  std::string text;  // the file
+};
+
+// Errors name the line, the key and what is allowed.
+Result<Policy> ParsePolicy(std::string_view text, std::string_view name);
+
+// Whether a tensor name matches one of the patterns.
+bool NameAllowed(const std::vector<std::string>& patterns, std::string_view name);
+
+inline constexpr size_t kMaxPolicyBytes = 64u << 10;
+
+}  // namespace tidegate::gate

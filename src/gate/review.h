@@ -1,0 +1,28 @@
+// The judgement: the rules in order, and the one place that mints Cleared.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "gate/rule.h"
+#include "permit/cleared.h"
+
+namespace tidegate::gate {
+
+// Nothing, or why the job may not run here.
+std::optional<Refusal> ReviewJob(const JobCase& c);
+
+class Review {
+ public:
+  struct Verdict {
+    std::optional<permit::Cleared<Bytes>> cleared;
+    std::optional<Refusal> refusal;  // exactly one of the two is set
+    IntentLeaf intent;               // of a cleared update; content and ciphertext not filled in
+  };
+  static Verdict JudgeUpdate(UpdateCase c);
+};
+
+// The most bits that integers of this codec could carry: log2 of how many updates there are.
+double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales);
+
+}  // namespace tidegate::gate

@@ -1,0 +1,56 @@
+// The rules of the gate: pure functions, one file each in rules/, run in a fixed order. The first
+// that refuses ends the judgement, with its name, the value and the limit.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "gate/ledger.h"
+#include "gate/policy.h"
+#include "protocols/update.h"
+
+namespace tidegate::gate {
+
+struct Refusal {
+  std::string rule;    // "norm"
+  std::string reason;  // "L2 norm 12.5 is over the policy's norm_clip 10"
+};
+
+// What a job is judged by.
+struct JobCase {
+  const Policy& policy;
+  const protocols::JobManifest& job;
+  const protocols::Id16& id;
+  const std::string& site;
+};
+
+// What an update is judged by. `view` is set by the encoding rule and read by those after it.
+struct UpdateCase {
+  const Policy& policy;
+  const protocols::JobManifest& job;
+  const protocols::RoundAnnouncement& round;
+  const protocols::Id16& job_id;
+  const std::string& site;
+  const Hash32& layout_digest;
+  ByteSpan update;
+  uint64_t sealed_bytes = 0;
+  Spent spent;
+  bool round_spent = false;  // an intent for this round and phase is in the ledger
+  std::optional<protocols::UpdateView> view;
+};
+
+// Of a job, in this order.
+std::optional<Refusal> CoordinatorRule(const JobCase& c);  // federation, this site named
+std::optional<Refusal> JobRule(const JobCase& c);          // allowed, rounds, steps, strategy
+std::optional<Refusal> BaseRule(const JobCase& c);         // base hash
+std::optional<Refusal> LayoutRule(const JobCase& c);       // names, shapes, rank, codec, phases
+
+// Of an update, in this order.
+std::optional<Refusal> EncodingRule(UpdateCase& c);       // parses as integers of the layout
+std::optional<Refusal> RoundRule(const UpdateCase& c);    // this job, round, phase, base, site
+std::optional<Refusal> MetricsRule(const UpdateCase& c);  // no metric that policy does not name
+std::optional<Refusal> NormRule(const UpdateCase& c);     // L2 of the integers
+std::optional<Refusal> BudgetRule(const UpdateCase& c);   // bytes and exports
+
+}  // namespace tidegate::gate

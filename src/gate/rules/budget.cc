@@ -1,0 +1,29 @@
+#include <algorithm>
+
+#include "gate/rule.h"
+
+namespace tidegate::gate {
+
+std::optional<Refusal> BudgetRule(const UpdateCase& c) {
+  const Policy& p = c.policy;
+  const auto refuse = [](std::string reason) { return Refusal{"budget", std::move(reason)}; };
+  if (c.sealed_bytes > p.max_bytes_per_round) {
+    return refuse(fmt::format("{} bytes are over max_bytes_per_round {}", c.sealed_bytes,
+                              p.max_bytes_per_round));
+  }
+  if (c.sealed_bytes > p.max_bytes_per_day - std::min(p.max_bytes_per_day, c.spent.bytes_today)) {
+    return refuse(fmt::format("{} bytes after {} today are over max_bytes_per_day {}",
+                              c.sealed_bytes, c.spent.bytes_today, p.max_bytes_per_day));
+  }
+  if (c.spent.exports_today >= p.max_exports_per_day) {
+    return refuse(fmt::format("{} exports were made today, max_exports_per_day is {}",
+                              c.spent.exports_today, p.max_exports_per_day));
+  }
+  if (c.spent.exports_of_job >= p.max_exports_per_job) {
+    return refuse(fmt::format("{} exports were made for the job, max_exports_per_job is {}",
+                              c.spent.exports_of_job, p.max_exports_per_job));
+  }
+  return std::nullopt;
+}
+
+}  // namespace tidegate::gate

@@ -1,0 +1,199 @@
+#include "gate/ledger.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "gate/ledger_file.h"
+#include "gate/ledger_verify.h"
+#include "gate_samples.h"
+
+namespace tidegate::gate {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LedgerTest : public testing::Test {
+ protected:
+  LedgerTest() {
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+    opened_.federation = Federation();
+    opened_.site = "north";
+    std::copy_n(SiteKey().verify_key().bytes().begin(), 32, opened_.site_key.begin());
+    std::copy_n(CoordinatorKey().verify_key().bytes().begin(), 32, opened_.coordinator_key.begin());
+  }
+  ~LedgerTest() override { fs::remove_all(dir_); }
+
+  std::unique_ptr<Ledger> Open() {
+    auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_);
+    EXPECT_TRUE(ledger.has_value()) << ledger.error().ToString();
+    return ledger ? std::move(*ledger) : nullptr;
+  }
+  Bytes File() const { return *ReadFile(path_, 1u << 30); }
+  // The file without its preallocated zeros.
+  Bytes Trimmed() const {
+    Bytes file = File();
+    file.resize(ScanLedger(file, "ledger")->end);
+    return file;
+  }
+  static IntentLeaf Intent(uint32_t round, uint64_t bytes) {
+    IntentLeaf intent;
+    intent.key.job[0] = 9;
+    intent.key.round = round;
+    intent.key.site = "north";
+    intent.ciphertext_bytes = bytes;
+    return intent;
+  }
+  static Bytes SignedReceipt(const std::string& head) {
+    protocols::Receipt receipt;
+    receipt.federation = Federation();
+    receipt.key.site = "north";
+    receipt.ledger_head = head;
+    protocols::Signed document;
+    document.body.items = protocols::Encode(receipt);
+    document.signature = *CoordinatorKey().Sign(crypto::domains::kReceipt, document.body.items);
+    return protocols::Encode(document);
+  }
+
+  const fs::path dir_ = fs::temp_directory_path() / "tidegate_ledger_test";
+  const fs::path path_ = dir_ / "ledger";
+  OpenedLeaf opened_;
+  ManualClock clock_{1795581436000};
+};
+
+TEST_F(LedgerTest, LeavesSurviveReopeningAndVerify) {
+  {
+    auto ledger = Open();
+    EXPECT_EQ(*ledger->Append(LeafType::kIntent, Intent(1, 100)), 1u);
+    EXPECT_EQ(*ledger->Append(LeafType::kRefusal, RefusalLeaf{"update", {}, 2, "norm", "big"}), 2u);
+  }
+  auto ledger = Open();
+  EXPECT_EQ(ledger->size(), 3u);
+  auto verified = VerifyLedger(File(), "ledger", CoordinatorKey().verify_key(), std::nullopt);
+  ASSERT_TRUE(verified.has_value()) << verified.error().ToString();
+  EXPECT_EQ(verified->leaves, 3u);
+  EXPECT_EQ(verified->exports, 1u);
+  EXPECT_EQ(verified->export_bytes, 100u);
+  EXPECT_EQ(verified->refusals, 1u);
+  EXPECT_FALSE(verified->head_covers.has_value());
+}
+
+TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
+  auto ledger = Open();
+  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+  clock_.Advance(86'400'000);
+  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 30)).has_value());
+  const Spent spent = ledger->SpentOn(Intent(1, 0).key.job);
+  EXPECT_EQ(spent.bytes_today, 30u);
+  EXPECT_EQ(spent.exports_today, 1u);
+  EXPECT_EQ(spent.exports_of_job, 2u);
+  EXPECT_EQ(ledger->SpentOn({}).exports_of_job, 0u);
+  clock_.Advance(-2 * 86'400'000);
+  EXPECT_EQ(ledger->SpentOn({}).exports_today, 2u) << "a clock set back opens no budget";
+}
+
+// Any byte, any bit: found by verification.
+TEST_F(LedgerTest, EveryFlippedByteIsFound) {
+  {
+    auto ledger = Open();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+  }
+  const Bytes good = Trimmed();
+  ASSERT_TRUE(VerifyLedger(good, "ledger", std::nullopt, std::nullopt).has_value());
+  for (size_t i = 0; i < good.size(); ++i) {
+    Bytes bad = good;
+    bad[i] ^= 0x10;
+    EXPECT_FALSE(VerifyLedger(bad, "ledger", std::nullopt, std::nullopt).has_value()) << i;
+  }
+}
+
+TEST_F(LedgerTest, AHeadHeldElsewhereFindsACutTailAndARewrittenPast) {
+  Bytes shorter;
+  std::string head;
+  {
+    auto ledger = Open();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    shorter = Trimmed();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+    head = ledger->head();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(3, 100)).has_value());
+  }
+  const auto& key = CoordinatorKey().verify_key();
+  const Bytes receipt = SignedReceipt(head);
+  auto verified = VerifyLedger(Trimmed(), "ledger", key, receipt);
+  ASSERT_TRUE(verified.has_value()) << verified.error().ToString();
+  EXPECT_EQ(verified->head_covers, 3u);
+  // Cut: consistent by itself, but not with the receipt.
+  EXPECT_TRUE(VerifyLedger(shorter, "ledger", key, std::nullopt).has_value());
+  EXPECT_NE(VerifyLedger(shorter, "ledger", key, receipt).error().message().find("was cut"),
+            std::string::npos);
+  // Rewritten by the site itself, all heads signed again.
+  fs::remove(path_);
+  {
+    auto ledger = Open();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 1)).has_value());
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 1)).has_value());
+  }
+  EXPECT_TRUE(VerifyLedger(Trimmed(), "ledger", key, std::nullopt).has_value());
+  EXPECT_NE(VerifyLedger(Trimmed(), "ledger", key, receipt).error().message().find("rewritten"),
+            std::string::npos);
+  // A receipt that somebody else signed.
+  protocols::Signed forged = *protocols::Decode<protocols::Signed>(receipt);
+  forged.signature = *SiteKey().Sign(crypto::domains::kReceipt, forged.body.items);
+  EXPECT_EQ(VerifyLedger(shorter, "ledger", key, protocols::Encode(forged)).error().code(),
+            Code::kUnauthenticated);
+}
+
+// A crash may cut the last write anywhere; what was covered by a head before is never lost.
+TEST_F(LedgerTest, EveryTornTailIsRecovered) {
+  Bytes before, after;
+  {
+    auto ledger = Open();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    before = Trimmed();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+    after = Trimmed();
+  }
+  for (size_t n = before.size(); n <= after.size(); ++n) {
+    ASSERT_TRUE(WriteFileDurably(path_, ByteSpan(after).first(n)).ok());
+    auto ledger = Open();
+    ASSERT_NE(ledger, nullptr) << n;
+    EXPECT_GE(ledger->size(), 2u);
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(3, 5)).has_value());
+    ledger.reset();
+    EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value()) << n;
+  }
+}
+
+TEST_F(LedgerTest, DamageBeforeTheEndIsAnErrorNotATornTail) {
+  {
+    auto ledger = Open();
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+  }
+  Bytes file = Trimmed();
+  file[60] ^= 1;
+  ASSERT_TRUE(WriteFileDurably(path_, file).ok());
+  EXPECT_EQ(Ledger::Open(path_, SiteKey(), opened_, clock_).error().code(), Code::kDataLoss);
+}
+
+TEST_F(LedgerTest, AnotherSitesLedgerIsRefused) {
+  Open();
+  OpenedLeaf other = opened_;
+  other.federation[1] = 1;
+  EXPECT_FALSE(Ledger::Open(path_, SiteKey(), other, clock_).has_value());
+  EXPECT_FALSE(Ledger::Open(path_, CoordinatorKey(), opened_, clock_).has_value());
+}
+
+TEST_F(LedgerTest, LeavesHaveATextForPeople) {
+  auto ledger = Open();
+  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+  const auto entries = ReadLedger(File(), "ledger");
+  ASSERT_EQ(entries->size(), 2u);
+  EXPECT_NE(LeafText((*entries)[0]).find("opened    site=north"), std::string::npos);
+  EXPECT_NE(LeafText((*entries)[1]).find("round=1 phase=0 bytes=100"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tidegate::gate

@@ -1,0 +1,155 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "gate_samples.h"
+
+namespace tidegate::gate {
+namespace {
+
+// The rule that refuses, or "" for none.
+std::string JobVerdict(const protocols::JobManifest& job, const std::string& site = "north") {
+  const protocols::Id16 id = IdOf(job);
+  const auto refusal = ReviewJob({SamplePolicy(), job, id, site});
+  return refusal ? refusal->rule : "";
+}
+
+TEST(JobRules, AcceptTheSample) { EXPECT_EQ(JobVerdict(SampleJob()), ""); }
+
+TEST(JobRules, RefuseEachByItsRule) {
+  const auto with = [](auto&& change) {
+    protocols::JobManifest job = SampleJob();
+    change(job);
+    return JobVerdict(job);
+  };
+  EXPECT_EQ(with([](auto& j) { j.federation[0] = 8; }), "coordinator");
+  EXPECT_EQ(JobVerdict(SampleJob(), "east"), "coordinator");
+  EXPECT_EQ(with([](auto& j) { j.name = "other"; }), "job");
+  EXPECT_EQ(with([](auto& j) { j.rounds = 11; }), "job");
+  EXPECT_EQ(with([](auto& j) { j.rounds = 0; }), "job");
+  EXPECT_EQ(with([](auto& j) { j.local_steps = 21; }), "job");
+  EXPECT_EQ(with([](auto& j) {
+              j.weighting = protocols::Weighting::kTokens;
+              j.max_weight = protocols::kMaxWeight + 1;
+            }),
+            "job");
+  EXPECT_EQ(with([](auto& j) { j.base_hash[0] ^= 1; }), "base");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items[0].name = "head.lora_A"; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items[0].rows = 5; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items[0].cols = 0; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items[1].group = 2; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items[1] = j.layout.tensors.items[0]; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items.clear(); }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.layout.tensors.items.resize(9); }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.lora_r = 1000; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.phase_groups.items = {4}; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.phase_groups.items = {}; }), "layout");
+}
+
+struct Case {
+  protocols::JobManifest job = SampleJob();
+  protocols::RoundAnnouncement round;
+  protocols::UpdateHeader header;
+  Bytes update;
+  Spent spent;
+  uint64_t sealed = 70000;
+  bool round_spent = false;
+
+  Case() {
+    round.job = IdOf(job);
+    round.round = 2;
+    header = SampleHeader(job, 2);
+    update = SampleUpdate(job, header);
+  }
+  std::string Verdict() const {
+    const std::string site = "north";
+    const Digest layout = LayoutDigest(job);
+    const protocols::Id16 id = IdOf(job);
+    auto verdict = Review::JudgeUpdate({SamplePolicy(), job, round, id, site, layout, update,
+                                        sealed, spent, round_spent, std::nullopt});
+    EXPECT_NE(verdict.cleared.has_value(), verdict.refusal.has_value());
+    return verdict.refusal ? verdict.refusal->rule : "";
+  }
+  std::string WithHeader(const std::function<void(protocols::UpdateHeader&)>& change) {
+    protocols::UpdateHeader other = header;
+    change(other);
+    Case copy = *this;
+    copy.update = SampleUpdate(job, other);
+    return copy.Verdict();
+  }
+};
+
+TEST(UpdateRules, AcceptTheSampleAndBindThePermitToIt) {
+  Case c;
+  EXPECT_EQ(c.Verdict(), "");
+  const std::string site = "north";
+  const Digest layout = LayoutDigest(c.job);
+  const protocols::Id16 id = IdOf(c.job);
+  auto verdict = Review::JudgeUpdate({SamplePolicy(), c.job, c.round, id, site, layout, c.update,
+                                      c.sealed, c.spent, false, std::nullopt});
+  ASSERT_TRUE(verdict.cleared.has_value());
+  EXPECT_EQ(verdict.cleared->binding().digest, crypto::Sha256::Of(c.update));
+  EXPECT_EQ(verdict.cleared->binding().key.round, 2u);
+  EXPECT_EQ(verdict.intent.values, 600u);
+  EXPECT_GT(verdict.intent.capacity_bits, 600 * 7.9);
+  EXPECT_NEAR(verdict.intent.l2_norm, 0.0078125 * std::sqrt(600.0), 1e-5);
+}
+
+TEST(UpdateRules, RefuseEachByItsRule) {
+  Case c;
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.job[0] ^= 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.round = 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.phase = 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.groups = 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.base_hash[1] = 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.layout_digest[1] ^= 1; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.site[0] = 'x'; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.weight = 2; }), "round");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.metrics.train_loss_milli = 2'000'000; }), "metrics");
+  EXPECT_EQ(c.WithHeader([](auto& h) { h.codec = protocols::Codec::kFixed32; }), "encoding");
+  Case cut = c;
+  cut.update.pop_back();
+  EXPECT_EQ(cut.Verdict(), "encoding");
+  Case loud = c;
+  loud.update = SampleUpdate(loud.job, loud.header, 1.0f);
+  EXPECT_EQ(loud.Verdict(), "norm");
+  Case again = c;
+  again.round_spent = true;
+  EXPECT_EQ(again.Verdict(), "round");
+}
+
+TEST(UpdateRules, BudgetsAreSums) {
+  Case c;
+  c.sealed = 100001;
+  EXPECT_EQ(c.Verdict(), "budget");
+  c.sealed = 70000;
+  c.spent.bytes_today = 80000;
+  EXPECT_EQ(c.Verdict(), "");
+  c.spent.bytes_today = 80001;
+  EXPECT_EQ(c.Verdict(), "budget");
+  c.spent = {0, 5, 0};
+  EXPECT_EQ(c.Verdict(), "budget");
+  c.spent = {0, 0, 7};
+  EXPECT_EQ(c.Verdict(), "budget");
+  c.spent = {0, 4, 6};
+  EXPECT_EQ(c.Verdict(), "");
+}
+
+TEST(UpdateRules, AMetricThatPolicyDoesNotNameIsRefused) {
+  std::string text = SamplePolicyText();
+  const size_t at = text.find("metrics = ");
+  text.erase(at);
+  const Policy policy = *ParsePolicy(text, "policy.toml");
+  Case c;
+  const std::string site = "north";
+  const Digest layout = LayoutDigest(c.job);
+  const protocols::Id16 id = IdOf(c.job);
+  auto verdict = Review::JudgeUpdate(
+      {policy, c.job, c.round, id, site, layout, c.update, c.sealed, c.spent, false, std::nullopt});
+  ASSERT_TRUE(verdict.refusal.has_value());
+  EXPECT_EQ(verdict.refusal->rule, "metrics");
+}
+
+}  // namespace
+}  // namespace tidegate::gate
