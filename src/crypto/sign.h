@@ -43,6 +43,7 @@ inline constexpr SignDomain kRound{"tidegate/v1/round"};
 inline constexpr SignDomain kRecipientKey{"tidegate/v1/recipient-key"};
 inline constexpr SignDomain kJob{"tidegate/v1/job"};
 inline constexpr SignDomain kAdapter{"tidegate/v1/adapter"};
+inline constexpr SignDomain kAbandon{"tidegate/v1/abandon"};
 inline constexpr SignDomain kLease{"tidegate/v1/lease"};
 inline constexpr SignDomain kPolicy{"tidegate/v1/policy"};
 inline constexpr SignDomain kApproval{"tidegate/v1/approval"};

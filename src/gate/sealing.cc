@@ -34,9 +34,9 @@ Result<SealedUpdate> Seal(permit::Cleared<Bytes> cleared, const SealContext& con
   return sealed;
 }
 
-Result<protocols::Signed> SignRelease(const SealContext& context, const SealedUpdate& sealed,
-                                      const IntentLeaf& intent, uint64_t ledger_index,
-                                      int64_t unix_millis, const crypto::SigningKey& key) {
+protocols::ReleaseManifest MakeRelease(const SealContext& context, const SealedUpdate& sealed,
+                                       const IntentLeaf& intent, uint64_t ledger_index,
+                                       int64_t unix_millis) {
   protocols::ReleaseManifest manifest;
   manifest.federation = context.federation;
   manifest.key = intent.key;
@@ -56,10 +56,7 @@ Result<protocols::Signed> SignRelease(const SealContext& context, const SealedUp
   manifest.policy = intent.policy;
   manifest.ledger_index = ledger_index;
   manifest.released_unix_millis = unix_millis;
-  protocols::Signed document;
-  document.body.items = protocols::Encode(manifest);
-  TG_ASSIGN_OR_RETURN(document.signature, key.Sign(crypto::domains::kRelease, document.body.items));
-  return document;
+  return manifest;
 }
 
 }  // namespace tidegate::gate

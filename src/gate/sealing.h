@@ -1,9 +1,8 @@
-// Sealing: consumes a Cleared update and gives ciphertext blocks; and the signed manifest that lets
-// them out, once their intent is in the ledger.
+// Sealing: consumes a Cleared update and gives ciphertext blocks; and the manifest that, signed by
+// the site, lets them out.
 #pragma once
 
 #include "crypto/seal.h"
-#include "crypto/sign.h"
 #include "gate/ledger_entry.h"
 #include "permit/cleared.h"
 
@@ -25,9 +24,10 @@ struct SealedUpdate {
 // kPermissionDenied when the permit is for another use than the context's round.
 Result<SealedUpdate> Seal(permit::Cleared<Bytes> cleared, const SealContext& context);
 
-// The manifest of a sealed update whose intent is leaf `ledger_index`, signed by the site.
-Result<protocols::Signed> SignRelease(const SealContext& context, const SealedUpdate& sealed,
-                                      const IntentLeaf& intent, uint64_t ledger_index,
-                                      int64_t unix_millis, const crypto::SigningKey& key);
+// The manifest of a sealed update whose intent is, or is going to be, leaf `ledger_index`. It lets
+// nothing out before it is signed, and it is signed only when the intent is in the ledger.
+protocols::ReleaseManifest MakeRelease(const SealContext& context, const SealedUpdate& sealed,
+                                       const IntentLeaf& intent, uint64_t ledger_index,
+                                       int64_t unix_millis);
 
 }  // namespace tidegate::gate

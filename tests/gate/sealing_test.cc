@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "crypto/document.h"
 #include "gate_samples.h"
 #include "permit/release.h"
 #include "protocols/seal_binding.h"
@@ -39,7 +40,8 @@ TEST(Sealing, WhatIsSealedOpensAsItWasAndOnlyAsWhatItWas) {
   EXPECT_FALSE(
       crypto::OpenBody(sealed->body.header, chunks, recipient, info, other, 1 << 20).has_value());
 
-  const auto document = SignRelease(context, *sealed, verdict.intent, 5, 1000, SiteKey());
+  const auto document = crypto::SignDocument(
+      SiteKey(), crypto::domains::kRelease, MakeRelease(context, *sealed, verdict.intent, 5, 1000));
   ASSERT_TRUE(document.has_value());
   const auto release =
       permit::Release::Verify(*document, SiteKey().verify_key(), Federation(), site);

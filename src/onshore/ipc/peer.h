@@ -44,6 +44,8 @@ class Peer {
   Status Send(IpcType type, const Message& message) {
     return SendBody(type, protocols::Encode(message));
   }
+  // The same with a body that is encoded already.
+  Status SendEncoded(IpcType type, ByteSpan body) { return SendBody(type, body); }
   // A bulk is queued whole: at most kIpcMaxQueue bytes wait for a slow peer, more is
   // kResourceExhausted.
   Status SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);

@@ -1,0 +1,390 @@
+#include "onshore/gate_process/gate_core.h"
+
+#include <algorithm>
+
+#include "blocks/content.h"
+#include "crypto/document.h"
+#include "crypto/seal.h"
+#include "gate/sealing.h"
+
+namespace tidegate::onshore {
+namespace {
+
+constexpr size_t kMaxRefusals = 10'000;
+
+TellSupervisor Event(EventCode code, std::array<int64_t, 4> arguments = {}) {
+  return {ControlType::kEvent, static_cast<uint32_t>(code), arguments};
+}
+
+template <typename Message>
+SendMessage Say(To to, IpcType type, const Message& message) {
+  return {to, type, protocols::Encode(message)};
+}
+
+gate::OpenedLeaf OpenedOf(const GateIdentity& identity) {
+  gate::OpenedLeaf opened;
+  opened.federation = identity.approval.federation;
+  opened.site = identity.approval.site;
+  opened.site_key = identity.approval.site_sign_key;
+  opened.coordinator_key = identity.approval.coordinator_sign_key;
+  return opened;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GateCore>> GateCore::Create(const std::filesystem::path& dir,
+                                                   GateIdentity identity,
+                                                   const std::string& own_statement,
+                                                   const Clock& clock) {
+  TG_ASSIGN_OR_RETURN(GateSpool spool, GateSpool::Open(dir));
+  std::unique_ptr<GateCore> core(new GateCore(std::move(identity), std::move(spool), clock));
+  TG_RETURN_IF_ERROR(core->Load(dir, own_statement));
+  return core;
+}
+
+Status GateCore::Load(const std::filesystem::path& dir, const std::string& own_statement) {
+  TG_ASSIGN_OR_RETURN(
+      ledger_, gate::Ledger::Open(dir / "ledger", identity_.key, OpenedOf(identity_), clock_));
+  Digest last{};
+  for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
+    if (leaf.entry.type != gate::LeafType::kPolicy) continue;
+    const auto policy = protocols::Decode<gate::PolicyLeaf>(leaf.entry.body.items);
+    if (policy) last = policy->digest;
+  }
+  if (last != identity_.policy.digest) {
+    gate::PolicyLeaf leaf;
+    leaf.digest = identity_.policy.digest;
+    leaf.text.items.assign(identity_.policy.text.begin(), identity_.policy.text.end());
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
+                        ledger_->Append(gate::LeafType::kPolicy, leaf));
+  }
+  TG_RETURN_IF_ERROR(KeepStatement("gate", own_statement));
+  TG_ASSIGN_OR_RETURN(open_, spool_.Recover(*ledger_));
+  return LoadState();
+}
+
+// The stored documents were verified when they came; the policy may have changed since, so they are
+// judged again.
+Status GateCore::LoadState() {
+  GateEffects ignored;
+  TG_ASSIGN_OR_RETURN(const auto job, spool_.LoadDocument("job"));
+  if (job) TG_RETURN_IF_ERROR(TakeJob(*job, &ignored));
+  TG_ASSIGN_OR_RETURN(const auto adapter, spool_.LoadDocument("adapter"));
+  if (adapter && job_) TG_RETURN_IF_ERROR(TakeAdapter(*adapter, &ignored));
+  TG_ASSIGN_OR_RETURN(const auto round, spool_.LoadDocument("round"));
+  if (round && job_) TG_RETURN_IF_ERROR(TakeRound(*round, &ignored));
+  return OkStatus();
+}
+
+Status GateCore::Refuse(const std::string& what, const Id16& job, uint32_t round,
+                        const std::string& rule, const std::string& reason, GateEffects* out) {
+  gate::RefusalLeaf leaf{what, job, round, rule, reason.substr(0, protocols::kMaxReason)};
+  for (char& c : leaf.reason.text) {
+    if (c < 0x20 || c > 0x7e) c = '?';
+  }
+  const Bytes body = protocols::Encode(leaf);
+  size_t refusals = 0;
+  for (const gate::LedgerLeaf& l : ledger_->leaves()) {
+    if (l.entry.type != gate::LeafType::kRefusal) continue;
+    ++refusals;
+    if (l.entry.body.items == body) return OkStatus();  // said before
+  }
+  out->push_back(Event(EventCode::kInputRefused, {static_cast<int64_t>(round), 0, 0, 0}));
+  if (refusals >= kMaxRefusals) return OkStatus();
+  const auto index = ledger_->Append(gate::LeafType::kRefusal, leaf);
+  return index ? OkStatus() : index.error();
+}
+
+Status GateCore::KeepStatement(const std::string& process, const std::string& statement) {
+  gate::IsolationLeaf leaf{process, statement};
+  if (statement.size() > decltype(leaf.statement)::kMaxSize) {
+    return InvalidArgument("an isolation statement of {} bytes is too long", statement.size());
+  }
+  const Bytes body = protocols::Encode(leaf);
+  const auto& leaves = ledger_->leaves();
+  const bool known = std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& l) {
+    return l.entry.type == gate::LeafType::kIsolation && l.entry.body.items == body;
+  });
+  if (known) return OkStatus();
+  const auto index = ledger_->Append(gate::LeafType::kIsolation, leaf);
+  return index ? OkStatus() : index.error();
+}
+
+Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
+  const Digest digest = crypto::DocumentDigest(document);
+  if (job_ && crypto::DocumentDigest(job_->document) == digest) return OkStatus();
+  auto manifest = crypto::OpenDocument<protocols::JobManifest>(
+      *identity_.policy.coordinator_key, crypto::domains::kJob, document, "job");
+  const Id16 id = crypto::JobIdOf(document);
+  if (!manifest) return Refuse("job", id, 0, "signature", manifest.error().message(), out);
+  if (const auto refusal =
+          gate::ReviewJob({identity_.policy, *manifest, id, identity_.approval.site.text})) {
+    out->push_back(Event(EventCode::kJobRefused));
+    return Refuse("job", id, 0, refusal->rule, refusal->reason, out);
+  }
+  if (job_ && !job_ended_) {
+    return Refuse("job", id, 0, "job", "another job runs here; it must end first", out);
+  }
+  TG_RETURN_IF_ERROR(spool_.StoreDocument("job", document));
+  job_ = Job{document, std::move(*manifest), id, {}};
+  job_->layout_digest = crypto::Sha256::Of(protocols::Encode(job_->manifest.layout));
+  adapter_.reset();
+  round_.reset();
+  job_ended_ = trainer_stopped_ = trainer_asked_ = trainer_has_job_ = false;
+  trainer_version_.reset();
+  trainer_round_.reset();
+  wanted_version_.reset();
+  out->push_back(Event(EventCode::kJobAccepted, {job_->manifest.rounds, 0, 0, 0}));
+  const gate::JobLeaf leaf{id,
+                           job_->manifest.name,
+                           job_->manifest.base_hash,
+                           job_->layout_digest,
+                           identity_.policy.digest,
+                           job_->manifest.rounds};
+  const Bytes body = protocols::Encode(leaf);
+  for (const gate::LedgerLeaf& l : ledger_->leaves()) {
+    if (l.entry.type == gate::LeafType::kJob && l.entry.body.items == body) return OkStatus();
+  }
+  const auto index = ledger_->Append(gate::LeafType::kJob, leaf);
+  return index ? OkStatus() : index.error();
+}
+
+Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out) {
+  auto manifest = crypto::OpenDocument<protocols::AdapterManifest>(
+      *identity_.policy.coordinator_key, crypto::domains::kAdapter, document, "adapter");
+  const Id16 id = job_ ? job_->id : Id16{};
+  const auto refuse = [&](const std::string& rule, const std::string& reason) {
+    return Refuse("adapter", id, manifest ? manifest->version : 0, rule, reason, out);
+  };
+  if (!manifest) return refuse("signature", manifest.error().message());
+  if (!job_ || manifest->job != id) return refuse("job", "the adapter is of another job");
+  const Digest digest = crypto::DocumentDigest(document);
+  if (adapter_ && adapter_->digest == digest) return OkStatus();
+  if (adapter_ && manifest->version <= adapter_->manifest.version) {
+    return refuse("version", fmt::format("adapter version {} is not above {}", manifest->version,
+                                         adapter_->manifest.version));
+  }
+  uint64_t values = 0;
+  for (const auto& t : job_->manifest.layout.tensors.items) {
+    values += static_cast<uint64_t>(t.rows) * t.cols;
+  }
+  const uint64_t blocks = (values * 4 + protocols::kBlockBytes - 1) / protocols::kBlockBytes;
+  if (manifest->base_hash != job_->manifest.base_hash) return refuse("base", "another base");
+  if (manifest->layout_digest != job_->layout_digest) return refuse("layout", "another layout");
+  if (manifest->version > job_->manifest.rounds || manifest->content_bytes != values * 4 ||
+      manifest->blocks.size() != blocks ||
+      manifest->content != blocks::ContentId(manifest->blocks.items)) {
+    return refuse("layout", "the adapter's version, size or blocks are not those of its layout");
+  }
+  TG_RETURN_IF_ERROR(spool_.StoreDocument("adapter", document));
+  TG_RETURN_IF_ERROR(spool_.TrimInbox(*manifest));
+  adapter_ = Adapter{document, std::move(*manifest), digest, false};
+  adapter_->whole =
+      std::all_of(adapter_->manifest.blocks.items.begin(), adapter_->manifest.blocks.items.end(),
+                  [this](const Digest& block) { return spool_.inbox().Has(block); });
+  wanted_version_.reset();
+  return OkStatus();
+}
+
+Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) {
+  auto announcement = crypto::OpenDocument<protocols::RoundAnnouncement>(
+      *identity_.policy.coordinator_key, crypto::domains::kRound, document, "round");
+  const Id16 id = job_ ? job_->id : Id16{};
+  const auto refuse = [&](const std::string& rule, const std::string& reason) {
+    return Refuse("round", id, announcement ? announcement->round : 0, rule, reason, out);
+  };
+  if (!announcement) return refuse("signature", announcement.error().message());
+  if (!job_ || announcement->job != id) return refuse("job", "the round is of another job");
+  if (round_ && *announcement == round_->announcement) return OkStatus();
+  if (round_ && announcement->round <= round_->announcement.round) {
+    return refuse("round", fmt::format("round {} is not above {}", announcement->round,
+                                       round_->announcement.round));
+  }
+  const auto& phases = job_->manifest.phase_groups.items;
+  if (announcement->round < 1 || announcement->round > protocols::kMaxRounds ||
+      announcement->phase != (announcement->round - 1) % phases.size() ||
+      announcement->adapter_version >= job_->manifest.rounds) {
+    return refuse("round", "the round's number, phase or adapter version is not the job's");
+  }
+  TG_RETURN_IF_ERROR(spool_.StoreDocument("round", document));
+  round_ = OpenRound{document, std::move(*announcement), false};
+  return OkStatus();
+}
+
+Status GateCore::TakeReceipt(const protocols::Signed& document, GateEffects* out) {
+  auto receipt = crypto::OpenDocument<protocols::Receipt>(
+      *identity_.policy.coordinator_key, crypto::domains::kReceipt, document, "receipt");
+  if (!receipt) return Refuse("receipt", {}, 0, "signature", receipt.error().message(), out);
+  const auto it = open_.find(GateSpool::NameOf(receipt->key));
+  if (it == open_.end()) return OkStatus();  // of an update that has its receipt
+  if (receipt->federation != identity_.approval.federation || receipt->key != it->second.key ||
+      receipt->content != it->second.content) {
+    return Refuse("receipt", receipt->key.job, receipt->key.round, "receipt",
+                  "the receipt is for another update", out);
+  }
+  TG_RETURN_IF_ERROR(spool_.StoreReceipt(receipt->key, document));
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
+                      ledger_->Append(gate::LeafType::kReceipt, gate::ReceiptLeaf{document}));
+  TG_RETURN_IF_ERROR(spool_.Remove(it->second));
+  open_.erase(it);
+  out->push_back(Event(EventCode::kReceiptStored,
+                       {receipt->key.round, static_cast<int64_t>(receipt->outcome), 0, 0}));
+  return OkStatus();
+}
+
+Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out) {
+  auto notice = crypto::OpenDocument<protocols::AbandonNotice>(
+      *identity_.policy.coordinator_key, crypto::domains::kAbandon, document, "abandon");
+  if (!notice) return Refuse("abandon", {}, 0, "signature", notice.error().message(), out);
+  if (!job_ || notice->job != job_->id) return OkStatus();
+  if (round_ && (notice->round == 0 || notice->round == round_->announcement.round)) {
+    round_->closed = true;
+    out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
+                       RoundResult{job_->id, round_->announcement.round, RoundOutcome::kAbandoned,
+                                   "the coordinator abandoned the round"}));
+  }
+  if (notice->round == 0 && !job_ended_) {
+    job_ended_ = true;
+    const uint32_t version = adapter_ ? adapter_->manifest.version : 0;
+    out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
+    out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
+    trainer_stopped_ = true;
+  }
+  return OkStatus();
+}
+
+Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes,
+                           GateEffects* out) {
+  if (!adapter_ || adapter_->whole || content != adapter_->manifest.content) return OkStatus();
+  const protocols::AdapterManifest& manifest = adapter_->manifest;
+  if (!blocks::BlockSizeFits(manifest.content_bytes, manifest.blocks.size(), index, bytes.size()) ||
+      blocks::BlockId(bytes) != manifest.blocks.items[index]) {
+    return Refuse("adapter", manifest.job, manifest.version, "block",
+                  fmt::format("block {} does not have the bytes of its id", index), out);
+  }
+  TG_RETURN_IF_ERROR(spool_.inbox().Put(manifest.blocks.items[index], bytes));
+  for (const Digest& id : manifest.blocks.items) {
+    if (!spool_.inbox().Has(id)) return OkStatus();
+  }
+  TG_RETURN_IF_ERROR(spool_.inbox().Sync());
+  adapter_->whole = true;
+  out->push_back(Event(EventCode::kAdapterStored, {manifest.version, 0, 0, 0}));
+  const auto index_of_leaf = ledger_->Append(
+      gate::LeafType::kAdapter, gate::AdapterLeaf{manifest.job, manifest.version, manifest.final,
+                                                  adapter_->digest, manifest.content});
+  if (!index_of_leaf) return index_of_leaf.error();
+  SayKnown(out);
+  return OkStatus();
+}
+
+bool GateCore::RoundSpent(uint32_t round, uint8_t phase) const {
+  const auto& leaves = ledger_->leaves();
+  return std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& leaf) {
+    if (leaf.entry.type != gate::LeafType::kIntent) return false;
+    const auto intent = protocols::Decode<gate::IntentLeaf>(leaf.entry.body.items);
+    return intent && intent->key.job == job_->id && intent->key.round == round &&
+           intent->key.phase == phase;
+  });
+}
+
+std::optional<std::string> GateCore::RoundRefused(uint32_t round) const {
+  for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
+    if (leaf.entry.type != gate::LeafType::kRefusal) continue;
+    const auto refusal = protocols::Decode<gate::RefusalLeaf>(leaf.entry.body.items);
+    if (refusal && refusal->what.text == "update" && refusal->job == job_->id &&
+        refusal->round == round) {
+      return refusal->rule.text + ": " + refusal->reason.text;
+    }
+  }
+  return std::nullopt;
+}
+
+Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
+  if (!job_ || !round_ || round_->closed || job_ended_) return OkStatus();
+  const uint32_t round = round_->announcement.round;
+  if (RoundSpent(round, round_->announcement.phase)) {
+    out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
+                       RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));
+    return OkStatus();
+  }
+  auto verdict = gate::Review::JudgeUpdate(
+      {identity_.policy, job_->manifest, round_->announcement, job_->id,
+       identity_.approval.site.text, job_->layout_digest, update,
+       crypto::SealedSizeOf(update.size()).bytes, ledger_->SpentOn(job_->id), false, std::nullopt});
+  if (!verdict.refusal) return Release(std::move(verdict), update, out);
+  TG_RETURN_IF_ERROR(
+      Refuse("update", job_->id, round, verdict.refusal->rule, verdict.refusal->reason, out));
+  out->push_back(Event(EventCode::kUpdateRefused, {round, 0, 0, 0}));
+  out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
+                     RoundResult{job_->id, round, RoundOutcome::kRefused,
+                                 verdict.refusal->rule + ": " + verdict.refusal->reason}));
+  return OkStatus();
+}
+
+// Seal, spool, debit, offer: each durable before the next.
+Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out) {
+  const gate::SealContext context{identity_.approval.federation, job_->manifest,
+                                  round_->announcement, job_->layout_digest};
+  const size_t bytes = update.size();
+  TG_ASSIGN_OR_RETURN(const gate::SealedUpdate sealed,
+                      gate::Seal(std::move(*verdict.cleared), context));
+  verdict.intent.content = sealed.content;
+  verdict.intent.ciphertext_bytes = sealed.bytes;
+  const protocols::ReleaseManifest manifest =
+      gate::MakeRelease(context, sealed, verdict.intent, ledger_->size(), clock_.UnixMillis());
+  TG_RETURN_IF_ERROR(spool_.Store(sealed, manifest));
+  TG_ASSIGN_OR_RETURN(const uint64_t index,
+                      ledger_->Append(gate::LeafType::kIntent, verdict.intent));
+  if (index != manifest.ledger_index) return Internal("an intent has another index than planned");
+  open_.emplace(GateSpool::NameOf(manifest.key), manifest);
+  const uint32_t round = round_->announcement.round;
+  out->push_back(Event(EventCode::kUpdateReleased,
+                       {round, static_cast<int64_t>(sealed.bytes), static_cast<int64_t>(index),
+                        static_cast<int64_t>(bytes)}));
+  out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
+                     RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));
+  return link_up_ ? Offer(manifest, out) : OkStatus();
+}
+
+Result<GateEffects> GateCore::OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
+                                     ByteSpan bytes) {
+  GateEffects out;
+  if (from == To::kTrainer) {
+    if (kind == BulkKind::kUpdate) TG_RETURN_IF_ERROR(TakeUpdate(bytes, &out));
+    TG_RETURN_IF_ERROR(Drive(&out));
+    return out;
+  }
+  if (kind == BulkKind::kBlock) {
+    TG_RETURN_IF_ERROR(TakeBlock(content, index, bytes, &out));
+    TG_RETURN_IF_ERROR(Drive(&out));
+    return out;
+  }
+  auto document = protocols::Decode<protocols::Signed>(bytes);
+  if (!document) {
+    out.push_back(Event(EventCode::kInputRefused, {static_cast<int64_t>(kind), 0, 0, 0}));
+    return out;
+  }
+  switch (kind) {
+    case BulkKind::kJob:
+      TG_RETURN_IF_ERROR(TakeJob(*document, &out));
+      break;
+    case BulkKind::kRound:
+      TG_RETURN_IF_ERROR(TakeRound(*document, &out));
+      break;
+    case BulkKind::kAdapter:
+      TG_RETURN_IF_ERROR(TakeAdapter(*document, &out));
+      break;
+    case BulkKind::kReceipt:
+      TG_RETURN_IF_ERROR(TakeReceipt(*document, &out));
+      break;
+    case BulkKind::kAbandon:
+      TG_RETURN_IF_ERROR(TakeAbandon(*document, &out));
+      break;
+    default:
+      break;
+  }
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
+}  // namespace tidegate::onshore

@@ -1,0 +1,137 @@
+// The gate without descriptors: messages in, effects out, everything durable before it is an
+// effect.
+//
+// It holds the state of docs/architecture.md, "A round, in order", steps 3, 5 and 8. All of it is
+// read again from disk by Create, so a gate that was killed at any moment goes on from there: an
+// effect may be made twice, never half. After an error the process must end. Not thread-safe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "gate/ledger.h"
+#include "gate/review.h"
+#include "onshore/gate_process/identity.h"
+#include "onshore/gate_process/spool.h"
+#include "onshore/ipc/control.h"
+#include "onshore/ipc/messages.h"
+
+namespace tidegate::onshore {
+
+enum class To : uint8_t { kTrainer = 0, kLink = 1 };
+
+struct SendMessage {
+  To to;
+  IpcType type;
+  Bytes body;
+};
+struct SendBulkTo {
+  To to;
+  BulkKind kind;
+  Hash32 content;
+  uint32_t index;
+  Bytes bytes;
+};
+struct TellSupervisor {
+  ControlType type;
+  uint32_t code = 0;  // EventCode of kEvent
+  std::array<int64_t, 4> arguments{};
+};
+using GateEffect = std::variant<SendMessage, SendBulkTo, TellSupervisor>;
+using GateEffects = std::vector<GateEffect>;
+
+class GateCore {
+ public:
+  // `dir`: SITE/gate, or "/" once chrooted into it. `own_statement`: the gate's isolation
+  // statement.
+  static Result<std::unique_ptr<GateCore>> Create(const std::filesystem::path& dir,
+                                                  GateIdentity identity,
+                                                  const std::string& own_statement,
+                                                  const Clock& clock);
+
+  // A peer is up (again): what it must know is said again.
+  Result<GateEffects> OnHello(To from);
+  Result<GateEffects> OnIsolation(To from, const std::string& statement);
+  // JOB, ROUND, ADAPTER, RECEIPT, ABANDON bodies from link, as the coordinator sent them; blocks of
+  // an adapter; an update from the trainer.
+  Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
+                             ByteSpan bytes);
+  Result<GateEffects> OnNeedBlock(const NeedBlock& need);
+
+  const gate::Ledger& ledger() const { return *ledger_; }
+
+ private:
+  struct Job {
+    protocols::Signed document;
+    protocols::JobManifest manifest;
+    Id16 id{};
+    Hash32 layout_digest{};
+  };
+  struct Adapter {
+    protocols::Signed document;
+    protocols::AdapterManifest manifest;
+    Hash32 digest{};
+    bool whole = false;
+  };
+  struct OpenRound {
+    protocols::Signed document;
+    protocols::RoundAnnouncement announcement;
+    bool closed = false;  // abandoned
+  };
+
+  GateCore(GateIdentity identity, GateSpool spool, const Clock& clock)
+      : identity_(std::move(identity)), spool_(std::move(spool)), clock_(clock) {}
+
+  Status Load(const std::filesystem::path& dir, const std::string& own_statement);
+  Status LoadState();
+  Status TakeJob(const protocols::Signed& document, GateEffects* out);
+  Status TakeRound(const protocols::Signed& document, GateEffects* out);
+  Status TakeAdapter(const protocols::Signed& document, GateEffects* out);
+  Status TakeReceipt(const protocols::Signed& document, GateEffects* out);
+  Status TakeAbandon(const protocols::Signed& document, GateEffects* out);
+  Status TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes, GateEffects* out);
+  Status TakeUpdate(ByteSpan update, GateEffects* out);
+  Status Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out);
+
+  Status Refuse(const std::string& what, const Id16& job, uint32_t round, const std::string& rule,
+                const std::string& reason, GateEffects* out);
+  Status KeepStatement(const std::string& process, const std::string& statement);
+  std::optional<std::string> WallsMissing(To from) const;
+
+  // What is to be done in the state of now; each thing is said once per generation of its peer.
+  Status Drive(GateEffects* out);
+  Status DriveTrainer(GateEffects* out);
+  void WantMissingBlocks(GateEffects* out);
+  Status OfferOpen(GateEffects* out);
+  Status Offer(const protocols::ReleaseManifest& manifest, GateEffects* out);
+  void SayKnown(GateEffects* out);
+  Result<Bytes> AdapterParameters();
+  bool RoundSpent(uint32_t round, uint8_t phase) const;
+  std::optional<std::string> RoundRefused(uint32_t round) const;
+
+  GateIdentity identity_;
+  GateSpool spool_;
+  const Clock& clock_;
+  std::unique_ptr<gate::Ledger> ledger_;
+  std::optional<Job> job_;
+  std::optional<Adapter> adapter_;
+  std::optional<OpenRound> round_;
+  std::map<std::string, protocols::ReleaseManifest> open_;  // by GateSpool::NameOf
+  bool job_ended_ = false;
+
+  // Per generation of the peers.
+  bool trainer_up_ = false, link_up_ = false;
+  bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
+  std::optional<uint32_t> trainer_version_, trainer_round_;
+  std::optional<uint32_t> wanted_version_;
+  std::optional<std::string> trainer_walls_,
+      link_walls_;            // why they are not enough; "" if they are
+  std::set<Digest> refused_;  // documents refused since the start, so that repeats cost nothing
+};
+
+}  // namespace tidegate::onshore

@@ -1,0 +1,206 @@
+// What the gate says to its peers in the state of now (gate_core.h, Drive).
+#include <algorithm>
+
+#include "crypto/document.h"
+#include "onshore/gate_process/gate_core.h"
+#include "onshore/sandbox/statement.h"
+#include "protocols/messages.h"
+
+namespace tidegate::onshore {
+namespace {
+
+template <typename Message>
+SendMessage Say(To to, IpcType type, const Message& message) {
+  return {to, type, protocols::Encode(message)};
+}
+
+// Adapter blocks asked for at once: 16 MiB.
+constexpr uint32_t kWantAtOnce = 64;
+
+// Why this statement is not enough for the policy; nothing if it is.
+std::optional<std::string> Lacking(const gate::Policy& policy, const std::string& text, Role role) {
+  const auto statement = DecodeStatement(text);
+  if (!statement) return "its isolation statement does not decode";
+  if (statement->report.role != role) return "its isolation statement is of another role";
+  if (const Status open = CheckNoneOpen(statement->rows); !open.ok()) return open.message();
+  for (const std::string& name : policy.walls) {
+    const auto set = ParseWallSet(name);
+    if (!set) return "the policy demands an unknown wall " + name;
+    for (int i = 0; i < kWallCount; ++i) {
+      const auto wall = static_cast<Wall>(i);
+      const WallState state = statement->report.row(wall).state;
+      if (set->Has(wall) && state != WallState::kUp && state != WallState::kNotForRole) {
+        return "wall " + name + " is demanded by the policy and does not stand";
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<GateEffects> GateCore::OnHello(To from) {
+  GateEffects out;
+  if (from == To::kTrainer) {
+    trainer_up_ = true;
+    trainer_has_job_ = trainer_stopped_ = false;
+    trainer_version_.reset();
+    trainer_round_.reset();
+    trainer_walls_.reset();
+  } else {
+    link_up_ = true;
+    link_walls_.reset();
+    wanted_version_.reset();
+    SayKnown(&out);
+    TG_RETURN_IF_ERROR(OfferOpen(&out));
+  }
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
+Result<GateEffects> GateCore::OnIsolation(To from, const std::string& statement) {
+  GateEffects out;
+  const bool trainer = from == To::kTrainer;
+  TG_RETURN_IF_ERROR(KeepStatement(trainer ? "trainer" : "link", statement));
+  const auto lacking = Lacking(identity_.policy, statement, trainer ? Role::kTrainer : Role::kLink);
+  (trainer ? trainer_walls_ : link_walls_) = lacking.value_or("");
+  if (lacking) {
+    TG_RETURN_IF_ERROR(Refuse("walls", {}, 0, trainer ? "trainer" : "link", *lacking, &out));
+  }
+  if (!trainer && !lacking) TG_RETURN_IF_ERROR(OfferOpen(&out));
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
+std::optional<std::string> GateCore::WallsMissing(To from) const {
+  const auto& walls = from == To::kTrainer ? trainer_walls_ : link_walls_;
+  if (!walls) return "no isolation statement yet";
+  if (!walls->empty()) return *walls;
+  return std::nullopt;
+}
+
+Status GateCore::Drive(GateEffects* out) {
+  if (!job_) return OkStatus();
+  if (!job_ended_ && !trainer_up_ && !trainer_asked_) {
+    trainer_asked_ = true;
+    out->push_back(TellSupervisor{ControlType::kNeedTrainer, 0, {}});
+  }
+  if (link_up_) WantMissingBlocks(out);
+  return trainer_up_ ? DriveTrainer(out) : OkStatus();
+}
+
+void GateCore::WantMissingBlocks(GateEffects* out) {
+  if (!adapter_ || adapter_->whole || wanted_version_ == adapter_->manifest.version) return;
+  wanted_version_ = adapter_->manifest.version;
+  const auto& blocks = adapter_->manifest.blocks.items;
+  for (uint32_t i = 0; i < blocks.size();) {
+    if (spool_.inbox().Has(blocks[i])) {
+      ++i;
+      continue;
+    }
+    uint32_t end = i + 1;
+    while (end < blocks.size() && end - i < kWantAtOnce && !spool_.inbox().Has(blocks[end])) ++end;
+    out->push_back(
+        Say(To::kLink, IpcType::kWantBlocks, WantBlocks{adapter_->manifest.content, i, end - i}));
+    i = end;
+  }
+}
+
+Result<Bytes> GateCore::AdapterParameters() {
+  Bytes parameters;
+  for (const Digest& id : adapter_->manifest.blocks.items) {
+    auto block = spool_.inbox().Get(id);
+    if (!block) {
+      // A damaged block is fetched again.
+      adapter_->whole = false;
+      wanted_version_.reset();
+      return Unexpected(block.error());
+    }
+    parameters.insert(parameters.end(), block->begin(), block->end());
+  }
+  return parameters;
+}
+
+Status GateCore::DriveTrainer(GateEffects* out) {
+  if (WallsMissing(To::kTrainer) || trainer_stopped_) return OkStatus();
+  if (!trainer_has_job_) {
+    trainer_has_job_ = true;
+    out->push_back(SendBulkTo{To::kTrainer, BulkKind::kJob, {}, 0, job_->document.body.items});
+  }
+  if (!adapter_ || !adapter_->whole) return OkStatus();
+  const uint32_t version = adapter_->manifest.version;
+  if (trainer_version_ != version) {
+    auto parameters = AdapterParameters();
+    if (!parameters) {
+      WantMissingBlocks(out);
+      return parameters.error().code() == Code::kDataLoss ? OkStatus() : parameters.error();
+    }
+    trainer_version_ = version;
+    out->push_back(SendBulkTo{To::kTrainer, BulkKind::kParameters, adapter_->digest, version,
+                              std::move(*parameters)});
+  }
+  if (adapter_->manifest.final && open_.empty()) {
+    job_ended_ = trainer_stopped_ = true;
+    out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
+    out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
+    return OkStatus();
+  }
+  if (!round_ || round_->closed || trainer_round_ == round_->announcement.round ||
+      round_->announcement.adapter_version != version ||
+      round_->announcement.adapter_manifest != adapter_->digest) {
+    return OkStatus();
+  }
+  const protocols::RoundAnnouncement& round = round_->announcement;
+  if (RoundSpent(round.round, round.phase) || RoundRefused(round.round)) return OkStatus();
+  trainer_round_ = round.round;
+  RoundStart start{job_->id, round.round, round.phase, version, identity_.policy.norm_clip};
+  if (job_->manifest.norm_clip > 0) {
+    start.norm_clip = std::min(start.norm_clip, job_->manifest.norm_clip);
+  }
+  out->push_back(Say(To::kTrainer, IpcType::kRoundStart, start));
+  out->push_back(TellSupervisor{ControlType::kEvent,
+                                static_cast<uint32_t>(EventCode::kRoundStarted),
+                                {round.round, version, 0, 0}});
+  return OkStatus();
+}
+
+void GateCore::SayKnown(GateEffects* out) {
+  if (!link_up_ || !job_) return;
+  Known known{job_->id, round_ ? round_->announcement.round : 0, 0};
+  // A version that is not whole counts as the one before it, so that it is offered again.
+  if (adapter_) {
+    const uint32_t version = adapter_->manifest.version;
+    known.adapter_version = adapter_->whole ? version : version == 0 ? 0 : version - 1;
+  }
+  out->push_back(Say(To::kLink, IpcType::kKnown, known));
+}
+
+Status GateCore::OfferOpen(GateEffects* out) {
+  for (const auto& [name, manifest] : open_) TG_RETURN_IF_ERROR(Offer(manifest, out));
+  return OkStatus();
+}
+
+Status GateCore::Offer(const protocols::ReleaseManifest& manifest, GateEffects* out) {
+  // The link must be walled as the policy demands before anything is handed to it.
+  if (WallsMissing(To::kLink)) return OkStatus();
+  TG_ASSIGN_OR_RETURN(const protocols::Signed release,
+                      crypto::SignDocument(identity_.key, crypto::domains::kRelease, manifest));
+  const protocols::Offer offer{release, ledger_->head()};
+  out->push_back(
+      SendBulkTo{To::kLink, BulkKind::kOffer, manifest.content, 0, protocols::Encode(offer)});
+  return OkStatus();
+}
+
+Result<GateEffects> GateCore::OnNeedBlock(const NeedBlock& need) {
+  GateEffects out;
+  for (const auto& [name, manifest] : open_) {
+    if (manifest.content != need.content || need.index >= manifest.blocks.size()) continue;
+    TG_ASSIGN_OR_RETURN(Bytes block, spool_.spool().Get(manifest.blocks.items[need.index]));
+    out.push_back(
+        SendBulkTo{To::kLink, BulkKind::kBlock, need.content, need.index, std::move(block)});
+    break;
+  }
+  return out;
+}
+
+}  // namespace tidegate::onshore

@@ -1,0 +1,142 @@
+// tidegate-gate: decides what may leave.
+#include <poll.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+
+#include "base/log.h"
+#include "onshore/gate_process/gate_core.h"
+#include "onshore/ipc/peer.h"
+#include "onshore/start/start.h"
+
+namespace tidegate::onshore {
+namespace {
+
+struct Options {
+  uint32_t generation = 0;
+  std::filesystem::path site;
+  std::string walls;
+};
+
+class GateLoop {
+ public:
+  GateLoop(std::unique_ptr<GateCore> core, uint32_t generation)
+      : core_(std::move(core)),
+        generation_(generation),
+        trainer_(Fd(kFirstPeerFd), generation),
+        link_(Fd(kSecondPeerFd), generation) {}
+
+  Status Run() {
+    TG_RETURN_IF_ERROR(trainer_.SendHello(false));
+    TG_RETURN_IF_ERROR(link_.SendHello(false));
+    for (;;) {
+      TG_RETURN_IF_ERROR(Drain(To::kTrainer));
+      TG_RETURN_IF_ERROR(Drain(To::kLink));
+      pollfd fds[3] = {{trainer_.fd(), Events(trainer_), 0},
+                       {link_.fd(), Events(link_), 0},
+                       {kControlFd, POLLIN, 0}};
+      if (::poll(fds, 3, -1) < 0 && errno != EINTR) return ErrnoStatus("poll", "the pairs", errno);
+      if (fds[2].revents != 0) {
+        TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
+        if (message && message->type == ControlType::kStop) return OkStatus();
+      }
+    }
+  }
+
+ private:
+  static short Events(const Peer& peer) {
+    return static_cast<short>(POLLIN | (peer.WantsWrite() ? POLLOUT : 0));
+  }
+  Peer& PeerOf(To to) { return to == To::kTrainer ? trainer_ : link_; }
+
+  Status Drain(To from) {
+    Peer& peer = PeerOf(from);
+    for (;;) {
+      TG_RETURN_IF_ERROR(peer.Flush());
+      TG_ASSIGN_OR_RETURN(const auto received, peer.Receive());
+      if (!received) return OkStatus();
+      TG_ASSIGN_OR_RETURN(const GateEffects effects, Handle(from, *received));
+      for (const GateEffect& effect : effects) TG_RETURN_IF_ERROR(Apply(effect));
+    }
+  }
+
+  Result<GateEffects> Handle(To from, const Peer::Received& received) {
+    if (received.bulk) {
+      const Bulk& bulk = *received.bulk;
+      return core_->OnBulk(from, bulk.kind, bulk.content, bulk.index, bulk.bytes);
+    }
+    if (received.type == IpcType::kHello) return core_->OnHello(from);
+    if (received.type == IpcType::kIsolation) {
+      const auto isolation = protocols::Decode<Isolation>(received.body);
+      if (isolation) return core_->OnIsolation(from, isolation->table.text);
+    }
+    if (received.type == IpcType::kNeedBlock && from == To::kLink) {
+      const auto need = protocols::Decode<NeedBlock>(received.body);
+      if (need) return core_->OnNeedBlock(*need);
+    }
+    return GateEffects{};
+  }
+
+  Status Apply(const GateEffect& effect) {
+    if (const auto* m = std::get_if<SendMessage>(&effect)) {
+      return PeerOf(m->to).SendEncoded(m->type, m->body);
+    }
+    if (const auto* b = std::get_if<SendBulkTo>(&effect)) {
+      return PeerOf(b->to).SendBulk(b->kind, b->content, b->index, b->bytes);
+    }
+    const auto& t = std::get<TellSupervisor>(effect);
+    return SendControl(t.type, generation_, t.code, t.arguments);
+  }
+
+  std::unique_ptr<GateCore> core_;
+  uint32_t generation_;
+  Peer trainer_, link_;
+};
+
+Status RunGate(const Options& options) {
+  TG_ASSIGN_OR_RETURN(GateIdentity identity, LoadIdentity(options.site));
+  const std::filesystem::path dir = options.site / "gate";
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  if (error) return Unavailable("cannot make {}: {}", dir.native(), error.message());
+  StartSpec spec;
+  spec.walls.role = Role::kGate;
+  spec.walls.kept_fds = {{kFirstPeerFd, FdKind::kChannel}, {kSecondPeerFd, FdKind::kChannel}};
+  spec.walls.read_write = {dir};
+  spec.walls.chroot = dir;
+  TG_ASSIGN_OR_RETURN(spec.demanded, ParseWallSet(options.walls));
+  spec.tries.forbidden = {{"site_config", (options.site / "site.toml").native()},
+                          {"link_key", (options.site / "keys" / "link.key").native()}};
+  spec.generation = options.generation;
+  TG_ASSIGN_OR_RETURN(const Started started, StartWalled(spec));
+  const bool chrooted = started.report.row(Wall::kChroot).state == WallState::kUp;
+  TG_ASSIGN_OR_RETURN(std::unique_ptr<GateCore> core,
+                      GateCore::Create(chrooted ? std::filesystem::path("/") : dir,
+                                       std::move(identity), started.statement, SystemClock()));
+  GateLoop loop(std::move(core), options.generation);
+  return loop.Run();
+}
+
+}  // namespace
+}  // namespace tidegate::onshore
+
+int main(int argc, char** argv) {
+  using namespace tidegate;
+  SetLogProcess("gate");
+  CLI::App app("Decides what may leave a site; started by tidegate-onshore, not by hand.",
+               "tidegate-gate");
+  onshore::Options options;
+  app.add_option("--generation", options.generation, "number of this start")->required();
+  app.add_option("--dir", options.site, "the site's folder")->required();
+  app.add_option("--walls", options.walls, "walls demanded")->required();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 64;
+  }
+  const Status status = onshore::RunGate(options);
+  if (!status.ok()) LogError("gate_ended {}", status.ToString());
+  // Not exit(): what runs at exit is not meant for behind the walls.
+  ::_exit(static_cast<int>(status.code()));
+}

@@ -1,0 +1,139 @@
+#include "onshore/gate_process/spool.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "base/file.h"
+#include "crypto/armor.h"
+
+namespace tidegate::onshore {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kSpoolQuota = 8ull << 30;
+constexpr uint64_t kInboxQuota = 8ull << 30;
+
+Status RemoveFile(const fs::path& path) {
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return ErrnoStatus("remove", path.native(), errno);
+  }
+  return OkStatus();
+}
+
+// The intent at the manifest's index is this manifest's.
+bool HasIntent(const gate::Ledger& ledger, const protocols::ReleaseManifest& manifest) {
+  if (manifest.ledger_index >= ledger.size()) return false;
+  const gate::LedgerEntry& entry = ledger.leaves()[manifest.ledger_index].entry;
+  if (entry.type != gate::LeafType::kIntent) return false;
+  const auto intent = protocols::Decode<gate::IntentLeaf>(entry.body.items);
+  return intent && intent->key == manifest.key && intent->content == manifest.content;
+}
+
+bool HasReceipt(const gate::Ledger& ledger, const protocols::ReleaseManifest& manifest) {
+  return std::any_of(
+      ledger.leaves().begin(), ledger.leaves().end(), [&](const gate::LedgerLeaf& leaf) {
+        if (leaf.entry.type != gate::LeafType::kReceipt) return false;
+        const auto stored = protocols::Decode<gate::ReceiptLeaf>(leaf.entry.body.items);
+        const auto receipt =
+            stored ? protocols::Decode<protocols::Receipt>(stored->receipt.body.items)
+                   : protocols::Decoded<protocols::Receipt>(tl::unexpect, protocols::DecodeError{});
+        return receipt && receipt->key == manifest.key && receipt->content == manifest.content;
+      });
+}
+
+}  // namespace
+
+std::string GateSpool::NameOf(const protocols::UpdateKey& key) {
+  return fmt::format("{}-{}-{}", ToHex(key.job), key.round, key.phase);
+}
+
+Result<GateSpool> GateSpool::Open(const fs::path& dir) {
+  std::error_code error;
+  for (const char* name : {"releases", "receipts", "state"}) {
+    fs::create_directories(dir / name, error);
+    if (error) return Unavailable("cannot make {}: {}", (dir / name).native(), error.message());
+  }
+  TG_ASSIGN_OR_RETURN(blocks::BlockStore spool,
+                      blocks::BlockStore::Open(dir / "spool", kSpoolQuota));
+  TG_ASSIGN_OR_RETURN(blocks::BlockStore inbox,
+                      blocks::BlockStore::Open(dir / "inbox", kInboxQuota));
+  return GateSpool(dir, std::move(spool), std::move(inbox));
+}
+
+Status GateSpool::Store(const gate::SealedUpdate& sealed,
+                        const protocols::ReleaseManifest& manifest) {
+  for (const crypto::SealedChunk& chunk : sealed.body.chunks) {
+    TG_RETURN_IF_ERROR(spool_.Put(chunk.digest, chunk.bytes));
+  }
+  TG_RETURN_IF_ERROR(spool_.Sync());
+  return WriteFileDurably(dir_ / "releases" / NameOf(manifest.key), protocols::Encode(manifest),
+                          0600);
+}
+
+Result<std::map<std::string, protocols::ReleaseManifest>> GateSpool::Recover(
+    const gate::Ledger& ledger) {
+  std::map<std::string, protocols::ReleaseManifest> open;
+  std::set<Digest> used;
+  std::vector<fs::path> gone;
+  std::error_code error;
+  for (fs::directory_iterator it(dir_ / "releases", error), end; !error && it != end;
+       it.increment(error)) {
+    const auto bytes = ReadFile(it->path(), protocols::kMaxControlBody);
+    const auto manifest = bytes ? protocols::Decode<protocols::ReleaseManifest>(*bytes)
+                                : protocols::Decoded<protocols::ReleaseManifest>(
+                                      tl::unexpect, protocols::DecodeError{});
+    if (!manifest || !HasIntent(ledger, *manifest) || HasReceipt(ledger, *manifest)) {
+      gone.push_back(it->path());
+      continue;
+    }
+    used.insert(manifest->blocks.items.begin(), manifest->blocks.items.end());
+    open.emplace(NameOf(manifest->key), *manifest);
+  }
+  if (error) return Unavailable("cannot list {}: {}", dir_.native(), error.message());
+  for (const fs::path& path : gone) TG_RETURN_IF_ERROR(RemoveFile(path));
+  TG_ASSIGN_OR_RETURN(const std::vector<Digest> blocks, spool_.List());
+  for (const Digest& id : blocks) {
+    if (!used.contains(id)) TG_RETURN_IF_ERROR(spool_.Remove(id));
+  }
+  return open;
+}
+
+Status GateSpool::Remove(const protocols::ReleaseManifest& manifest) {
+  TG_RETURN_IF_ERROR(RemoveFile(dir_ / "releases" / NameOf(manifest.key)));
+  for (const Digest& id : manifest.blocks.items) TG_RETURN_IF_ERROR(spool_.Remove(id));
+  return OkStatus();
+}
+
+Status GateSpool::StoreReceipt(const protocols::UpdateKey& key, const protocols::Signed& receipt) {
+  TG_ASSIGN_OR_RETURN(const std::string text,
+                      crypto::EncodeArmor("RECEIPT", protocols::Encode(receipt)));
+  return WriteFileDurably(dir_ / "receipts" / (NameOf(key) + ".receipt"), AsBytes(text));
+}
+
+Status GateSpool::StoreDocument(const std::string& name, const protocols::Signed& document) {
+  return WriteFileDurably(dir_ / "state" / name, protocols::Encode(document), 0600);
+}
+
+Result<std::optional<protocols::Signed>> GateSpool::LoadDocument(const std::string& name) const {
+  const fs::path path = dir_ / "state" / name;
+  if (!fs::exists(path)) return std::nullopt;
+  TG_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(path, protocols::kMaxControlBody));
+  auto document = protocols::Decode<protocols::Signed>(bytes);
+  if (!document) return DataLoss("{}: {}", path.native(), document.error().reason);
+  return std::move(*document);
+}
+
+Status GateSpool::TrimInbox(const protocols::AdapterManifest& keep) {
+  const std::set<Digest> used(keep.blocks.items.begin(), keep.blocks.items.end());
+  TG_ASSIGN_OR_RETURN(const std::vector<Digest> blocks, inbox_.List());
+  for (const Digest& id : blocks) {
+    if (!used.contains(id)) TG_RETURN_IF_ERROR(inbox_.Remove(id));
+  }
+  return OkStatus();
+}
+
+}  // namespace tidegate::onshore

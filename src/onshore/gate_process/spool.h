@@ -1,0 +1,52 @@
+// What the gate holds on disk besides the ledger: sealed updates that wait for their receipt, and
+// the last signed documents of the coordinator. Not thread-safe.
+//
+//   DIR/spool/          ciphertext blocks          DIR/inbox/     adapter blocks
+//   DIR/releases/KEY    ReleaseManifest, unsigned  DIR/receipts/  signed receipts, armoured
+//   DIR/state/{job,round,adapter}                  the documents as they were signed
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "blocks/block_store.h"
+#include "gate/ledger.h"
+#include "gate/sealing.h"
+#include "protocols/documents.h"
+
+namespace tidegate::onshore {
+
+class GateSpool {
+ public:
+  static Result<GateSpool> Open(const std::filesystem::path& dir);
+
+  // Blocks and manifest of a sealed update, durable. Before its intent is in the ledger this lets
+  // nothing out: a manifest without an intent is removed by Recover.
+  Status Store(const gate::SealedUpdate& sealed, const protocols::ReleaseManifest& manifest);
+  // Manifests whose intent is in the ledger and whose receipt is not; the others are removed.
+  Result<std::map<std::string, protocols::ReleaseManifest>> Recover(const gate::Ledger& ledger);
+  Status Remove(const protocols::ReleaseManifest& manifest);
+  Status StoreReceipt(const protocols::UpdateKey& key, const protocols::Signed& receipt);
+
+  Status StoreDocument(const std::string& name, const protocols::Signed& document);
+  Result<std::optional<protocols::Signed>> LoadDocument(const std::string& name) const;
+
+  blocks::BlockStore& spool() { return spool_; }
+  blocks::BlockStore& inbox() { return inbox_; }
+  // Removes inbox blocks that this adapter does not have.
+  Status TrimInbox(const protocols::AdapterManifest& keep);
+
+  // "JOBHEX-3-0": how files of an update are named.
+  static std::string NameOf(const protocols::UpdateKey& key);
+
+ private:
+  GateSpool(std::filesystem::path dir, blocks::BlockStore spool, blocks::BlockStore inbox)
+      : dir_(std::move(dir)), spool_(std::move(spool)), inbox_(std::move(inbox)) {}
+
+  std::filesystem::path dir_;
+  blocks::BlockStore spool_, inbox_;
+};
+
+}  // namespace tidegate::onshore
