@@ -249,6 +249,7 @@ Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out
     out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
     out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
     trainer_stopped_ = true;
+    trainer_up_ = false;
   }
   return OkStatus();
 }

@@ -140,7 +140,9 @@ Status GateCore::DriveTrainer(GateEffects* out) {
                               std::move(*parameters)});
   }
   if (adapter_->manifest.final && open_.empty()) {
+    // The trainer ends now; the next one says hello.
     job_ended_ = trainer_stopped_ = true;
+    trainer_up_ = false;
     out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
     out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
     return OkStatus();

@@ -308,10 +308,6 @@ Status Supervisor::OnEnd(Process& process) {
         process.name);
   }
   if (stopping_) return OkStatus();
-  if (process.kind == Kind::kTrainer && end->end == End::kClean) {
-    process.wanted = false;
-    return OkStatus();
-  }
   if (!process.wanted) return OkStatus();
   const std::optional<int64_t> delay = process.policy.Ended(Now());
   if (!delay) {

@@ -1,0 +1,356 @@
+#include "onshore/gate_process/gate_core.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "blocks/content.h"
+#include "crypto/document.h"
+#include "gate/ledger_verify.h"
+#include "gate_samples.h"
+#include "onshore/sandbox/statement.h"
+#include "protocols/messages.h"
+#include "protocols/seal_binding.h"
+
+namespace tidegate::onshore {
+namespace {
+
+namespace fs = std::filesystem;
+using gate::CoordinatorKey;
+using gate::SiteKey;
+
+std::string Statement(Role role, bool landlock = true) {
+  IsolationStatement statement;
+  statement.report.role = role;
+  for (WallRow& row : statement.report.rows) row.state = WallState::kUp;
+  if (!landlock) {
+    WallRow& row = statement.report.row(Wall::kLandlockFs);
+    row.state = WallState::kMissing;
+    row.error = ENOSYS;
+    std::strncpy(row.step, "landlock_create_ruleset", sizeof(row.step) - 1);
+  }
+  return EncodeStatement(statement);
+}
+
+// A coordinator and a trainer, scripted.
+class GateCoreTest : public testing::Test {
+ protected:
+  GateCoreTest() {
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+    job_ = gate::SampleJob();
+    id_ = gate::IdOf(job_);
+    parameters_.assign(600 * 4, 0);
+  }
+  ~GateCoreTest() override { fs::remove_all(dir_); }
+
+  GateIdentity Identity() const {
+    protocols::SiteApproval approval;
+    approval.federation = gate::Federation();
+    approval.site = "north";
+    std::copy_n(SiteKey().verify_key().bytes().begin(), 32, approval.site_sign_key.begin());
+    std::copy_n(CoordinatorKey().verify_key().bytes().begin(), 32,
+                approval.coordinator_sign_key.begin());
+    return {*crypto::SigningKey::FromSeed(SiteKey().seed()),
+            *gate::ParsePolicy(gate::SamplePolicyText(), "policy.toml"), approval};
+  }
+  // A gate as after a restart: everything it knows is read from disk, both peers say hello.
+  GateEffects Start(bool trainer = true) {
+    auto core = GateCore::Create(dir_, Identity(), Statement(Role::kGate), clock_);
+    EXPECT_TRUE(core.has_value()) << core.error().ToString();
+    core_ = std::move(*core);
+    GateEffects all = *core_->OnHello(To::kLink);
+    Add(&all, core_->OnIsolation(To::kLink, Statement(Role::kLink)));
+    if (trainer) {
+      Add(&all, core_->OnHello(To::kTrainer));
+      Add(&all, core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer)));
+    }
+    return all;
+  }
+  static void Add(GateEffects* all, Result<GateEffects> more) {
+    ASSERT_TRUE(more.has_value()) << more.error().ToString();
+    all->insert(all->end(), more->begin(), more->end());
+  }
+  GateEffects Bulk(To from, BulkKind kind, const Bytes& bytes, const Hash32& content = {},
+                   uint32_t index = 0) {
+    GateEffects out;
+    Add(&out, core_->OnBulk(from, kind, content, index, bytes));
+    return out;
+  }
+  template <typename Document>
+  static Bytes Sign(crypto::SignDomain domain, const Document& document) {
+    return protocols::Encode(*crypto::SignDocument(CoordinatorKey(), domain, document));
+  }
+  Bytes JobBytes() const { return Sign(crypto::domains::kJob, job_); }
+  protocols::AdapterManifest AdapterOf(uint32_t version) const {
+    protocols::AdapterManifest adapter;
+    adapter.job = id_;
+    adapter.version = version;
+    adapter.final = version == job_.rounds;
+    adapter.base_hash = job_.base_hash;
+    adapter.layout_digest = gate::LayoutDigest(job_);
+    adapter.content_bytes = parameters_.size();
+    Bytes parameters = parameters_;
+    parameters[0] = static_cast<uint8_t>(version);
+    adapter.blocks.items = {blocks::BlockId(parameters)};
+    adapter.content = blocks::ContentId(adapter.blocks.items);
+    return adapter;
+  }
+  protocols::RoundAnnouncement RoundOf(uint32_t round) const {
+    protocols::RoundAnnouncement announcement;
+    announcement.job = id_;
+    announcement.round = round;
+    announcement.adapter_version = round - 1;
+    announcement.adapter_manifest = crypto::Sha256::Of(protocols::Encode(AdapterOf(round - 1)));
+    std::copy_n(recipient_.public_key().bytes().begin(), 32, announcement.recipient.begin());
+    return announcement;
+  }
+  GateEffects OpenRound(uint32_t round) {
+    GateEffects all =
+        Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(round - 1)));
+    const auto more =
+        Bulk(To::kLink, BulkKind::kRound, Sign(crypto::domains::kRound, RoundOf(round)));
+    all.insert(all.end(), more.begin(), more.end());
+    const auto block = GiveBlock(round - 1);
+    all.insert(all.end(), block.begin(), block.end());
+    return all;
+  }
+  GateEffects GiveBlock(uint32_t version) {
+    Bytes parameters = parameters_;
+    parameters[0] = static_cast<uint8_t>(version);
+    return Bulk(To::kLink, BulkKind::kBlock, parameters, AdapterOf(version).content, 0);
+  }
+  Bytes Update(uint32_t round) const {
+    return gate::SampleUpdate(job_, gate::SampleHeader(job_, round));
+  }
+  template <typename Wanted>
+  static const Wanted* Find(const GateEffects& effects, auto&& which) {
+    for (const GateEffect& e : effects) {
+      const auto* found = std::get_if<Wanted>(&e);
+      if (found != nullptr && which(*found)) return found;
+    }
+    return nullptr;
+  }
+  static const SendBulkTo* BulkOf(const GateEffects& effects, BulkKind kind) {
+    return Find<SendBulkTo>(effects, [kind](const SendBulkTo& b) { return b.kind == kind; });
+  }
+  static const SendMessage* MessageOf(const GateEffects& effects, IpcType type) {
+    return Find<SendMessage>(effects, [type](const SendMessage& m) { return m.type == type; });
+  }
+  static bool Tells(const GateEffects& effects, ControlType type) {
+    return Find<TellSupervisor>(
+               effects, [type](const TellSupervisor& t) { return t.type == type; }) != nullptr;
+  }
+  int Leaves(gate::LeafType type) const {
+    int n = 0;
+    for (const auto& leaf : core_->ledger().leaves()) n += leaf.entry.type == type;
+    return n;
+  }
+  Bytes ReceiptFor(const protocols::ReleaseManifest& manifest) const {
+    protocols::Receipt receipt;
+    receipt.federation = gate::Federation();
+    receipt.key = manifest.key;
+    receipt.content = manifest.content;
+    receipt.ledger_head = core_->ledger().head();
+    return Sign(crypto::domains::kReceipt, receipt);
+  }
+  static protocols::ReleaseManifest ManifestIn(const SendBulkTo& offer) {
+    const auto message = *protocols::Decode<protocols::Offer>(offer.bytes);
+    return *protocols::Decode<protocols::ReleaseManifest>(message.release.body.items);
+  }
+  std::string LastRefusal() const {
+    std::string text;
+    for (const auto& leaf : core_->ledger().leaves()) {
+      if (leaf.entry.type == gate::LeafType::kRefusal) text = gate::LeafText(leaf.entry);
+    }
+    return text;
+  }
+
+  const fs::path dir_ = fs::temp_directory_path() / "tidegate_gate_core_test";
+  ManualClock clock_{1795581436000};
+  protocols::JobManifest job_;
+  protocols::Id16 id_{};
+  Bytes parameters_;
+  crypto::AgreeSecretKey recipient_ = *crypto::AgreeSecretKey::Generate();
+  std::unique_ptr<GateCore> core_;
+};
+
+TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
+  Start(false);
+  EXPECT_TRUE(Tells(Bulk(To::kLink, BulkKind::kJob, JobBytes()), ControlType::kNeedTrainer));
+  GateEffects effects = OpenRound(1);
+  EXPECT_NE(MessageOf(effects, IpcType::kWantBlocks), nullptr);
+  effects = *core_->OnHello(To::kTrainer);
+  EXPECT_EQ(BulkOf(effects, BulkKind::kJob), nullptr) << "before its isolation statement: nothing";
+  effects = *core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer));
+  EXPECT_EQ(BulkOf(effects, BulkKind::kJob)->bytes, protocols::Encode(job_));
+  EXPECT_EQ(BulkOf(effects, BulkKind::kParameters)->bytes, parameters_);
+  const auto start = *protocols::Decode<RoundStart>(MessageOf(effects, IpcType::kRoundStart)->body);
+  EXPECT_EQ(start.round, 1u);
+  EXPECT_EQ(start.norm_clip, 10.0);
+
+  const Bytes update = Update(1);
+  effects = Bulk(To::kTrainer, BulkKind::kUpdate, update);
+  const SendBulkTo* offer = BulkOf(effects, BulkKind::kOffer);
+  ASSERT_NE(offer, nullptr);
+  const protocols::ReleaseManifest manifest = ManifestIn(*offer);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+  Bytes sealed;
+  std::vector<Bytes> blocks;
+  for (uint32_t i = 0; i < manifest.blocks.size(); ++i) {
+    effects = *core_->OnNeedBlock({manifest.content, i});
+    blocks.push_back(BulkOf(effects, BulkKind::kBlock)->bytes);
+  }
+  std::vector<ByteSpan> chunks(blocks.begin(), blocks.end());
+  const crypto::SealHeader header{crypto::Suite::kTg1, manifest.encapsulated, manifest.commitment};
+  EXPECT_EQ(
+      *crypto::OpenBody(
+          header, chunks, recipient_, protocols::SealInfo(gate::Federation(), job_.suite),
+          protocols::SealAad(manifest.key, job_.base_hash, gate::LayoutDigest(job_), job_.codec),
+          1 << 20),
+      update);
+
+  Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(manifest));
+  EXPECT_EQ(Leaves(gate::LeafType::kReceipt), 1);
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty()) << "the spool is empty";
+  EXPECT_TRUE(fs::exists(dir_ / "receipts" / (GateSpool::NameOf(manifest.key) + ".receipt")));
+  const auto verified = gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                           CoordinatorKey().verify_key(), std::nullopt);
+  EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
+}
+
+// Killed after any message: the restarted gate offers the same bytes, counts one export a round.
+TEST_F(GateCoreTest, RestartedAfterEveryMessageItOffersTheSameBytesOnce) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  EXPECT_NE(MessageOf(OpenRound(1), IpcType::kRoundStart), nullptr);
+  EXPECT_NE(MessageOf(Start(), IpcType::kRoundStart), nullptr) << "said again after a restart";
+  const GateEffects released = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  const protocols::ReleaseManifest manifest = ManifestIn(*BulkOf(released, BulkKind::kOffer));
+  const Bytes block = BulkOf(*core_->OnNeedBlock({manifest.content, 0}), BulkKind::kBlock)->bytes;
+  for (int i = 0; i < 3; ++i) {
+    const GateEffects effects = Start();
+    EXPECT_EQ(ManifestIn(*BulkOf(effects, BulkKind::kOffer)), manifest);
+    EXPECT_EQ(MessageOf(effects, IpcType::kRoundStart), nullptr) << "the round's export is made";
+    EXPECT_EQ(BulkOf(*core_->OnNeedBlock({manifest.content, 0}), BulkKind::kBlock)->bytes, block);
+  }
+  // The trainer sends it once more: the same answer, no second debit.
+  const GateEffects again = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  EXPECT_EQ(protocols::Decode<RoundResult>(MessageOf(again, IpcType::kRoundResult)->body)->outcome,
+            RoundOutcome::kReleased);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+  Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(manifest));
+  Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(manifest));
+  EXPECT_EQ(BulkOf(Start(), BulkKind::kOffer), nullptr);
+  EXPECT_EQ(Leaves(gate::LeafType::kReceipt), 1);
+  EXPECT_EQ(Leaves(gate::LeafType::kJob), 1);
+}
+
+// A crash between spool and ledger: the orphan is removed, the update is sealed anew.
+TEST_F(GateCoreTest, ASpooledUpdateWithoutIntentIsAnOrphan) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const Bytes ledger_before = *ReadFile(dir_ / "ledger", 1 << 30);
+  const auto released = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  const auto manifest = ManifestIn(*BulkOf(released, BulkKind::kOffer));
+  core_.reset();
+  ASSERT_TRUE(WriteFileDurably(dir_ / "ledger", ledger_before).ok());
+  const GateEffects effects = Start();
+  EXPECT_EQ(BulkOf(effects, BulkKind::kOffer), nullptr);
+  EXPECT_NE(MessageOf(effects, IpcType::kRoundStart), nullptr);
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty());
+  EXPECT_TRUE(fs::is_empty(dir_ / "releases"));
+}
+
+TEST_F(GateCoreTest, AHostileCoordinatorIsRefusedAndInTheLedger) {
+  Start();
+  protocols::Signed unsigned_job = *protocols::Decode<protocols::Signed>(JobBytes());
+  unsigned_job.signature[3] ^= 1;
+  Bulk(To::kLink, BulkKind::kJob, protocols::Encode(unsigned_job));
+  EXPECT_NE(LastRefusal().find("what=job"), std::string::npos) << LastRefusal();
+  EXPECT_NE(LastRefusal().find("rule=signature"), std::string::npos) << LastRefusal();
+  auto wrong = job_;
+  wrong.base_hash[5] ^= 1;
+  Bulk(To::kLink, BulkKind::kJob, Sign(crypto::domains::kJob, wrong));
+  EXPECT_NE(LastRefusal().find("rule=base"), std::string::npos);
+  wrong = job_;
+  wrong.lora_r = 999;
+  Bulk(To::kLink, BulkKind::kJob, Sign(crypto::domains::kJob, wrong));
+  EXPECT_NE(LastRefusal().find("rule=layout"), std::string::npos);
+  EXPECT_FALSE(Tells({}, ControlType::kNeedTrainer));
+  // Said again: no second leaf.
+  const int refusals = Leaves(gate::LeafType::kRefusal);
+  Bulk(To::kLink, BulkKind::kJob, Sign(crypto::domains::kJob, wrong));
+  EXPECT_EQ(Leaves(gate::LeafType::kRefusal), refusals);
+
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  auto adapter = AdapterOf(0);
+  adapter.base_hash[1] ^= 1;
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, adapter));
+  EXPECT_NE(LastRefusal().find("rule=version"), std::string::npos) << LastRefusal();
+  adapter.version = 1;
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, adapter));
+  EXPECT_NE(LastRefusal().find("rule=base"), std::string::npos) << LastRefusal();
+  adapter = AdapterOf(1);
+  adapter.content_bytes = 1ull << 40;
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, adapter));
+  EXPECT_NE(LastRefusal().find("rule=layout"), std::string::npos);
+  auto round = RoundOf(2);
+  round.round = 1;
+  round.deadline_unix_millis = 5;
+  Bulk(To::kLink, BulkKind::kRound, Sign(crypto::domains::kRound, round));
+  EXPECT_NE(LastRefusal().find("what=round"), std::string::npos) << "a round number again";
+  Bulk(To::kLink, BulkKind::kRound, Sign(crypto::domains::kAdapter, RoundOf(2)));
+  EXPECT_NE(LastRefusal().find("rule=signature"), std::string::npos) << "another domain";
+  Bulk(To::kLink, BulkKind::kJob, Bytes(100, 7));
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 0);
+}
+
+TEST_F(GateCoreTest, ARefusedUpdateIsInTheLedgerAndTheTrainerIsTold) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const Bytes loud = gate::SampleUpdate(job_, gate::SampleHeader(job_, 1), 1.0f);
+  const GateEffects effects = Bulk(To::kTrainer, BulkKind::kUpdate, loud);
+  const auto result =
+      *protocols::Decode<RoundResult>(MessageOf(effects, IpcType::kRoundResult)->body);
+  EXPECT_EQ(result.outcome, RoundOutcome::kRefused);
+  EXPECT_NE(result.reason.text.find("norm"), std::string::npos);
+  EXPECT_EQ(BulkOf(effects, BulkKind::kOffer), nullptr);
+  EXPECT_NE(LastRefusal().find("what=update"), std::string::npos);
+  EXPECT_EQ(MessageOf(Start(), IpcType::kRoundStart), nullptr) << "not asked for again";
+}
+
+TEST_F(GateCoreTest, WithoutADemandedWallNothingIsTrainedOrOffered) {
+  Start(false);
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  core_->OnHello(To::kTrainer).value();
+  const GateEffects effects = *core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer, false));
+  EXPECT_EQ(MessageOf(effects, IpcType::kRoundStart), nullptr);
+  EXPECT_EQ(BulkOf(effects, BulkKind::kJob), nullptr);
+  EXPECT_NE(LastRefusal().find("landlock_fs"), std::string::npos) << LastRefusal();
+}
+
+TEST_F(GateCoreTest, ADamagedAdapterBlockIsRefusedAndTheFinalVersionEndsTheJob) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(3)));
+  Bulk(To::kLink, BulkKind::kBlock, Bytes(parameters_.size(), 9), AdapterOf(3).content, 0);
+  EXPECT_NE(LastRefusal().find("rule=block"), std::string::npos);
+  const GateEffects effects = GiveBlock(3);
+  EXPECT_NE(BulkOf(effects, BulkKind::kParameters), nullptr);
+  EXPECT_NE(MessageOf(effects, IpcType::kStop), nullptr);
+  EXPECT_TRUE(Tells(effects, ControlType::kJobEnded));
+  // The next job is taken, by a trainer of its own.
+  job_.name = "triage";
+  job_.seed = 77;
+  id_ = gate::IdOf(job_);
+  EXPECT_TRUE(Tells(Bulk(To::kLink, BulkKind::kJob, JobBytes()), ControlType::kNeedTrainer));
+}
+
+}  // namespace
+}  // namespace tidegate::onshore
