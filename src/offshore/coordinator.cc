@@ -1,0 +1,207 @@
+#include "offshore/coordinator.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "crypto/document.h"
+
+namespace tidegate::offshore {
+
+using federation::Event;
+using protocols::Channel;
+using protocols::MessageType;
+
+Result<std::unique_ptr<Coordinator>> Coordinator::Open(const std::filesystem::path& dir,
+                                                       FederationConfig config, FederationKeys keys,
+                                                       const Clock& clock) {
+  TG_ASSIGN_OR_RETURN(auto store, federation::OpenSqliteStore(dir / "store.db"));
+  TG_RETURN_IF_ERROR(store->BindFederation(config.federation));
+  TG_ASSIGN_OR_RETURN(auto blocks,
+                      blocks::BlockStore::Open(dir / "blocks", config.block_store_bytes));
+  std::unique_ptr<Coordinator> coordinator(new Coordinator(
+      std::move(config), std::move(keys), clock, std::move(store), std::move(blocks)));
+  TG_RETURN_IF_ERROR(coordinator->Load());
+  return coordinator;
+}
+
+Status Coordinator::Load() {
+  TG_ASSIGN_OR_RETURN(std::vector<federation::StoredSite> sites, store_->Sites());
+  for (federation::StoredSite& site : sites) {
+    if (site.revoked_unix_millis != 0) continue;
+    TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
+    access_.push_back({site.name, site.curve_key, true});
+    const std::string name = site.name;
+    sites_.emplace(name, Site{std::move(site), key, false, false, 0, 0, {}, {}, {}});
+  }
+  TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
+  for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
+  return RemoveOrphans();
+}
+
+Status Coordinator::LoadJob(federation::StoredJob stored) {
+  const crypto::VerifyKey& own = keys_.sign.verify_key();
+  TG_ASSIGN_OR_RETURN(protocols::JobManifest manifest,
+                      crypto::OpenDocument<protocols::JobManifest>(
+                          own, crypto::domains::kJob, stored.manifest, "a stored job"));
+  auto job = std::make_unique<JobRun>();
+  job->facts = FactsOf(stored.manifest, std::move(manifest));
+  const protocols::JobManifest& m = job->facts.manifest;
+  federation::RoundRules rules;
+  for (const protocols::Name& site : m.sites.items) rules.sites.push_back(site.text);
+  rules.rounds = m.rounds;
+  rules.quorum = m.quorum;
+  rules.deadline_millis = m.round_deadline_millis;
+  rules.phases = static_cast<uint32_t>(m.phase_groups.size());
+  TG_ASSIGN_OR_RETURN(job->state, federation::NewJob(std::move(rules)));
+  TG_ASSIGN_OR_RETURN(const std::vector<Event> events, store_->Events(job->facts.id));
+  for (const Event& event : events) {
+    auto next = federation::Step(job->state, event);
+    if (!next) {
+      return DataLoss("the store's events of job {} do not follow from each other: {}", m.name.text,
+                      next.error().message());
+    }
+    job->state = std::move(next->state);
+  }
+  TG_ASSIGN_OR_RETURN(const auto version, store_->Version(job->facts.id, std::nullopt));
+  if (!version) return DataLoss("the store has no version of job {}", m.name.text);
+  job->version_document = *version;
+  TG_ASSIGN_OR_RETURN(
+      job->version, crypto::OpenDocument<protocols::AdapterManifest>(own, crypto::domains::kAdapter,
+                                                                     *version, "a stored version"));
+  if (job->collecting()) {
+    TG_ASSIGN_OR_RETURN(const auto round,
+                        store_->Round(job->facts.id, federation::CurrentRound(job->state)));
+    if (!round)
+      return DataLoss("the store has no announcement of job {}'s open round", m.name.text);
+    job->announcement_document = round->announcement;
+    TG_ASSIGN_OR_RETURN(job->announcement,
+                        crypto::OpenDocument<protocols::RoundAnnouncement>(
+                            own, crypto::domains::kRound, round->announcement, "a stored round"));
+  }
+  job->stored = std::move(stored);
+  jobs_.push_back(std::move(job));
+  return OkStatus();
+}
+
+// Blocks of offers that were never taken can only be told apart when no round is open.
+Status Coordinator::RemoveOrphans() {
+  std::set<Digest> keep;
+  for (const auto& job : jobs_) {
+    if (!job->ended()) return OkStatus();
+    const uint32_t newest = job->version.version;
+    for (uint32_t v = newest; v + config_.keep_versions > newest; --v) {
+      TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job->facts.id, v));
+      if (document) {
+        const auto manifest = protocols::Decode<protocols::AdapterManifest>(document->body.items);
+        if (!manifest) return DataLoss("a stored version: {}", manifest.error().reason);
+        keep.insert(manifest->blocks.items.begin(), manifest->blocks.items.end());
+      }
+      if (v == 0) break;
+    }
+  }
+  TG_ASSIGN_OR_RETURN(const std::vector<Digest> all, blocks_.List());
+  for (const Digest& id : all) {
+    if (!keep.contains(id)) TG_RETURN_IF_ERROR(blocks_.Remove(id));
+  }
+  return OkStatus();
+}
+
+Status Coordinator::BeginTurn() {
+  in_turn_ = true;
+  return store_->Begin();
+}
+
+Result<std::vector<Outgoing>> Coordinator::EndTurn() {
+  // Credit goes back once a turn, however many blocks came in it.
+  for (auto& [name, site] : sites_) {
+    for (auto& [content, incoming] : site.offers) {
+      if (const auto credit = incoming.TakeCredit()) {
+        Send(name, Channel::kBulk, MessageType::kCredit, protocols::Encode(*credit));
+      }
+    }
+  }
+  TG_RETURN_IF_ERROR(blocks_.Sync());
+  TG_RETURN_IF_ERROR(store_->Commit());
+  in_turn_ = false;
+  for (const Digest& id : std::exchange(remove_blocks_, {})) {
+    TG_RETURN_IF_ERROR(blocks_.Remove(id));
+  }
+  if (std::exchange(checkpoint_, false)) TG_RETURN_IF_ERROR(store_->Checkpoint());
+  return std::exchange(outbox_, {});
+}
+
+std::vector<AccessChange> Coordinator::TakeAccessChanges() { return std::exchange(access_, {}); }
+
+bool Coordinator::JobRun::Names(const std::string& site) const {
+  return std::binary_search(state.rules.sites.begin(), state.rules.sites.end(), site);
+}
+
+Coordinator::JobRun* Coordinator::FindJob(const protocols::Id16& id) {
+  for (const auto& job : jobs_) {
+    if (job->facts.id == id) return job.get();
+  }
+  return nullptr;
+}
+
+void Coordinator::Send(const std::string& site, Channel channel, MessageType type, Bytes body) {
+  const auto it = sites_.find(site);
+  if (it == sites_.end()) return;
+  if (channel == Channel::kControl ? !it->second.control : !it->second.bulk) return;
+  outbox_.push_back({site, channel, type, std::move(body)});
+}
+
+void Coordinator::SendError(const std::string& site, MessageType about, const Digest& content,
+                            const Status& status) {
+  LogWarning("refused site={} message={} reason={}", site, protocols::MessageTypeName(about),
+             status.ToString());
+  protocols::ErrorMessage error;
+  error.code = static_cast<uint8_t>(status.code());
+  error.about = static_cast<uint16_t>(about);
+  error.content = content;
+  // The field takes printable ASCII; a message may hold a name or sign that is not.
+  for (const char c : status.message()) {
+    if (error.text.text.size() < protocols::kMaxErrorText) {
+      error.text.text += c >= 0x20 && c < 0x7f ? c : '?';
+    }
+  }
+  Send(site, Channel::kControl, MessageType::kError, protocols::Encode(error));
+}
+
+// The job as it is now. Everything is idempotent at the site.
+void Coordinator::Push(const std::string& site, const JobRun& job) {
+  Send(site, Channel::kControl, MessageType::kJob,
+       protocols::Encode(protocols::Job{job.stored.manifest}));
+  Send(site, Channel::kControl, MessageType::kAdapter,
+       protocols::Encode(protocols::AdapterOffer{job.version_document}));
+  if (job.collecting() && job.announcement_document) {
+    Send(site, Channel::kControl, MessageType::kRound,
+         protocols::Encode(protocols::Round{*job.announcement_document}));
+  }
+}
+
+void Coordinator::PushToAll(const JobRun& job) {
+  for (const std::string& site : job.state.rules.sites) Push(site, job);
+}
+
+Status Coordinator::OnConnected(const std::string& site, Channel channel, uint64_t) {
+  const auto it = sites_.find(site);
+  if (it == sites_.end()) return OkStatus();
+  (channel == Channel::kControl ? it->second.control : it->second.bulk) = true;
+  it->second.seen_unix_millis = clock_.UnixMillis();
+  if (channel != Channel::kControl) return OkStatus();
+  for (const auto& job : jobs_) {
+    if (!job->ended() && job->Names(site)) Push(site, *job);
+  }
+  return OkStatus();
+}
+
+void Coordinator::OnDisconnected(const std::string& site, Channel channel) {
+  const auto it = sites_.find(site);
+  if (it == sites_.end()) return;
+  (channel == Channel::kControl ? it->second.control : it->second.bulk) = false;
+  // What was under way is asked for again; blocks that came are on disk.
+  it->second.offers.clear();
+  it->second.outflows.clear();
+}
+
+}  // namespace tidegate::offshore

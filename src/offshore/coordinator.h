@@ -1,0 +1,194 @@
+// The coordinator without its sockets: messages of sites and verbs of the operator in, messages to
+// sites out. Everything between BeginTurn and EndTurn is one transaction of the store; what is to
+// be sent comes out of EndTurn, after the commit, so nothing that a crash could forget is ever
+// said.
+//
+// Every method returns OK for whatever a peer may send: a peer's mistake is answered with ERROR. A
+// Status that is not OK is the disk's or our own and ends the process: memory may be ahead of the
+// disk then. Not thread-safe.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "blocks/block_store.h"
+#include "federation/server/store.h"
+#include "offshore/federation_config.h"
+#include "offshore/sealed_update.h"
+#include "offshore/transfers.h"
+#include "protocols/header.h"
+#include "protocols/messages.h"
+
+namespace tidegate::offshore {
+
+struct Outgoing {
+  std::string site;
+  protocols::Channel channel = protocols::Channel::kControl;
+  protocols::MessageType type = protocols::MessageType::kError;
+  Bytes body;
+};
+
+// A site that may connect from now on, or may no longer.
+struct AccessChange {
+  std::string site;
+  protocols::PublicKey curve_key{};
+  bool allowed = false;
+};
+
+// Offers of one site that may be under way at once.
+inline constexpr size_t kMaxOffersPerSite = 4;
+inline constexpr size_t kMaxOutflowsPerSite = 4;
+inline constexpr size_t kTakenRemembered = 8;
+
+class Coordinator {
+ public:
+  // Opens the store and the blocks in `dir`, replays each job's events. Does not act: the first
+  // turn's Resume does.
+  static Result<std::unique_ptr<Coordinator>> Open(const std::filesystem::path& dir,
+                                                   FederationConfig config, FederationKeys keys,
+                                                   const Clock& clock);
+
+  Status BeginTurn();
+  // Blocks durable, transaction committed, spools of ended rounds removed.
+  Result<std::vector<Outgoing>> EndTurn();
+
+  // What jobs wait to have done; once after Open, inside a turn.
+  Status Resume();
+  // Deadlines; inside a turn.
+  Status OnTime();
+  // Until the next deadline, at most a minute; 0 when one has passed.
+  int64_t MillisToDeadline() const;
+
+  // A site's connection came up (its HELLO has been checked and answered) or went down.
+  Status OnConnected(const std::string& site, protocols::Channel channel, uint64_t session);
+  void OnDisconnected(const std::string& site, protocols::Channel channel);
+  // A message of a connected site, any type but HELLO.
+  Status OnMessage(const std::string& site, protocols::MessageType type, ByteSpan body);
+
+  // A request of the operator, {"verb": …}; the answer is what the verb prints, or an error for it.
+  // Inside a turn. docs/formats/coordinator-store.md has no part in this: it is not kept.
+  Result<nlohmann::ordered_json> OnRequest(const nlohmann::json& request, Status* fatal);
+
+  std::vector<AccessChange> TakeAccessChanges();
+  const FederationConfig& config() const { return config_; }
+  const FederationKeys& keys() const { return keys_; }
+
+ private:
+  struct Site {
+    federation::StoredSite stored;
+    crypto::VerifyKey key;
+    bool control = false, bulk = false;
+    uint64_t bytes_in = 0;
+    int64_t seen_unix_millis = 0;
+    std::map<Digest, Incoming> offers;   // by content
+    std::map<Digest, Outflow> outflows;  // by content
+    // The last contents taken: a COMMIT that comes again is answered with their receipt.
+    std::deque<std::pair<Digest, protocols::UpdateKey>> taken;
+  };
+  struct SiteLosses {
+    uint32_t round = 0, train_milli = 0, heldout_milli = 0;
+  };
+  struct JobRun {
+    JobFacts facts;
+    federation::StoredJob stored;
+    federation::JobState state;
+    protocols::Signed version_document;
+    protocols::AdapterManifest version;
+    std::optional<protocols::Signed> announcement_document;  // of the open round
+    protocols::RoundAnnouncement announcement;
+    uint64_t bytes_in = 0;                     // since this process started
+    std::map<std::string, SiteLosses> losses;  // as last told, by site
+    bool ended() const { return std::holds_alternative<federation::Ended>(state.phase); }
+    bool collecting() const { return std::holds_alternative<federation::Collecting>(state.phase); }
+    bool Names(const std::string& site) const;
+  };
+
+  Coordinator(FederationConfig config, FederationKeys keys, const Clock& clock,
+              std::unique_ptr<federation::Store> store, blocks::BlockStore blocks)
+      : config_(std::move(config)),
+        keys_(std::move(keys)),
+        clock_(clock),
+        store_(std::move(store)),
+        blocks_(std::move(blocks)) {}
+
+  // coordinator.cc: loading and turns
+  Status Load();
+  Status LoadJob(federation::StoredJob stored);
+  Status RemoveOrphans();
+  void Send(const std::string& site, protocols::Channel channel, protocols::MessageType type,
+            Bytes body);
+  void SendError(const std::string& site, protocols::MessageType about, const Digest& content,
+                 const Status& status);
+  void Push(const std::string& site, const JobRun& job);
+  void PushToAll(const JobRun& job);
+
+  // coordinator_rounds.cc: effects
+  Status Apply(JobRun& job, const federation::Event& event);
+  Status Do(JobRun& job, const federation::Effect& effect);
+  Status OpenRound(JobRun& job, const federation::OpenRound& effect);
+  Status AggregateRound(JobRun& job, const federation::Aggregate& effect);
+  Status GiveUp(JobRun& job, const Status& why);
+  Status PublishVersion(JobRun& job, uint32_t round, const std::vector<float>& parameters);
+  Status SendNotice(JobRun& job, uint32_t round, protocols::AbandonReason reason);
+  Result<protocols::Signed> StoreVersion(const JobFacts& facts, uint32_t version, bool final,
+                                         const std::vector<float>& parameters,
+                                         protocols::AdapterManifest* manifest);
+  Result<std::vector<float>> LoadParameters(const protocols::AdapterManifest& manifest);
+  Result<std::vector<float>> SumRound(JobRun& job, uint32_t round);
+  Status RemoveUnused(const JobRun& job, const protocols::AdapterManifest& old);
+  Status DropRoundLater(const JobRun& job, uint32_t round);
+
+  // coordinator_messages.cc: what sites say
+  Status OnOffer(Site& site, ByteSpan body);
+  Status TakeOffer(Site& site, const protocols::Offer& offer, protocols::ReleaseManifest release);
+  Status OnChunk(Site& site, ByteSpan body);
+  Status OnCommit(Site& site, ByteSpan body);
+  Status TakeUpdate(Site& site, const Digest& content);
+  Status CommitAgain(Site& site, const Digest& content);
+  Status RefuseUpdate(Site& site, const Digest& content, const Status& why);
+  Status AcceptLate(Site& site, const protocols::ReleaseManifest& release,
+                    const protocols::Signed& document, const std::string& head);
+  Result<protocols::Signed> SignReceipt(const protocols::ReleaseManifest& release,
+                                        const std::string& head, protocols::ReceiptOutcome outcome,
+                                        int64_t now);
+  // True when the key has a receipt and the answer was sent.
+  Result<bool> AnswerFromStore(Site& site, const protocols::ReleaseManifest& release);
+  Status OnWant(Site& site, ByteSpan body);
+  Status OnCredit(Site& site, ByteSpan body);
+  Status OnLease(Site& site, ByteSpan body);
+  Status FillOutflow(Site& site, Outflow& outflow);
+  JobRun* FindJob(const protocols::Id16& id);
+
+  // coordinator_requests.cc: the operator's verbs
+  using Json = nlohmann::ordered_json;
+  Result<Json> Approve(const nlohmann::json& request, Status* fatal);
+  Result<Json> Revoke(const nlohmann::json& request, Status* fatal);
+  Result<Json> Submit(const nlohmann::json& request, Status* fatal);
+  Result<Json> Stop(const nlohmann::json& request, Status* fatal);
+  Result<Json> Export(const nlohmann::json& request);
+  Result<JobRun*> JobOf(const nlohmann::json& request);
+  Json SitesJson() const;
+  Json JobJson(const JobRun& job) const;
+  Json StatusJson();
+
+  FederationConfig config_;
+  FederationKeys keys_;
+  const Clock& clock_;
+  std::unique_ptr<federation::Store> store_;
+  blocks::BlockStore blocks_;
+  std::map<std::string, Site> sites_;
+  std::vector<std::unique_ptr<JobRun>> jobs_;  // in the order of their submission
+  std::vector<Outgoing> outbox_;
+  std::vector<AccessChange> access_;
+  std::vector<Digest> remove_blocks_;  // once the turn is committed
+  bool checkpoint_ = false;            // a recipient key was erased
+  bool in_turn_ = false;
+};
+
+}  // namespace tidegate::offshore

@@ -1,0 +1,391 @@
+// What sites say. Everything here came from a peer: it is answered with ERROR, never with a crash.
+#include <algorithm>
+
+#include "base/log.h"
+#include "crypto/document.h"
+#include "offshore/coordinator.h"
+
+namespace tidegate::offshore {
+namespace {
+
+using protocols::Channel;
+using protocols::MessageType;
+
+Status BadBody(const protocols::DecodeError& error) {
+  return InvalidArgument("the message's body: {}", error.reason);
+}
+
+}  // namespace
+
+Status Coordinator::OnMessage(const std::string& name, MessageType type, ByteSpan body) {
+  const auto it = sites_.find(name);
+  if (it == sites_.end()) return OkStatus();
+  Site& site = it->second;
+  site.seen_unix_millis = clock_.UnixMillis();
+  switch (type) {
+    case MessageType::kOffer:
+      return OnOffer(site, body);
+    case MessageType::kChunk:
+      return OnChunk(site, body);
+    case MessageType::kCommit:
+      return OnCommit(site, body);
+    case MessageType::kWant:
+      return OnWant(site, body);
+    case MessageType::kCredit:
+      return OnCredit(site, body);
+    case MessageType::kLease:
+      return OnLease(site, body);
+    case MessageType::kHave:
+      return OkStatus();  // we send what WANT asks for
+    case MessageType::kError: {
+      const auto error = protocols::Decode<protocols::ErrorMessage>(body);
+      if (error) LogWarning("site_error site={} code={} about={}", name, error->code, error->about);
+      return OkStatus();
+    }
+    default:
+      SendError(name, type, {}, InvalidArgument("a site does not send this message"));
+      return OkStatus();
+  }
+}
+
+Result<protocols::Signed> Coordinator::SignReceipt(const protocols::ReleaseManifest& release,
+                                                   const std::string& head,
+                                                   protocols::ReceiptOutcome outcome, int64_t now) {
+  protocols::Receipt receipt;
+  receipt.federation = config_.federation;
+  receipt.key = release.key;
+  receipt.content = release.content;
+  receipt.outcome = outcome;
+  receipt.accepted_unix_millis = now;
+  receipt.ledger_head = head;
+  return crypto::SignDocument(keys_.sign, crypto::domains::kReceipt, receipt);
+}
+
+Result<bool> Coordinator::AnswerFromStore(Site& site, const protocols::ReleaseManifest& release) {
+  TG_ASSIGN_OR_RETURN(const auto known, store_->Update(release.key));
+  if (!known) return false;
+  const std::string& name = site.stored.name;
+  if (known->content != release.content) {
+    TG_RETURN_IF_ERROR(store_->LogEquivocation(release.key, release.content, clock_.UnixMillis()));
+    SendError(name, MessageType::kOffer, release.content,
+              AlreadyExists("equivocation: another update of round {} was taken from this site",
+                            release.key.round));
+    return true;
+  }
+  TG_ASSIGN_OR_RETURN(const auto receipt, store_->ReceiptOf(release.key));
+  if (!receipt) return DataLoss("the store has an update without its receipt");
+  Send(name, Channel::kControl, MessageType::kReceipt,
+       protocols::Encode(protocols::ReceiptMessage{*receipt}));
+  return true;
+}
+
+Status Coordinator::OnOffer(Site& site, ByteSpan body) {
+  const std::string& name = site.stored.name;
+  const auto refuse = [&](const Digest& content, const Status& why) {
+    SendError(name, MessageType::kOffer, content, why);
+    return OkStatus();
+  };
+  const auto offer = protocols::Decode<protocols::Offer>(body);
+  if (!offer) return refuse({}, BadBody(offer.error()));
+  auto release = protocols::Decode<protocols::ReleaseManifest>(offer->release.body.items);
+  if (!release) return refuse({}, BadBody(release.error()));
+  JobRun* job = FindJob(release->key.job);
+  if (job == nullptr) return refuse(release->content, NotFound("the job is not known here"));
+  Status status = CheckRelease(offer->release, *release, job->facts, name, site.key);
+  if (status.ok()) status = CheckLedgerHead(offer->ledger_head.text, *release, site.key);
+  if (!status.ok()) return refuse(release->content, status);
+  TG_ASSIGN_OR_RETURN(const bool answered, AnswerFromStore(site, *release));
+  if (answered) return OkStatus();
+  TG_ASSIGN_OR_RETURN(const auto round, store_->Round(job->facts.id, release->key.round));
+  if (!round) {
+    return refuse(release->content, NotFound("round {} was never announced", release->key.round));
+  }
+  const auto announcement =
+      protocols::Decode<protocols::RoundAnnouncement>(round->announcement.body.items);
+  if (!announcement) return DataLoss("a stored announcement: {}", announcement.error().reason);
+  if (announcement->recipient != release->recipient) {
+    return refuse(
+        release->content,
+        InvalidArgument("the update is sealed to another key than round {}'s", release->key.round));
+  }
+  if (!job->collecting() || federation::CurrentRound(job->state) != release->key.round) {
+    return AcceptLate(site, *release, offer->release, offer->ledger_head.text);
+  }
+  return TakeOffer(site, *offer, std::move(*release));
+}
+
+Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
+                              protocols::ReleaseManifest release) {
+  const std::string& name = site.stored.name;
+  // Until one is taken, the last offer under a key is the one that counts.
+  std::erase_if(site.offers, [&](const auto& other) {
+    return other.second.manifest().key == release.key && other.first != release.content;
+  });
+  if (site.offers.size() >= kMaxOffersPerSite && !site.offers.contains(release.content)) {
+    SendError(name, MessageType::kOffer, release.content,
+              ResourceExhausted("{} offers of this site are under way; finish one first",
+                                site.offers.size()));
+    return OkStatus();
+  }
+  const Digest content = release.content;
+  Incoming incoming(offer.release, std::move(release), offer.ledger_head.text);
+  const auto& ids = incoming.manifest().blocks.items;
+  for (uint32_t i = 0; i < ids.size(); ++i) {
+    if (blocks_.Has(ids[i])) incoming.MarkHave(i);
+  }
+  const auto it = site.offers.insert_or_assign(content, std::move(incoming)).first;
+  Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(it->second.HaveMessage()));
+  it->second.announced = it->second.complete();
+  if (!it->second.complete()) {
+    Send(name, Channel::kControl, MessageType::kWant, protocols::Encode(it->second.WantMessage()));
+  }
+  return OkStatus();
+}
+
+Status Coordinator::OnChunk(Site& site, ByteSpan body) {
+  const std::string& name = site.stored.name;
+  const auto chunk = protocols::DecodeChunk(body);
+  if (!chunk) {
+    SendError(name, MessageType::kChunk, {}, BadBody(chunk.error()));
+    return OkStatus();
+  }
+  site.bytes_in += chunk->bytes.size();
+  const auto it = site.offers.find(chunk->content);
+  // Of an offer that was taken, refused or dropped: nothing to say.
+  if (it == site.offers.end()) return OkStatus();
+  Incoming& incoming = it->second;
+  if (!incoming.Fits(chunk->index, chunk->bytes.size())) {
+    SendError(name, MessageType::kChunk, chunk->content,
+              InvalidArgument("block {} of {} bytes is not of this content", chunk->index,
+                              chunk->bytes.size()));
+    return OkStatus();
+  }
+  const Status put = blocks_.Put(incoming.manifest().blocks.items[chunk->index], chunk->bytes);
+  if (put.code() == Code::kInvalidArgument) {
+    SendError(name, MessageType::kChunk, chunk->content,
+              DataLoss("block {} does not have the bytes of its id", chunk->index));
+    return OkStatus();
+  }
+  if (put.code() == Code::kResourceExhausted) return RefuseUpdate(site, chunk->content, put);
+  TG_RETURN_IF_ERROR(put);
+  if (JobRun* job = FindJob(incoming.manifest().key.job); job != nullptr) {
+    job->bytes_in += chunk->bytes.size();
+  }
+  incoming.Took(chunk->index, chunk->bytes.size());
+  if (!incoming.complete()) return OkStatus();
+  if (!std::exchange(incoming.announced, true)) {
+    Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(incoming.HaveMessage()));
+  }
+  return incoming.commit_asked ? TakeUpdate(site, chunk->content) : OkStatus();
+}
+
+Status Coordinator::OnCommit(Site& site, ByteSpan body) {
+  const std::string& name = site.stored.name;
+  const auto commit = protocols::Decode<protocols::Commit>(body);
+  if (!commit) {
+    SendError(name, MessageType::kCommit, {}, BadBody(commit.error()));
+    return OkStatus();
+  }
+  const auto it = site.offers.find(commit->content);
+  if (it == site.offers.end()) return CommitAgain(site, commit->content);
+  it->second.commit_asked = true;
+  return it->second.complete() ? TakeUpdate(site, commit->content) : OkStatus();
+}
+
+// Not under way: taken already, or never offered on this connection.
+Status Coordinator::CommitAgain(Site& site, const Digest& content) {
+  const std::string& name = site.stored.name;
+  for (const auto& [taken, key] : site.taken) {
+    if (taken != content) continue;
+    TG_ASSIGN_OR_RETURN(const auto receipt, store_->ReceiptOf(key));
+    if (!receipt) return DataLoss("the store has an update without its receipt");
+    Send(name, Channel::kControl, MessageType::kReceipt,
+         protocols::Encode(protocols::ReceiptMessage{*receipt}));
+    return OkStatus();
+  }
+  SendError(name, MessageType::kCommit, content,
+            NotFound("no such content is offered; offer it (again)"));
+  return OkStatus();
+}
+
+Status Coordinator::RefuseUpdate(Site& site, const Digest& content, const Status& why) {
+  if (const auto it = site.offers.find(content); it != site.offers.end()) {
+    const auto& ids = it->second.manifest().blocks.items;
+    remove_blocks_.insert(remove_blocks_.end(), ids.begin(), ids.end());
+    site.offers.erase(it);
+  }
+  SendError(site.stored.name, MessageType::kCommit, content, why);
+  return OkStatus();
+}
+
+Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
+  const std::string& name = site.stored.name;
+  const Incoming& incoming = site.offers.at(content);
+  const protocols::ReleaseManifest release = incoming.manifest();
+  JobRun* job = FindJob(release.key.job);
+  if (job == nullptr || !job->collecting() ||
+      federation::CurrentRound(job->state) != release.key.round) {
+    return Internal("an offer outlived its round");
+  }
+  TG_ASSIGN_OR_RETURN(const crypto::AgreeSecretKey key,
+                      store_->RecipientKey(job->facts.id, release.key.round));
+  Status lost;
+  const auto plain = OpenUpdate(release, job->facts, key, [&](const Digest& id) {
+    auto block = blocks_.Get(id);
+    if (!block) lost = block.error();
+    return block;
+  });
+  if (!lost.ok()) {
+    return RefuseUpdate(site, content,
+                        Unavailable("a block was lost here; offer the update again"));
+  }
+  if (!plain) return RefuseUpdate(site, content, plain.error());
+  const auto header = protocols::ReadUpdateHeader(*plain);
+  if (!header) return Internal("a checked update has no header: {}", header.error().reason);
+  federation::StoredUpdate update;
+  update.key = release.key;
+  update.content = release.content;
+  update.weight = header->weight;
+  update.release = incoming.release();
+  update.accepted_unix_millis = clock_.UnixMillis();
+  TG_ASSIGN_OR_RETURN(
+      const protocols::Signed receipt,
+      SignReceipt(release, incoming.ledger_head(), protocols::ReceiptOutcome::kCounted,
+                  update.accepted_unix_millis));
+  const federation::UpdateAccepted event{
+      name, release.key.round, {release.content, header->weight}};
+  TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, event, receipt));
+  site.offers.erase(release.content);
+  site.taken.emplace_back(release.content, release.key);
+  if (site.taken.size() > kTakenRemembered) site.taken.pop_front();
+  job->losses[name] = {release.key.round, header->metrics.train_loss_milli,
+                       header->metrics.heldout_loss_milli};
+  LogInfo("update_accepted job={} round={} site={} bytes={} weight={}",
+          job->facts.manifest.name.text, release.key.round, name, release.ciphertext_bytes,
+          header->weight);
+  Send(name, Channel::kControl, MessageType::kReceipt,
+       protocols::Encode(protocols::ReceiptMessage{receipt}));
+  return Apply(*job, event);
+}
+
+Status Coordinator::AcceptLate(Site& site, const protocols::ReleaseManifest& release,
+                               const protocols::Signed& document, const std::string& head) {
+  federation::StoredUpdate update;
+  update.key = release.key;
+  update.content = release.content;
+  update.release = document;
+  update.accepted_unix_millis = clock_.UnixMillis();
+  update.outcome = protocols::ReceiptOutcome::kLate;
+  TG_ASSIGN_OR_RETURN(const protocols::Signed receipt,
+                      SignReceipt(release, head, update.outcome, update.accepted_unix_millis));
+  TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, std::nullopt, receipt));
+  LogInfo("update_late round={} site={}", release.key.round, site.stored.name);
+  Send(site.stored.name, Channel::kControl, MessageType::kReceipt,
+       protocols::Encode(protocols::ReceiptMessage{receipt}));
+  return OkStatus();
+}
+
+Status Coordinator::OnWant(Site& site, ByteSpan body) {
+  const std::string& name = site.stored.name;
+  const auto want = protocols::Decode<protocols::Want>(body);
+  if (!want) {
+    SendError(name, MessageType::kWant, {}, BadBody(want.error()));
+    return OkStatus();
+  }
+  auto it = site.outflows.find(want->content);
+  if (it == site.outflows.end()) {
+    const auto job = std::find_if(jobs_.rbegin(), jobs_.rend(), [&](const auto& j) {
+      return j->version.content == want->content && j->Names(name);
+    });
+    if (job == jobs_.rend()) {
+      SendError(name, MessageType::kWant, want->content,
+                NotFound("this content is not the newest adapter of a job of this site"));
+      return OkStatus();
+    }
+    if (site.outflows.size() >= kMaxOutflowsPerSite) site.outflows.erase(site.outflows.begin());
+    it = site.outflows.emplace(want->content, Outflow((*job)->version)).first;
+  }
+  if (!it->second.OnWant(*want)) {
+    SendError(name, MessageType::kWant, want->content,
+              InvalidArgument("blocks {} + {} are not of this content, or too many ranges wait",
+                              want->first, want->count));
+    return OkStatus();
+  }
+  return FillOutflow(site, it->second);
+}
+
+Status Coordinator::OnCredit(Site& site, ByteSpan body) {
+  const auto credit = protocols::Decode<protocols::Credit>(body);
+  if (!credit) {
+    SendError(site.stored.name, MessageType::kCredit, {}, BadBody(credit.error()));
+    return OkStatus();
+  }
+  const auto it = site.outflows.find(credit->content);
+  if (it == site.outflows.end()) return OkStatus();
+  it->second.OnCredit(credit->bytes);
+  return FillOutflow(site, it->second);
+}
+
+Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
+  const protocols::AdapterManifest& manifest = outflow.manifest();
+  while (const auto index = outflow.Next()) {
+    const auto block = blocks_.Get(manifest.blocks.items[*index]);
+    if (!block) {
+      LogError("adapter_block_lost version={} block={} reason={}", manifest.version, *index,
+               block.error().ToString());
+      SendError(site.stored.name, MessageType::kWant, manifest.content,
+                DataLoss("block {} of this adapter was lost here", *index));
+      return OkStatus();
+    }
+    Send(site.stored.name, Channel::kBulk, MessageType::kChunk,
+         protocols::EncodeChunk({manifest.content, *index, *block}));
+  }
+  return OkStatus();
+}
+
+Status Coordinator::OnLease(Site& site, ByteSpan body) {
+  const std::string& name = site.stored.name;
+  const auto lease = protocols::Decode<protocols::Lease>(body);
+  if (!lease) {
+    SendError(name, MessageType::kLease, {}, BadBody(lease.error()));
+    return OkStatus();
+  }
+  JobRun* job = FindJob(lease->job);
+  if (job != nullptr && !job->Names(name)) job = nullptr;
+  protocols::Lease answer;
+  answer.session = lease->session;
+  answer.come_back_millis = config_.lease_millis;
+  if (job != nullptr) {
+    answer.job = job->facts.id;
+    answer.round = job->collecting() ? federation::CurrentRound(job->state) : lease->round;
+    answer.adapter_version = job->version.version;
+  }
+  Send(name, Channel::kControl, MessageType::kLease, protocols::Encode(answer));
+  const bool behind = job != nullptr && (lease->adapter_version < answer.adapter_version ||
+                                         lease->round < answer.round);
+  if (job != nullptr && job->ended()) {
+    if (behind) Push(name, *job);
+    TG_ASSIGN_OR_RETURN(const auto notice, store_->Notice(job->facts.id, 0));
+    if (notice) {
+      Send(name, Channel::kControl, MessageType::kAbandon,
+           protocols::Encode(protocols::Abandon{*notice}));
+    }
+  }
+  if (job != nullptr && !job->ended()) {
+    if (behind) Push(name, *job);
+    return OkStatus();
+  }
+  // It works for no open job: tell it of all there are, or of the last one that it has missed.
+  JobRun* last = nullptr;
+  bool open = false;
+  for (const auto& other : jobs_) {
+    if (!other->Names(name)) continue;
+    last = other.get();
+    open = open || !other->ended();
+    if (!other->ended()) Push(name, *other);
+  }
+  if (!open && job == nullptr && last != nullptr) Push(name, *last);
+  return OkStatus();
+}
+
+}  // namespace tidegate::offshore

@@ -1,0 +1,260 @@
+// The effects of a job's rounds: what the pure state machine of federation/server/round.h asks for.
+#include <cstring>
+
+#include "base/log.h"
+#include "crypto/document.h"
+#include "federation/server/aggregate.h"
+#include "federation/shared/grid.h"
+#include "offshore/coordinator.h"
+
+namespace tidegate::offshore {
+
+using federation::Effect;
+using protocols::Channel;
+using protocols::MessageType;
+
+Status Coordinator::Resume() {
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    for (const Effect& effect : federation::PendingEffects(jobs_[i]->state)) {
+      TG_RETURN_IF_ERROR(Do(*jobs_[i], effect));
+    }
+  }
+  return OnTime();
+}
+
+Status Coordinator::OnTime() {
+  const int64_t now = clock_.UnixMillis();
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    const auto* open = std::get_if<federation::Collecting>(&jobs_[i]->state.phase);
+    if (open == nullptr || now < open->deadline_unix_millis) continue;
+    const federation::TimePassed event{now};
+    TG_RETURN_IF_ERROR(store_->LogTime(jobs_[i]->facts.id, event));
+    TG_RETURN_IF_ERROR(Apply(*jobs_[i], event));
+  }
+  return OkStatus();
+}
+
+int64_t Coordinator::MillisToDeadline() const {
+  constexpr int64_t kMost = 60'000;
+  const int64_t now = clock_.UnixMillis();
+  int64_t wait = kMost;
+  for (const auto& job : jobs_) {
+    if (const auto* open = std::get_if<federation::Collecting>(&job->state.phase)) {
+      wait = std::clamp<int64_t>(open->deadline_unix_millis - now, 0, wait);
+    }
+  }
+  return wait;
+}
+
+// The event is logged already.
+Status Coordinator::Apply(JobRun& job, const federation::Event& event) {
+  auto next = federation::Step(job.state, event);
+  if (!next) return next.error().WithContext("job " + job.facts.manifest.name.text);
+  job.state = std::move(next->state);
+  for (const Effect& effect : next->effects) TG_RETURN_IF_ERROR(Do(job, effect));
+  return OkStatus();
+}
+
+Status Coordinator::Do(JobRun& job, const Effect& effect) {
+  if (const auto* open = std::get_if<federation::OpenRound>(&effect)) return OpenRound(job, *open);
+  if (const auto* sum = std::get_if<federation::Aggregate>(&effect))
+    return AggregateRound(job, *sum);
+  if (const auto* round = std::get_if<federation::AbandonRound>(&effect)) {
+    TG_RETURN_IF_ERROR(SendNotice(job, round->round, round->reason));
+    return DropRoundLater(job, round->round);
+  }
+  const auto& end = std::get<federation::EndJob>(effect);
+  LogInfo("job_ended job={} finished={} version={}", job.facts.manifest.name.text, end.finished,
+          job.state.version);
+  job.announcement_document.reset();
+  if (!end.finished) return SendNotice(job, 0, end.reason);
+  PushToAll(job);
+  return OkStatus();
+}
+
+Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) {
+  TG_ASSIGN_OR_RETURN(const auto recipient, crypto::AgreeSecretKey::Generate());
+  const int64_t now = clock_.UnixMillis();
+  protocols::RoundAnnouncement& round = job.announcement;
+  round = {};
+  round.job = job.facts.id;
+  round.round = effect.round;
+  round.phase = effect.phase;
+  const auto key = recipient.public_key().bytes();
+  std::copy(key.begin(), key.end(), round.recipient.begin());
+  round.adapter_version = job.version.version;
+  round.adapter_manifest = crypto::DocumentDigest(job.version_document);
+  round.deadline_unix_millis = now + static_cast<int64_t>(job.facts.manifest.round_deadline_millis);
+  TG_ASSIGN_OR_RETURN(job.announcement_document,
+                      crypto::SignDocument(keys_.sign, crypto::domains::kRound, round));
+  const federation::RoundOpened event{effect.round, now};
+  TG_RETURN_IF_ERROR(store_->OpenRound(job.facts.id, event, *job.announcement_document, recipient));
+  TG_RETURN_IF_ERROR(Apply(job, event));
+  LogInfo("round_opened job={} round={} version={}", job.facts.manifest.name.text, effect.round,
+          job.version.version);
+  PushToAll(job);
+  return OkStatus();
+}
+
+Result<std::vector<float>> Coordinator::LoadParameters(const protocols::AdapterManifest& manifest) {
+  std::vector<float> parameters(manifest.content_bytes / sizeof(float));
+  auto* out = reinterpret_cast<uint8_t*>(parameters.data());
+  uint64_t at = 0;
+  for (const Digest& id : manifest.blocks.items) {
+    TG_ASSIGN_OR_RETURN(const Bytes block, blocks_.Get(id));
+    if (at + block.size() > manifest.content_bytes) {
+      return DataLoss("the blocks of adapter version {} are longer than its content",
+                      manifest.version);
+    }
+    std::memcpy(out + at, block.data(), block.size());
+    at += block.size();
+  }
+  if (at == manifest.content_bytes) return parameters;
+  return DataLoss("the blocks of adapter version {} have {} bytes, not {}", manifest.version, at,
+                  manifest.content_bytes);
+}
+
+// One update in memory at a time, in the order of the sites' names.
+Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round) {
+  TG_ASSIGN_OR_RETURN(const crypto::AgreeSecretKey key, store_->RecipientKey(job.facts.id, round));
+  TG_ASSIGN_OR_RETURN(const auto updates, store_->Updates(job.facts.id, round));
+  federation::WeightedSum sum(job.facts.values);
+  for (const federation::StoredUpdate& update : updates) {
+    const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
+    if (!release) return DataLoss("a stored release: {}", release.error().reason);
+    TG_ASSIGN_OR_RETURN(
+        const Bytes plain,
+        OpenUpdate(*release, job.facts, key, [this](const Digest& id) { return blocks_.Get(id); }));
+    const auto view = protocols::UpdateView::Parse(plain, job.facts.manifest.layout);
+    if (!view) return DataLoss("a stored update: {}", view.error().reason);
+    TG_RETURN_IF_ERROR(sum.Add(*view, update.weight));
+  }
+  TG_ASSIGN_OR_RETURN(const std::vector<float> start, LoadParameters(job.version));
+  return sum.FedAvg(start, job.facts.manifest.server_learning_rate);
+}
+
+Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& effect) {
+  auto parameters = SumRound(job, effect.round);
+  // A run that diverged, or a spool that the disk damaged, would fail again after every restart.
+  const Status status = parameters ? federation::SnapAllToGrid(*parameters) : parameters.error();
+  if (!status.ok()) {
+    TG_RETURN_IF_ERROR(SendNotice(job, effect.round, protocols::AbandonReason::kInternal));
+    TG_RETURN_IF_ERROR(DropRoundLater(job, effect.round));
+    return GiveUp(job, status);
+  }
+  TG_RETURN_IF_ERROR(PublishVersion(job, effect.round, *parameters));
+  return DropRoundLater(job, effect.round);
+}
+
+// A job that can not go on is stopped; the others do.
+Status Coordinator::GiveUp(JobRun& job, const Status& why) {
+  LogError("job_stopped job={} reason={}", job.facts.manifest.name.text, why.ToString());
+  TG_RETURN_IF_ERROR(store_->LogStop(job.facts.id));
+  return Apply(job, federation::StopRequested{});
+}
+
+Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint32_t version,
+                                                    bool final,
+                                                    const std::vector<float>& parameters,
+                                                    protocols::AdapterManifest* manifest) {
+  const ByteSpan bytes(reinterpret_cast<const uint8_t*>(parameters.data()),
+                       parameters.size() * sizeof(float));
+  Status stored;
+  const blocks::Content content = blocks::Cut(bytes, [&](const Digest& id, ByteSpan block) {
+    if (stored.ok()) stored = blocks_.Put(id, block);
+  });
+  if (!stored.ok()) return Unexpected(stored);
+  *manifest = {};
+  manifest->job = facts.id;
+  manifest->version = version;
+  manifest->final = final;
+  manifest->base_hash = facts.manifest.base_hash;
+  manifest->layout_digest = facts.layout_digest;
+  manifest->content_bytes = content.bytes;
+  manifest->content = content.id;
+  manifest->blocks.items = content.blocks;
+  return crypto::SignDocument(keys_.sign, crypto::domains::kAdapter, *manifest);
+}
+
+Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
+                                   const std::vector<float>& parameters) {
+  const uint32_t version = job.version.version + 1;
+  const uint32_t old = version >= config_.keep_versions ? version - config_.keep_versions : 0;
+  const bool final = version == job.facts.manifest.rounds;
+  TG_ASSIGN_OR_RETURN(job.version_document,
+                      StoreVersion(job.facts, version, final, parameters, &job.version));
+  const federation::VersionPublished event{version};
+  TG_RETURN_IF_ERROR(store_->Publish(job.facts.id, round, event, job.version_document));
+  checkpoint_ = true;
+  if (version >= config_.keep_versions) {
+    TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job.facts.id, old));
+    const auto manifest = document
+                              ? protocols::Decode<protocols::AdapterManifest>(document->body.items)
+                              : protocols::Decoded<protocols::AdapterManifest>();
+    if (manifest) TG_RETURN_IF_ERROR(RemoveUnused(job, *manifest));
+  }
+  LogInfo("version_published job={} round={} version={}", job.facts.manifest.name.text, round,
+          version);
+  return Apply(job, event);
+}
+
+// A block may be in several versions: parts of an adapter that did not change.
+Status Coordinator::RemoveUnused(const JobRun& job, const protocols::AdapterManifest& old) {
+  std::set<Digest> keep;
+  for (const auto& other : jobs_) {
+    const uint32_t newest = other->version.version;
+    const uint32_t first = other.get() == &job               ? old.version + 1
+                           : newest >= config_.keep_versions ? newest - config_.keep_versions + 1
+                                                             : 0;
+    for (uint32_t v = first; v <= newest; ++v) {
+      TG_ASSIGN_OR_RETURN(const auto document, store_->Version(other->facts.id, v));
+      if (!document) continue;
+      const auto manifest = protocols::Decode<protocols::AdapterManifest>(document->body.items);
+      if (!manifest) return DataLoss("a stored version: {}", manifest.error().reason);
+      keep.insert(manifest->blocks.items.begin(), manifest->blocks.items.end());
+    }
+  }
+  for (const Digest& id : old.blocks.items) {
+    if (!keep.contains(id)) remove_blocks_.push_back(id);
+  }
+  return OkStatus();
+}
+
+Status Coordinator::SendNotice(JobRun& job, uint32_t round, protocols::AbandonReason reason) {
+  const protocols::AbandonNotice notice{job.facts.id, round, reason, clock_.UnixMillis()};
+  TG_ASSIGN_OR_RETURN(const protocols::Signed document,
+                      crypto::SignDocument(keys_.sign, crypto::domains::kAbandon, notice));
+  TG_RETURN_IF_ERROR(store_->PutNotice(job.facts.id, round, document));
+  checkpoint_ = true;
+  job.announcement_document.reset();
+  LogInfo("round_abandoned job={} round={} reason={}", job.facts.manifest.name.text, round,
+          static_cast<int>(reason));
+  for (const std::string& site : job.state.rules.sites) {
+    Send(site, Channel::kControl, MessageType::kAbandon,
+         protocols::Encode(protocols::Abandon{document}));
+  }
+  return OkStatus();
+}
+
+// The spool of a round that is over, taken or not.
+Status Coordinator::DropRoundLater(const JobRun& job, uint32_t round) {
+  TG_ASSIGN_OR_RETURN(const auto updates, store_->Updates(job.facts.id, round));
+  for (const federation::StoredUpdate& update : updates) {
+    const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
+    if (!release) return DataLoss("a stored release: {}", release.error().reason);
+    remove_blocks_.insert(remove_blocks_.end(), release->blocks.items.begin(),
+                          release->blocks.items.end());
+  }
+  for (auto& [name, site] : sites_) {
+    std::erase_if(site.offers, [&](const auto& offer) {
+      const protocols::ReleaseManifest& release = offer.second.manifest();
+      if (release.key.job != job.facts.id || release.key.round != round) return false;
+      remove_blocks_.insert(remove_blocks_.end(), release.blocks.items.begin(),
+                            release.blocks.items.end());
+      return true;
+    });
+  }
+  return OkStatus();
+}
+
+}  // namespace tidegate::offshore

@@ -1,0 +1,347 @@
+#include "offshore/job_file.h"
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "base/limits.h"
+#include "federation/shared/grid.h"
+#include "federation/shared/layout.h"
+#include "model/adapter.h"
+#include "model/config.h"
+#include "protocols/update.h"
+
+namespace tidegate::offshore {
+namespace {
+
+using protocols::JobManifest;
+
+struct Draft {
+  JobManifest job;
+  model::LoraConfig lora;
+  bool has_quorum = false;
+};
+
+struct Where {
+  const std::string& file;
+  const toml::key& key;
+};
+
+Error Bad(const Where& at, std::string_view why) {
+  return InvalidArgument("{} line {}: {} {}", at.file, at.key.source().begin.line, at.key.str(),
+                         why);
+}
+
+// One key: takes its value into the draft.
+using Taker = std::function<Status(const Where&, const toml::node&, Draft&)>;
+using Takers = std::map<std::string, Taker, std::less<>>;
+
+template <typename T>
+Taker Whole(T JobManifest::*field, int64_t least, int64_t most) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
+    const auto value = node.value_exact<int64_t>();
+    if (!value || *value < least || *value > most) {
+      return Bad(at, fmt::format("must be a whole number, {} … {}", least, most));
+    }
+    draft.job.*field = static_cast<T>(*value);
+    return OkStatus();
+  };
+}
+
+Result<double> RealOf(const Where& at, const toml::node& node, double least, double most) {
+  const auto whole = node.value_exact<int64_t>();
+  const auto real =
+      whole ? std::optional<double>(static_cast<double>(*whole)) : node.value_exact<double>();
+  if (!real || !(*real >= least && *real <= most)) {
+    return Bad(at, fmt::format("must be a number, {} … {}", least, most));
+  }
+  return *real;
+}
+
+Taker Real(double JobManifest::*field, double least, double most) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
+    TG_ASSIGN_OR_RETURN(draft.job.*field, RealOf(at, node, least, most));
+    return OkStatus();
+  };
+}
+
+Taker Flag(bool JobManifest::*field) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
+    const auto value = node.value_exact<bool>();
+    if (!value) return Bad(at, "must be true or false");
+    draft.job.*field = *value;
+    return OkStatus();
+  };
+}
+
+template <typename E>
+Taker OneOf(E JobManifest::*field, std::vector<std::pair<std::string, E>> names) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
+    const auto value = node.value_exact<std::string>();
+    std::string known;
+    for (const auto& [name, number] : names) {
+      if (value && *value == name) {
+        draft.job.*field = number;
+        return OkStatus();
+      }
+      known += (known.empty() ? "" : ", ") + name;
+    }
+    return Bad(at, "must be one of: " + known);
+  };
+}
+
+Status TakeSites(const Where& at, const toml::node& node, Draft& draft) {
+  const toml::array* list = node.as_array();
+  if (list == nullptr || list->empty() || list->size() > protocols::kMaxContributions) {
+    return Bad(at, fmt::format("must be a list of 1 … {} names", protocols::kMaxContributions));
+  }
+  for (const toml::node& item : *list) {
+    const auto name = item.value_exact<std::string>();
+    if (!name || name->size() > protocols::kMaxName) return Bad(at, "must be a list of names");
+    draft.job.sites.items.emplace_back(*name);
+  }
+  return OkStatus();
+}
+
+Status TakeTargets(const Where& at, const toml::node& node, Draft& draft) {
+  std::string names;
+  if (const toml::array* list = node.as_array()) {
+    for (const toml::node& item : *list) {
+      const auto name = item.value_exact<std::string>();
+      if (!name) return Bad(at, "must be \"all-linear\" or a list of module names");
+      names += (names.empty() ? "" : ",") + *name;
+    }
+  } else {
+    names = node.value_exact<std::string>().value_or("");
+  }
+  auto targets = model::ParseTargets(names);
+  if (!targets) return Bad(at, "is not good: " + targets.error().message());
+  draft.lora.targets = std::move(*targets);
+  return OkStatus();
+}
+
+Takers TopTakers() {
+  using J = JobManifest;
+  return {
+      {"name",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         const auto name = node.value_exact<std::string>();
+         const bool printable = name && std::all_of(name->begin(), name->end(),
+                                                    [](char c) { return c > 0x20 && c < 0x7f; });
+         if (!printable || name->empty() || name->size() > protocols::kMaxName) {
+           return Bad(at, fmt::format("must be 1 … {} printable ASCII characters without spaces",
+                                      protocols::kMaxName));
+         }
+         draft.job.name = *name;
+         return OkStatus();
+       }},
+      {"base",  // read by the submitter, who sends what it holds
+       [](const Where& at, const toml::node& node, Draft&) -> Status {
+         if (node.value_exact<std::string>()) return OkStatus();
+         return Bad(at, "must be the path of an HF folder");
+       }},
+      {"rounds", Whole(&J::rounds, 1, protocols::kMaxRounds)},
+      {"quorum",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         draft.has_quorum = true;
+         return Whole(&J::quorum, 1, protocols::kMaxContributions)(at, node, draft);
+       }},
+      {"deadline_seconds",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         TG_ASSIGN_OR_RETURN(const double seconds, RealOf(at, node, 0.1, 30 * 86400.0));
+         draft.job.round_deadline_millis = static_cast<uint64_t>(seconds * 1000);
+         return OkStatus();
+       }},
+      {"sites", TakeSites},
+      {"codec", OneOf<protocols::Codec>(&J::codec, {{"int8", protocols::Codec::kInt8},
+                                                    {"fixed32", protocols::Codec::kFixed32}})},
+      {"strategy",
+       OneOf<protocols::Strategy>(&J::strategy, {{"fedit", protocols::Strategy::kFedIt}})},
+      {"weighting",
+       OneOf<protocols::Weighting>(&J::weighting, {{"equal", protocols::Weighting::kEqual},
+                                                   {"tokens", protocols::Weighting::kTokens}})},
+      {"max_weight", Whole(&J::max_weight, 1, protocols::kMaxWeight)},
+      {"server_learning_rate", Real(&J::server_learning_rate, 1e-6, 10)},
+      {"norm_clip", Real(&J::norm_clip, 0, 1e6)},
+      {"seed", Whole(&J::seed, 0, std::numeric_limits<int64_t>::max())},
+  };
+}
+
+Takers LoraTakers() {
+  return {
+      {"r",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         TG_RETURN_IF_ERROR(Whole(&JobManifest::lora_r, 1, protocols::kMaxRank)(at, node, draft));
+         draft.lora.r = draft.job.lora_r;
+         return OkStatus();
+       }},
+      {"alpha",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         TG_ASSIGN_OR_RETURN(draft.lora.alpha, RealOf(at, node, 1e-6, 1e6));
+         return OkStatus();
+       }},
+      {"dropout",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         TG_ASSIGN_OR_RETURN(draft.lora.dropout, RealOf(at, node, 0, 0.99));
+         return OkStatus();
+       }},
+      {"targets", TakeTargets},
+  };
+}
+
+Takers TrainTakers() {
+  using J = JobManifest;
+  constexpr int64_t kMany = 1'000'000'000;
+  return {
+      {"local_steps", Whole(&J::local_steps, 1, protocols::kMaxLocalSteps)},
+      {"batch_size", Whole(&J::batch_size, 1, 4096)},
+      {"gradient_accumulation_steps", Whole(&J::gradient_accumulation_steps, 1, 1 << 20)},
+      {"learning_rate", Real(&J::learning_rate, 0, 100)},
+      {"scheduler",
+       OneOf<protocols::Scheduler>(&J::scheduler, {{"constant", protocols::Scheduler::kConstant},
+                                                   {"linear", protocols::Scheduler::kLinear},
+                                                   {"cosine", protocols::Scheduler::kCosine}})},
+      {"warmup_steps", Whole(&J::warmup_steps, 0, kMany)},
+      {"weight_decay", Real(&J::weight_decay, 0, 100)},
+      {"max_grad_norm", Real(&J::max_grad_norm, 0, 1e6)},
+      {"max_length", Whole(&J::max_length, 2, kMaxSequenceLength)},
+      {"packing", Flag(&J::packing)},
+      {"assistant_only_loss", Flag(&J::assistant_only_loss)},
+  };
+}
+
+Status TakeTable(const std::string& file, const toml::table& table, const Takers& takers,
+                 const std::map<std::string, Takers, std::less<>>& sections, Draft& draft) {
+  for (const auto& [key, node] : table) {
+    const Where at{file, key};
+    if (const auto section = sections.find(key.str()); section != sections.end()) {
+      const toml::table* inner = node.as_table();
+      if (inner == nullptr) return Bad(at, "must be a table");
+      TG_RETURN_IF_ERROR(TakeTable(file, *inner, section->second, {}, draft));
+      continue;
+    }
+    const auto taker = takers.find(key.str());
+    if (taker == takers.end()) {
+      std::string known;
+      for (const auto& [name, unused] : takers) known += (known.empty() ? "" : ", ") + name;
+      for (const auto& [name, unused] : sections) known += ", [" + name + "]";
+      return Bad(at, "is not known; the keys here are " + known);
+    }
+    TG_RETURN_IF_ERROR(taker->second(at, node, draft));
+  }
+  return OkStatus();
+}
+
+Draft Defaults(const JobSource& source) {
+  Draft draft;
+  draft.lora.r = 16;
+  draft.lora.alpha = 32;
+  draft.lora.targets = *model::ParseTargets("all-linear");
+  JobManifest& job = draft.job;
+  const size_t slash = source.file.rfind('/');
+  std::string stem = source.file.substr(slash == std::string::npos ? 0 : slash + 1);
+  stem = stem.substr(0, std::min(stem.rfind(".toml"), protocols::kMaxName));
+  for (char& c : stem) c = c > 0x20 && c < 0x7f ? c : '-';
+  job.name = stem.empty() ? "job" : stem;
+  job.base_hash = source.base_hash;
+  job.lora_r = 16;
+  job.rounds = 10;
+  job.local_steps = 16;
+  job.batch_size = 8;
+  job.max_length = 1024;
+  job.packing = true;
+  job.assistant_only_loss = false;
+  job.scheduler = protocols::Scheduler::kCosine;
+  job.learning_rate = 2e-4;
+  job.seed = 42;
+  job.round_deadline_millis = 3600 * 1000;
+  job.phase_groups.items = {federation::kBothGroups};
+  return draft;
+}
+
+// What the keys say together.
+Status CheckWhole(const std::string& file, const std::vector<std::string>& in_force, Draft& draft) {
+  JobManifest& job = draft.job;
+  if (job.sites.items.empty()) {
+    for (const std::string& name : in_force) job.sites.items.emplace_back(name);
+  }
+  if (job.sites.items.empty()) {
+    return FailedPrecondition("no site is enrolled; a job needs one (`tidegate site approve`)");
+  }
+  std::sort(job.sites.items.begin(), job.sites.items.end());
+  for (const protocols::Name& site : job.sites.items) {
+    if (std::find(in_force.begin(), in_force.end(), site.text) == in_force.end()) {
+      return NotFound("{}: site {} is not enrolled; `tidegate site list` shows those that are",
+                      file, site.text);
+    }
+  }
+  if (std::adjacent_find(job.sites.items.begin(), job.sites.items.end()) != job.sites.items.end()) {
+    return InvalidArgument("{}: sites names a site twice", file);
+  }
+  if (!draft.has_quorum) job.quorum = static_cast<uint32_t>(job.sites.size());
+  if (job.quorum > job.sites.size()) {
+    return InvalidArgument("{}: quorum {} is more than the job's {} sites", file, job.quorum,
+                           job.sites.size());
+  }
+  if (job.weighting == protocols::Weighting::kTokens && job.max_weight == 1) {
+    job.max_weight = 4096;
+  }
+  if (job.codec == protocols::Codec::kFixed32 && job.norm_clip > 0) {
+    return InvalidArgument(
+        "{}: codec fixed32 is exact and is never scaled; leave out norm_clip or take int8", file);
+  }
+  if (static_cast<uint64_t>(job.warmup_steps) >
+      static_cast<uint64_t>(job.rounds) * job.local_steps) {
+    return InvalidArgument("{}: warmup_steps {} is more than the job's {} steps", file,
+                           job.warmup_steps, static_cast<uint64_t>(job.rounds) * job.local_steps);
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& federation,
+                            const std::vector<std::string>& sites, int64_t unix_millis) {
+  Draft draft = Defaults(source);
+  bool has_base = false;
+  try {
+    const toml::table table = toml::parse(source.text, source.file);
+    has_base = table.contains("base");
+    TG_RETURN_IF_ERROR(TakeTable(source.file, table, TopTakers(),
+                                 {{"lora", LoraTakers()}, {"train", TrainTakers()}}, draft));
+  } catch (const toml::parse_error& e) {
+    return InvalidArgument("{} line {}: {}", source.file, e.source().begin.line,
+                           std::string(e.description()));
+  }
+  if (!has_base)
+    return InvalidArgument("{}: base is missing; it is the path of an HF folder", source.file);
+  TG_RETURN_IF_ERROR(CheckWhole(source.file, sites, draft));
+  TG_RETURN_IF_ERROR(model::CheckLora(draft.lora));
+  TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
+                      model::ParseHfConfig(source.model_config, "the base's config.json"));
+  NewJobFiles out;
+  JobManifest& job = out.manifest;
+  job = std::move(draft.job);
+  job.federation = federation;
+  job.created_unix_millis = unix_millis;
+  job.lora_alpha = draft.lora.alpha;
+  job.lora_dropout = draft.lora.dropout;
+  for (const model::Module module : draft.lora.targets) {
+    job.lora_targets |= static_cast<uint8_t>(1u << static_cast<unsigned>(module));
+  }
+  model::Adapter adapter = model::Adapter::Create(base, draft.lora, job.seed);
+  TG_ASSIGN_OR_RETURN(job.layout, federation::LayoutOf(adapter));
+  if (adapter.parameters().size() > protocols::kMaxUpdateValues ||
+      adapter.parameters().size_bytes() > protocols::kMaxContentBytes) {
+    return ResourceExhausted("{}: an adapter of {} parameters is over the limit {}; lower lora.r",
+                             source.file, adapter.parameters().size(), protocols::kMaxUpdateValues);
+  }
+  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(adapter.parameters()));
+  out.parameters.assign(adapter.parameters().begin(), adapter.parameters().end());
+  return out;
+}
+
+}  // namespace tidegate::offshore

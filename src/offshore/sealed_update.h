@@ -1,0 +1,46 @@
+// A sealed update: judged by its release manifest before a byte of it is fetched, and opened once
+// it is here. Pure functions.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "crypto/agree.h"
+#include "crypto/sign.h"
+#include "protocols/update.h"
+
+namespace tidegate::offshore {
+
+// A job as its manifest and what is computed from it.
+struct JobFacts {
+  protocols::Id16 id{};
+  protocols::JobManifest manifest;
+  Digest layout_digest{};
+  uint64_t values = 0;  // of the whole layout
+};
+JobFacts FactsOf(const protocols::Signed& signed_manifest, protocols::JobManifest manifest);
+
+uint8_t PhaseOf(const protocols::JobManifest& job, uint32_t round);
+uint8_t GroupsOf(const protocols::JobManifest& job, uint32_t round);
+
+// kUnauthenticated for a signature that is not the site's, kPermissionDenied for another site than
+// the connection's or one the job does not name, kInvalidArgument for everything that the job
+// fixes: federation, job, phase, base, layout, codec, suite, sizes, block list. The round is not
+// judged.
+Status CheckRelease(const protocols::Signed& document, const protocols::ReleaseManifest& release,
+                    const JobFacts& job, const std::string& site, const crypto::VerifyKey& key);
+
+// The head must be a note that the site signed and that covers the release's leaf.
+Status CheckLedgerHead(const std::string& head, const protocols::ReleaseManifest& release,
+                       const crypto::VerifyKey& key);
+
+// Gives a block's bytes by its id.
+using BlockReader = std::function<Result<Bytes>(const Digest& id)>;
+
+// Opens, compares with the manifest's digest, parses against the layout, and compares the header
+// with the manifest; the weight is within what the job allows.
+Result<Bytes> OpenUpdate(const protocols::ReleaseManifest& release, const JobFacts& job,
+                         const crypto::AgreeSecretKey& recipient, const BlockReader& read);
+
+}  // namespace tidegate::offshore

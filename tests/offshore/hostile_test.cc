@@ -1,0 +1,210 @@
+// What a hostile or broken site may offer, and what the job file may say.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "blocks/content.h"
+#include "crypto/checkpoint_note.h"
+#include "crypto/document.h"
+#include "federation_fixture.h"
+#include "offshore/enrolment.h"
+#include "offshore/job_file.h"
+
+namespace tidegate::offshore {
+namespace {
+
+namespace fs = std::filesystem;
+using protocols::Channel;
+using protocols::MessageType;
+using protocols::ReleaseManifest;
+
+fs::path TestDir() {
+  return fs::path(::testing::TempDir()) /
+         ("hostile_" +
+          std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
+}
+
+class HostileTest : public ::testing::Test {
+ protected:
+  HostileTest() : federation(TestDir()) {
+    for (const char* name : {"north", "south", "west"}) {
+      federation.Enrol(name).silent = true;
+      federation.Connect(name);
+    }
+    federation.Submit("codec = \"int8\"\nsites = [\"north\", \"south\"]\n");
+    federation.Settle();
+  }
+  ~HostileTest() override { fs::remove_all(TestDir()); }
+
+  // Offers what `change` makes of north's good release, signed by north, over `via`'s connection;
+  // returns the error's text.
+  std::string Refusal(const std::function<void(ReleaseManifest&)>& change,
+                      const std::string& via = "north") {
+    FakeSite& north = federation.site("north");
+    ReleaseManifest release = north.Make(1).release;
+    change(release);
+    protocols::Offer offer = north.Make(1).offer;
+    offer.release = crypto::SignDocument(north.gate(), crypto::domains::kRelease, release).value();
+    return Send(via, offer);
+  }
+  std::string Send(const std::string& via, const protocols::Offer& offer) {
+    FakeSite& site = federation.site(via);
+    site.errors.clear();
+    federation.Say(via, {Channel::kControl, MessageType::kOffer, protocols::Encode(offer)});
+    federation.Settle();
+    return site.errors.empty() ? "" : site.errors[0].text.text;
+  }
+  TestFederation federation;
+};
+
+TEST_F(HostileTest, EveryFieldThatTheJobFixesIsChecked) {
+  const struct {
+    const char* reason;
+    std::function<void(ReleaseManifest&)> change;
+  } cases[] = {
+      {"the job is not known", [](auto& r) { r.key.job[0] ^= 1; }},
+      {"federation or job", [](auto& r) { r.federation[0] ^= 1; }},
+      {"round 2 was never announced", [](auto& r) { r.key.round = 2; }},
+      {"round or phase", [](auto& r) { r.key.phase = 1; }},
+      {"round or phase", [](auto& r) { r.key.round = 0; }},
+      {"another site", [](auto& r) { r.key.site = "south"; }},
+      {"base", [](auto& r) { r.base_hash[0] ^= 1; }},
+      {"layout", [](auto& r) { r.layout_digest[0] ^= 1; }},
+      {"codec", [](auto& r) { r.codec = protocols::Codec::kFixed32; }},
+      {"another key", [](auto& r) { r.recipient[0] ^= 1; }},
+      {"an update of this job has", [](auto& r) { r.ciphertext_bytes += 1; }},
+      {"an update of this job has",
+       [](auto& r) {
+         r.blocks.items.push_back(r.blocks.items[0]);
+         r.content = blocks::ContentId(r.blocks.items);
+       }},
+      {"content id", [](auto& r) { r.content[0] ^= 1; }},
+      {"does not cover leaf", [](auto& r) { r.ledger_index = 1; }},
+  };
+  for (const auto& c : cases) {
+    EXPECT_NE(Refusal(c.change).find(c.reason), std::string::npos)
+        << c.reason << " but: " << Refusal(c.change);
+  }
+  EXPECT_TRUE(federation.site("north").receipts.empty());
+  federation.site("north").silent = false;
+  EXPECT_EQ(Refusal([](auto&) {}), "") << "the good one is still taken";
+  EXPECT_TRUE(federation.site("north").receipts.contains(1));
+}
+
+TEST_F(HostileTest, ASignatureOfAnotherKeyOrAnotherSitesConnectionIsRefused) {
+  FakeSite& north = federation.site("north");
+  protocols::Offer offer = north.Make(1).offer;
+  EXPECT_NE(Send("south", offer).find("another site"), std::string::npos);
+  offer.release.signature[5] ^= 1;
+  EXPECT_NE(Send("north", offer).find("signature"), std::string::npos);
+  // A site that is enrolled, and that the job does not name.
+  FakeSite& west = federation.site("west");
+  ReleaseManifest release = north.Make(1).release;
+  release.key.site = "west";
+  offer.release = crypto::SignDocument(west.gate(), crypto::domains::kRelease, release).value();
+  EXPECT_NE(Send("west", offer).find("does not name site west"), std::string::npos);
+  // A ledger head of another site's key.
+  offer = north.Make(1).offer;
+  offer.ledger_head =
+      crypto::SignCheckpoint({"tidegate/test/north", 9, Digest{}}, "north", west.gate()).value();
+  EXPECT_NE(Send("north", offer).find("the ledger head"), std::string::npos);
+}
+
+TEST_F(HostileTest, SealedBytesThatAreNotWhatTheReleaseSaysAreRefusedAndForgotten) {
+  federation.site("north").silent = false;
+  EXPECT_NE(Refusal([](auto& r) { r.plaintext[0] ^= 1; }).find("not what its release says"),
+            std::string::npos);
+  EXPECT_NE(Refusal([](auto& r) { r.commitment[0] ^= 1; }), "");
+  EXPECT_NE(Refusal([](auto& r) { r.encapsulated[0] ^= 1; }), "");
+  EXPECT_EQ(Refusal([](auto&) {}), "");
+  EXPECT_TRUE(federation.site("north").receipts.contains(1));
+}
+
+TEST_F(HostileTest, BlocksThatAreWrongAreDroppedAndTheTransferGoesOn) {
+  FakeSite& north = federation.site("north");
+  const FakeSite::Spool& spool = north.Make(1);
+  const auto chunk = [&](uint32_t index, ByteSpan bytes) {
+    north.errors.clear();
+    federation.Say("north", {Channel::kBulk, MessageType::kChunk,
+                             protocols::EncodeChunk({spool.release.content, index, bytes})});
+    return north.errors.empty() ? "" : north.errors[0].text.text;
+  };
+  EXPECT_EQ(chunk(0, spool.blocks[0]), "") << "of no offer: dropped without a word";
+  // Offered, but north's answers are thrown away: the blocks come by hand.
+  federation.Say("north", FakeSite::OfferOf(spool));
+  Bytes wrong = spool.blocks[0];
+  wrong[3] ^= 1;
+  EXPECT_NE(chunk(0, wrong).find("does not have the bytes of its id"), std::string::npos);
+  EXPECT_NE(chunk(7, spool.blocks[0]).find("not of this content"), std::string::npos);
+  wrong.pop_back();
+  EXPECT_NE(chunk(0, wrong).find("not of this content"), std::string::npos);
+  federation.Settle();
+  EXPECT_TRUE(north.receipts.contains(1));
+}
+
+TEST_F(HostileTest, NoBodyCrashesAndNoSiteMaySayWhatOnlyTheCoordinatorSays) {
+  FakeSite& north = federation.site("north");
+  const Bytes junk(77, 0xff);
+  for (uint16_t type = 2; type <= 14; ++type) {
+    for (size_t size : {size_t{0}, size_t{1}, junk.size()}) {
+      federation.Say("north", {Channel::kControl, static_cast<MessageType>(type),
+                               Bytes(junk.begin(), junk.begin() + static_cast<long>(size))});
+    }
+  }
+  EXPECT_GE(north.errors.size(), 30u);
+  protocols::Want want{north.adapter->content, 0, 9000, 1 << 20};
+  north.errors.clear();
+  federation.Say("north", {Channel::kControl, MessageType::kWant, protocols::Encode(want)});
+  want.content[0] ^= 1;
+  federation.Say("north", {Channel::kControl, MessageType::kWant, protocols::Encode(want)});
+  EXPECT_EQ(north.errors.size(), 2u);
+  // An adapter of a job that does not name the site is not given out.
+  FakeSite& west = federation.site("west");
+  want = {north.adapter->content, 0, 1, 1 << 20};
+  federation.Say("west", {Channel::kControl, MessageType::kWant, protocols::Encode(want)});
+  ASSERT_EQ(west.errors.size(), 1u);
+  EXPECT_EQ(west.errors[0].code, static_cast<uint8_t>(Code::kNotFound));
+}
+
+TEST_F(HostileTest, ARequestIsApprovedOnlyUnderItsOwnSignatureAndAGoodName) {
+  FakeSite stranger("east", federation.key());
+  std::string text = stranger.Request();
+  const size_t middle = text.size() / 2;
+  text[middle] = text[middle] == 'A' ? 'B' : 'A';
+  EXPECT_FALSE(federation.Request({{"verb", "site_approve"}, {"request", text}}).has_value());
+  for (const char* name : {"East", "../east", "", "-east", "ea st"}) {
+    FakeSite bad(name, federation.key());
+    EXPECT_FALSE(
+        federation.Request({{"verb", "site_approve"}, {"request", bad.Request()}}).has_value())
+        << name;
+  }
+  FakeSite other("north", federation.key());
+  EXPECT_EQ(
+      federation.Request({{"verb", "site_approve"}, {"request", other.Request()}}).error().code(),
+      Code::kAlreadyExists);
+}
+
+TEST_F(HostileTest, AJobFilesMistakesAreNamedWithTheirLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"round = 3\n", "line 2: round is not known"},
+      {"rounds = 0\n", "line 2: rounds must be a whole number, 1"},
+      {"rounds = \"3\"\n", "line 2: rounds must be a whole number"},
+      {"[train]\nlearning_rates = 1\n", "line 3: learning_rates is not known"},
+      {"[train]\nscheduler = \"step\"\n", "constant, linear, cosine"},
+      {"[lora]\ntargets = [\"q_prj\"]\n", "line 3: targets is not good"},
+      {"codec = \"fixed32\"\nnorm_clip = 1.0\n", "fixed32 is exact"},
+      {"quorum = 4\nsites = [\"north\"]\n", "quorum 4 is more than the job's 1 sites"},
+      {"sites = [\"nowhere\"]\n", "nowhere is not enrolled"},
+      {"sites = [\"north\", \"north\"]\n", "twice"},
+      {"rounds = \n", "line 2"},
+  };
+  for (const auto& [text, reason] : cases) {
+    const auto answer = federation.Request(SubmitRequest(text));
+    ASSERT_FALSE(answer.has_value()) << text;
+    EXPECT_NE(answer.error().message().find(reason), std::string::npos) << answer.error().message();
+  }
+  EXPECT_EQ(federation.Request({{"verb", "job_list"}})->size(), 1u) << "nothing of them is kept";
+}
+
+}  // namespace
+}  // namespace tidegate::offshore
