@@ -13,5 +13,9 @@ int main(int argc, char** argv) {
   RegisterBaseVerb(app, invocation);
   RegisterAdapterVerb(app, invocation);
   RegisterDoctorVerb(app, invocation);
+  RegisterCoordinatorVerb(app, invocation);
+  RegisterSiteVerb(app, invocation);
+  RegisterJobVerb(app, invocation);
+  RegisterStatusVerb(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

@@ -48,5 +48,9 @@ void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation);
 void RegisterBaseVerb(CLI::App& app, Invocation& invocation);
 void RegisterAdapterVerb(CLI::App& app, Invocation& invocation);
 void RegisterDoctorVerb(CLI::App& app, Invocation& invocation);
+void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation);
+void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
+void RegisterJobVerb(CLI::App& app, Invocation& invocation);
+void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli

@@ -31,7 +31,7 @@ Status Coordinator::Load() {
     TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
     access_.push_back({site.name, site.curve_key, true});
     const std::string name = site.name;
-    sites_.emplace(name, Site{std::move(site), key, false, false, 0, 0, {}, {}, {}});
+    sites_.emplace(name, Site{std::move(site), key, false, false, 0, 0, {}, {}, {}, {}});
   }
   TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
   for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
@@ -202,6 +202,7 @@ void Coordinator::OnDisconnected(const std::string& site, Channel channel) {
   // What was under way is asked for again; blocks that came are on disk.
   it->second.offers.clear();
   it->second.outflows.clear();
+  it->second.told_ended.clear();
 }
 
 }  // namespace tidegate::offshore

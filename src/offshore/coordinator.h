@@ -86,8 +86,9 @@ class Coordinator {
     bool control = false, bulk = false;
     uint64_t bytes_in = 0;
     int64_t seen_unix_millis = 0;
-    std::map<Digest, Incoming> offers;   // by content
-    std::map<Digest, Outflow> outflows;  // by content
+    std::map<Digest, Incoming> offers;     // by content
+    std::map<Digest, Outflow> outflows;    // by content
+    std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
     // The last contents taken: a COMMIT that comes again is answered with their receipt.
     std::deque<std::pair<Digest, protocols::UpdateKey>> taken;
   };

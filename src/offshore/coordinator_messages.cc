@@ -366,7 +366,7 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
   if (job != nullptr && job->ended()) {
     if (behind) Push(name, *job);
     TG_ASSIGN_OR_RETURN(const auto notice, store_->Notice(job->facts.id, 0));
-    if (notice) {
+    if (notice && site.told_ended.insert(job->facts.id).second) {
       Send(name, Channel::kControl, MessageType::kAbandon,
            protocols::Encode(protocols::Abandon{*notice}));
     }

@@ -66,7 +66,7 @@ Result<ordered_json> Coordinator::Approve(const json& request, Status* fatal) {
   if (put.code() == Code::kAlreadyExists) return Unexpected(put);
   if (!put.ok()) return Fatal(put, fatal);
   const auto it =
-      sites_.try_emplace(site.name, Site{site, key, false, false, 0, 0, {}, {}, {}}).first;
+      sites_.try_emplace(site.name, Site{site, key, false, false, 0, 0, {}, {}, {}, {}}).first;
   it->second.stored = site;
   it->second.key = key;
   access_.push_back({site.name, site.curve_key, true});

@@ -1,0 +1,17 @@
+// Asking a coordinator on this machine: through its unix socket while it runs, else by a one-shot
+// run of tidegate-coordinator on its folder. Not thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/status.h"
+
+namespace tidegate::cli {
+
+// The verb's answer, or the error that the coordinator gave. kNotFound when DIR is no coordinator's
+// folder, kDeadlineExceeded after a minute.
+Result<nlohmann::ordered_json> AskCoordinator(const std::filesystem::path& dir,
+                                              const nlohmann::ordered_json& request);
+
+}  // namespace tidegate::cli

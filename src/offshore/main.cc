@@ -1,0 +1,60 @@
+// tidegate-coordinator --dir COORD --request JSON: one verb on the folder of a coordinator that
+// does not run, as `tidegate` asks for it; the answer goes to standard output.
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "offshore/admin_socket.h"
+#include "offshore/coordinator.h"
+
+namespace tidegate::offshore {
+namespace {
+
+Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
+                                          const std::string& request) {
+  JsonLimits limits;
+  limits.max_bytes = kMaxRequestBytes;
+  TG_ASSIGN_OR_RETURN(const nlohmann::json json, ParseStrictJson(request, limits, "the request"));
+  TG_ASSIGN_OR_RETURN(const DirLock lock, DirLock::Take(dir));
+  TG_ASSIGN_OR_RETURN(FederationConfig config, LoadFederationConfig(dir));
+  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
+  TG_ASSIGN_OR_RETURN(auto coordinator,
+                      Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
+  TG_RETURN_IF_ERROR(coordinator->BeginTurn());
+  Status fatal;
+  auto answer = coordinator->OnRequest(json, &fatal);
+  TG_RETURN_IF_ERROR(fatal);
+  TG_ASSIGN_OR_RETURN(const auto unsent, coordinator->EndTurn());
+  return answer;
+}
+
+int Main(int argc, char** argv) {
+  std::string dir, request;
+  bool good = argc == 5;
+  for (int i = 1; good && i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--dir") == 0) {
+      dir = argv[i + 1];
+    } else if (std::strcmp(argv[i], "--request") == 0) {
+      request = argv[i + 1];
+    } else {
+      good = false;
+    }
+  }
+  if (!good || dir.empty() || request.empty()) {
+    std::fprintf(stderr, "usage: tidegate-coordinator --dir DIR --request JSON\n");
+    return 64;
+  }
+  SetLogProcess("coordinator");
+  const auto answer = RunRequest(dir, request);
+  const std::string text = AnswerText(answer);
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  return answer && written ? 0
+                           : static_cast<int>(answer ? Code::kUnavailable : answer.error().code());
+}
+
+}  // namespace
+}  // namespace tidegate::offshore
+
+int main(int argc, char** argv) { return tidegate::offshore::Main(argc, argv); }
