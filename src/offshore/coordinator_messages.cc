@@ -136,8 +136,8 @@ Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
   const auto it = site.offers.insert_or_assign(content, std::move(incoming)).first;
   Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(it->second.HaveMessage()));
   it->second.announced = it->second.complete();
-  if (!it->second.complete()) {
-    Send(name, Channel::kControl, MessageType::kWant, protocols::Encode(it->second.WantMessage()));
+  for (const protocols::Want& want : it->second.WantMessages()) {
+    Send(name, Channel::kControl, MessageType::kWant, protocols::Encode(want));
   }
   return OkStatus();
 }

@@ -21,11 +21,18 @@ protocols::Have Incoming::HaveMessage() const {
   return {manifest_.content, static_cast<uint32_t>(have_.size()), {have_.bytes()}};
 }
 
-protocols::Want Incoming::WantMessage() {
-  uint32_t first = 0;
-  while (first < have_.size() && have_.Has(first)) ++first;
+std::vector<protocols::Want> Incoming::WantMessages() {
   credit_due_ = 0;
-  return {manifest_.content, first, static_cast<uint32_t>(have_.size()) - first, kIncomingWindow};
+  std::vector<protocols::Want> wants;
+  const auto size = static_cast<uint32_t>(have_.size());
+  for (uint32_t i = 0; i < size;) {
+    uint32_t end = i;
+    while (end < size && !have_.Has(end)) ++end;
+    if (end > i)
+      wants.push_back({manifest_.content, i, end - i, wants.empty() ? kIncomingWindow : 0});
+    i = end + 1;
+  }
+  return wants;
 }
 
 bool Incoming::Took(uint32_t index, size_t size) {

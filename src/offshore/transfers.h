@@ -34,9 +34,9 @@ class Incoming {
   bool Fits(uint32_t index, size_t size) const;
 
   protocols::Have HaveMessage() const;
-  // What is missing from the first gap on, with a fresh window. Forgets earlier credit: the sender
-  // may have lost it.
-  protocols::Want WantMessage();
+  // What is missing, a message a gap; the first grants the whole window. Forgets earlier credit:
+  // the sender may have lost it.
+  std::vector<protocols::Want> WantMessages();
   // Counts a block that came; true when it was missing.
   bool Took(uint32_t index, size_t size);
   // The credit to give back since the last call, if any is due.
