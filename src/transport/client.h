@@ -1,0 +1,55 @@
+// A site's side of the wire: two connections (control, bulk) to the one address, under CURVE.
+//
+// HELLO is said on each, again after each reconnect; messages go only while both are answered. What
+// is lost with a connection is said again by the owner on kConnected. One thread.
+#pragma once
+
+#include <poll.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "crypto/keyfile.h"
+#include "protocols/header.h"
+#include "protocols/messages.h"
+
+namespace tidegate::transport {
+
+struct ClientOptions {
+  std::string address;  // "tcp://192.0.2.1:7443"
+  std::array<uint8_t, 32> server_key{};
+  std::string site;
+  protocols::Id16 federation{};
+};
+
+class Client {
+ public:
+  static Result<std::unique_ptr<Client>> Connect(const ClientOptions& options,
+                                                 const crypto::CurveKeyPair& key);
+  virtual ~Client() = default;
+
+  struct Event {
+    enum class Kind : uint8_t { kConnected, kMessage, kDisconnected };
+    Kind kind{};
+    protocols::Channel channel = protocols::Channel::kControl;
+    protocols::MessageType type{};
+    Bytes body;
+  };
+
+  // As Server::Poll.
+  virtual Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) = 0;
+  // kUnavailable while not connected, kResourceExhausted when more than kMaxQueuedBytes wait.
+  virtual Status Send(protocols::Channel channel, protocols::MessageType type, ByteSpan body) = 0;
+  virtual size_t Queued(protocols::Channel channel) const = 0;
+  virtual bool connected() const = 0;
+  virtual uint32_t lease_millis() const = 0;  // as the coordinator said it
+  virtual uint64_t session() const = 0;
+
+  static constexpr size_t kMaxQueuedBytes = 32u << 20;
+};
+
+}  // namespace tidegate::transport

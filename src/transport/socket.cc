@@ -1,0 +1,130 @@
+#include "transport/socket.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace tidegate::transport {
+
+Status ZmqStatus(const char* action) {
+  const int error = zmq_errno();
+  return MakeError(
+      error == EADDRINUSE || error == EACCES ? Code::kFailedPrecondition : Code::kUnavailable,
+      "cannot {}: {}", action, zmq_strerror(error));
+}
+
+Result<ZmqContext> ZmqContext::Create() {
+  if (zmq_has("curve") != 1) return Unsupported("this libzmq was built without CURVE");
+  void* context = zmq_ctx_new();
+  if (context == nullptr) return Unexpected(ZmqStatus("make a ZeroMQ context"));
+  // libzmq's threads must not take the process' signals or another priority.
+  zmq_ctx_set(context, ZMQ_BLOCKY, 0);
+  return ZmqContext(context);
+}
+
+ZmqContext::~ZmqContext() {
+  if (context_ != nullptr) zmq_ctx_term(context_);
+}
+
+Result<ZmqSocket> ZmqSocket::Create(const ZmqContext& context, int type) {
+  void* socket = zmq_socket(context.get(), type);
+  if (socket == nullptr) return Unexpected(ZmqStatus("make a ZeroMQ socket"));
+  return ZmqSocket(socket);
+}
+
+ZmqSocket& ZmqSocket::operator=(ZmqSocket&& other) noexcept {
+  std::swap(socket_, other.socket_);
+  return *this;
+}
+
+ZmqSocket::~ZmqSocket() {
+  if (socket_ != nullptr) zmq_close(socket_);
+}
+
+Status ZmqSocket::SetInt(int option, int value, const char* name) {
+  return zmq_setsockopt(socket_, option, &value, sizeof(value)) == 0 ? OkStatus() : ZmqStatus(name);
+}
+
+Status ZmqSocket::SetBytes(int option, ByteSpan value, const char* name) {
+  return zmq_setsockopt(socket_, option, value.data(), value.size()) == 0 ? OkStatus()
+                                                                          : ZmqStatus(name);
+}
+
+Status ZmqSocket::SetText(int option, const std::string& value, const char* name) {
+  return SetBytes(option, AsBytes(value), name);
+}
+
+Status ZmqSocket::SetBorderOptions() {
+  if (zmq_setsockopt(socket_, ZMQ_MAXMSGSIZE, &kMaxFrameBytes, sizeof(kMaxFrameBytes)) != 0) {
+    return ZmqStatus("set MAXMSGSIZE");
+  }
+  const struct {
+    int option, value;
+    const char* name;
+  } options[] = {{ZMQ_SNDHWM, kHighWaterMark, "set SNDHWM"},
+                 {ZMQ_RCVHWM, kHighWaterMark, "set RCVHWM"},
+                 {ZMQ_LINGER, 0, "set LINGER"},
+                 {ZMQ_HANDSHAKE_IVL, kHandshakeMillis, "set HANDSHAKE_IVL"},
+                 {ZMQ_HEARTBEAT_IVL, 10'000, "set HEARTBEAT_IVL"},
+                 {ZMQ_HEARTBEAT_TIMEOUT, 60'000, "set HEARTBEAT_TIMEOUT"},
+                 {ZMQ_HEARTBEAT_TTL, 60'000, "set HEARTBEAT_TTL"}};
+  for (const auto& o : options) TG_RETURN_IF_ERROR(SetInt(o.option, o.value, o.name));
+  return OkStatus();
+}
+
+Status ZmqSocket::SetCurveClient(const crypto::CurveKeyPair& own, ByteSpan server_key) {
+  TG_RETURN_IF_ERROR(SetBytes(ZMQ_CURVE_SERVERKEY, server_key, "set the server's CURVE key"));
+  TG_RETURN_IF_ERROR(SetBytes(ZMQ_CURVE_PUBLICKEY, own.public_key(), "set the CURVE public key"));
+  return SetBytes(ZMQ_CURVE_SECRETKEY, own.secret().reveal(), "set the CURVE secret key");
+}
+
+Status ZmqSocket::Connect(const std::string& address) {
+  return zmq_connect(socket_, address.c_str()) == 0 ? OkStatus()
+                                                    : ZmqStatus(("connect to " + address).c_str());
+}
+
+Status ZmqSocket::Bind(const std::string& address) {
+  return zmq_bind(socket_, address.c_str()) == 0 ? OkStatus()
+                                                 : ZmqStatus(("bind " + address).c_str());
+}
+
+Result<ZmqSocket> ZmqSocket::Monitor(const ZmqContext& context, const std::string& endpoint,
+                                     int events) {
+  if (zmq_socket_monitor(socket_, endpoint.c_str(), events) != 0) {
+    return Unexpected(ZmqStatus("monitor a socket"));
+  }
+  TG_ASSIGN_OR_RETURN(ZmqSocket monitor, ZmqSocket::Create(context, ZMQ_PAIR));
+  TG_RETURN_IF_ERROR(monitor.SetInt(ZMQ_LINGER, 0, "set LINGER"));
+  TG_RETURN_IF_ERROR(monitor.Connect(endpoint));
+  return monitor;
+}
+
+bool ZmqFrame::Receive(const ZmqSocket& socket) {
+  zmq_msg_close(&message_);
+  zmq_msg_init(&message_);
+  return zmq_msg_recv(&message_, socket.get(), ZMQ_DONTWAIT) >= 0;
+}
+
+ByteSpan ZmqFrame::bytes() const {
+  return {static_cast<const uint8_t*>(zmq_msg_data(&message_)), zmq_msg_size(&message_)};
+}
+
+std::string ZmqFrame::user() const {
+  const char* user = zmq_msg_gets(&message_, "User-Id");
+  return user == nullptr ? "" : user;
+}
+
+bool NextEvent(const ZmqSocket& monitor, MonitorEvent* event) {
+  ZmqFrame first;
+  if (!first.Receive(monitor)) return false;
+  if (first.bytes().size() >= 6) {
+    event->event = LoadLe16(first.bytes().data());
+    event->value = static_cast<int>(LoadLe32(first.bytes().data() + 2));
+  }
+  if (first.more()) {
+    ZmqFrame address;
+    address.Receive(monitor);
+  }
+  return true;
+}
+
+}  // namespace tidegate::transport

@@ -1,0 +1,89 @@
+// libzmq behind RAII: sockets, messages, the settings that a border needs. Private to this module.
+//
+// Settings and why: docs in protocols/messages.md and the measured hazards of libzmq 4.3.4. A frame
+// is at most MAXMSGSIZE (multipart escapes that: see server.cc), queues are short, handshakes end
+// in five seconds, dead peers are noticed by heartbeats, nothing lingers.
+#pragma once
+
+#include <zmq.h>
+
+#include <memory>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "crypto/keyfile.h"
+
+namespace tidegate::transport {
+
+inline constexpr int64_t kMaxFrameBytes = (1 << 20) + (1 << 18);
+inline constexpr int kHighWaterMark = 64;
+inline constexpr int kHandshakeMillis = 5000;
+
+class ZmqContext {
+ public:
+  static Result<ZmqContext> Create();
+  ZmqContext(ZmqContext&& other) noexcept : context_(std::exchange(other.context_, nullptr)) {}
+  ~ZmqContext();
+  void* get() const { return context_; }
+
+ private:
+  explicit ZmqContext(void* context) : context_(context) {}
+  void* context_;
+};
+
+class ZmqSocket {
+ public:
+  ZmqSocket() = default;
+  static Result<ZmqSocket> Create(const ZmqContext& context, int type);
+  ZmqSocket(ZmqSocket&& other) noexcept : socket_(std::exchange(other.socket_, nullptr)) {}
+  ZmqSocket& operator=(ZmqSocket&& other) noexcept;
+  ~ZmqSocket();
+  void* get() const { return socket_; }
+
+  Status SetInt(int option, int value, const char* name);
+  Status SetBytes(int option, ByteSpan value, const char* name);
+  Status SetText(int option, const std::string& value, const char* name);
+  // The settings of every socket that faces a border.
+  Status SetBorderOptions();
+  Status SetCurveClient(const crypto::CurveKeyPair& own, ByteSpan server_key);
+
+  Status Connect(const std::string& address);
+  Status Bind(const std::string& address);
+  // A PAIR socket with this socket's events. Make it before bind or connect.
+  Result<ZmqSocket> Monitor(const ZmqContext& context, const std::string& endpoint, int events);
+
+ private:
+  explicit ZmqSocket(void* socket) : socket_(socket) {}
+  void* socket_ = nullptr;
+};
+
+// A received frame.
+class ZmqFrame {
+ public:
+  ZmqFrame() { zmq_msg_init(&message_); }
+  ~ZmqFrame() { zmq_msg_close(&message_); }
+  ZmqFrame(const ZmqFrame&) = delete;
+  ZmqFrame& operator=(const ZmqFrame&) = delete;
+  // False when there is none now.
+  bool Receive(const ZmqSocket& socket);
+  bool more() const { return zmq_msg_more(&message_) != 0; }
+  ByteSpan bytes() const;
+  // The authenticated peer's user id, as ZAP gave it; "" for none.
+  std::string user() const;
+  int descriptor() const { return zmq_msg_get(&message_, ZMQ_SRCFD); }
+
+ private:
+  mutable zmq_msg_t message_;
+};
+
+struct MonitorEvent {
+  int event = 0;
+  int value = 0;
+};
+// The next event of a monitor socket; false when there is none now.
+bool NextEvent(const ZmqSocket& monitor, MonitorEvent* event);
+
+Status ZmqStatus(const char* action);
+
+}  // namespace tidegate::transport
