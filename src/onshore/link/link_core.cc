@@ -1,0 +1,236 @@
+#include "onshore/link/link_core.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace tidegate::onshore {
+namespace {
+
+using protocols::Channel;
+using protocols::MessageType;
+
+constexpr size_t kMaxOutgoing = 16;
+// Blocks of one content between gate and coordinator at once: 1 MiB in this process.
+constexpr uint32_t kMaxAsked = 4;
+constexpr size_t kMaxWants = 256;
+constexpr uint64_t kGrantBytes = 1u << 20;
+
+template <typename Message>
+ToCoordinator Wire(Channel channel, MessageType type, const Message& message) {
+  return {channel, type, protocols::Encode(message)};
+}
+
+template <typename Message>
+ToGate Ipc(IpcType type, const Message& message) {
+  return {type, protocols::Encode(message)};
+}
+
+}  // namespace
+
+LinkEffects LinkCore::OnConnected(uint64_t session) {
+  connected_ = true;
+  session_ = session;
+  LinkEffects out;
+  out.push_back(Ipc(IpcType::kLinkState, LinkState{true}));
+  for (auto& [content, outgoing] : outgoing_) {
+    outgoing.sender.Reset();
+    outgoing.asked = 0;
+    out.push_back(ToCoordinator{Channel::kControl, MessageType::kOffer, outgoing.offer});
+  }
+  AskCoordinator(&out);
+  const LinkEffects lease = OnLease();
+  out.insert(out.end(), lease.begin(), lease.end());
+  return out;
+}
+
+LinkEffects LinkCore::OnDisconnected() {
+  connected_ = false;
+  for (auto& [content, outgoing] : outgoing_) {
+    outgoing.sender.Reset();
+    outgoing.asked = 0;
+  }
+  return {Ipc(IpcType::kLinkState, LinkState{false})};
+}
+
+LinkEffects LinkCore::OnLease() {
+  if (!connected_) return {};
+  const protocols::Lease lease{session_, known_.job, known_.round, known_.adapter_version, 0};
+  return {Wire(Channel::kControl, MessageType::kLease, lease)};
+}
+
+LinkEffects LinkCore::OnCoordinator(MessageType type, ByteSpan body) {
+  LinkEffects out;
+  const auto pass = [&](BulkKind kind) {
+    out.push_back(BulkToGate{kind, {}, 0, Bytes(body.begin(), body.end())});
+  };
+  switch (type) {
+    case MessageType::kJob:
+      pass(BulkKind::kJob);
+      break;
+    case MessageType::kRound:
+      pass(BulkKind::kRound);
+      break;
+    case MessageType::kAdapter:
+      pass(BulkKind::kAdapter);
+      break;
+    case MessageType::kReceipt:
+      pass(BulkKind::kReceipt);
+      Forget(body);
+      break;
+    case MessageType::kAbandon:
+      pass(BulkKind::kAbandon);
+      break;
+    case MessageType::kChunk:
+      return OnChunk(body);
+    case MessageType::kWant:
+      if (const auto want = protocols::Decode<protocols::Want>(body)) {
+        const auto it = outgoing_.find(want->content);
+        if (it != outgoing_.end() && !it->second.sender.OnWant(*want)) ++refused_;
+      }
+      break;
+    case MessageType::kCredit:
+      if (const auto credit = protocols::Decode<protocols::Credit>(body)) {
+        const auto it = outgoing_.find(credit->content);
+        if (it != outgoing_.end() && !it->second.sender.OnCredit(*credit)) ++refused_;
+      }
+      break;
+    case MessageType::kHave:
+      if (const auto have = protocols::Decode<protocols::Have>(body)) {
+        const auto it = outgoing_.find(have->content);
+        if (it == outgoing_.end()) break;
+        const size_t blocks = it->second.release.manifest().blocks.size();
+        size_t count = 0;
+        for (const uint8_t byte : have->bitmap.items)
+          count += static_cast<size_t>(std::popcount(byte));
+        if (count == blocks) {
+          out.push_back(
+              Wire(Channel::kControl, MessageType::kCommit, protocols::Commit{have->content}));
+        }
+      }
+      break;
+    default:
+      break;  // LEASE needs no answer; ERROR is the coordinator's log's business
+  }
+  return out;
+}
+
+// An update that has its receipt is not offered again. (Whether the receipt is true is the gate's
+// business: it offers again what it holds open.)
+void LinkCore::Forget(ByteSpan receipt) {
+  const auto document = protocols::Decode<protocols::Signed>(receipt);
+  if (!document) return;
+  const auto decoded = protocols::Decode<protocols::Receipt>(document->body.items);
+  if (decoded) outgoing_.erase(decoded->content);
+}
+
+LinkEffects LinkCore::OnChunk(ByteSpan body) {
+  const auto chunk = protocols::DecodeChunk(body);
+  if (!chunk || !incoming_ || chunk->content != incoming_->content) {
+    ++refused_;
+    return {};
+  }
+  LinkEffects out;
+  out.push_back(BulkToGate{BulkKind::kBlock, chunk->content, chunk->index,
+                           Bytes(chunk->bytes.begin(), chunk->bytes.end())});
+  incoming_->ungranted += protocols::kBlockBytes;
+  if (incoming_->ungranted >= kGrantBytes) {
+    out.push_back(Wire(Channel::kBulk, MessageType::kCredit,
+                       protocols::Credit{chunk->content, incoming_->ungranted}));
+    incoming_->ungranted = 0;
+  }
+  return out;
+}
+
+LinkEffects LinkCore::OnGateMessage(IpcType type, ByteSpan body) {
+  LinkEffects out;
+  if (type == IpcType::kHello) {
+    // A gate that was started again says what is open; what was open before is not ours to know.
+    outgoing_.clear();
+    incoming_.reset();
+    known_ = Known{};
+    out.push_back(Ipc(IpcType::kLinkState, LinkState{connected_}));
+    return out;
+  }
+  if (type == IpcType::kKnown) {
+    const auto known = protocols::Decode<Known>(body);
+    if (!known) return out;
+    known_ = *known;
+    incoming_.reset();  // what is still wanted is said after this
+    return OnLease();
+  }
+  if (type == IpcType::kWantBlocks) {
+    const auto want = protocols::Decode<WantBlocks>(body);
+    if (!want) return out;
+    if (!incoming_ || incoming_->content != want->content) {
+      incoming_ = Incoming{want->content, {}, 0};
+    }
+    if (incoming_->wants.size() < kMaxWants) incoming_->wants.push_back(*want);
+    if (!connected_) return out;
+    const uint64_t credit = incoming_->wants.size() == 1 ? transport::kWindowBytes : 0;
+    out.push_back(Wire(Channel::kBulk, MessageType::kWant,
+                       protocols::Want{want->content, want->first, want->count, credit}));
+  }
+  return out;
+}
+
+// After a reconnect: everything the gate asked for, with a fresh window. What came meanwhile is
+// asked for twice; the gate takes a block once.
+void LinkCore::AskCoordinator(LinkEffects* out) {
+  if (!incoming_) return;
+  uint64_t credit = transport::kWindowBytes;
+  incoming_->ungranted = 0;
+  for (const WantBlocks& want : incoming_->wants) {
+    out->push_back(Wire(Channel::kBulk, MessageType::kWant,
+                        protocols::Want{want.content, want.first, want.count, credit}));
+    credit = 0;
+  }
+}
+
+LinkEffects LinkCore::OnGateBulk(BulkKind kind, const Hash32& content, uint32_t index,
+                                 ByteSpan bytes) {
+  LinkEffects out;
+  if (kind == BulkKind::kOffer) TakeOffer(bytes, &out);
+  if (kind == BulkKind::kBlock) {
+    const auto it = outgoing_.find(content);
+    if (it == outgoing_.end() || !connected_) return out;
+    if (it->second.asked > 0) --it->second.asked;
+    out.push_back(ToCoordinator{Channel::kBulk, MessageType::kChunk,
+                                protocols::EncodeChunk({content, index, bytes})});
+  }
+  Pump(&out);
+  return out;
+}
+
+void LinkCore::TakeOffer(ByteSpan body, LinkEffects* out) {
+  const auto offer = protocols::Decode<protocols::Offer>(body);
+  if (!offer) return;
+  auto release = permit::Release::Verify(offer->release, site_key_, federation_, site_);
+  if (!release) {
+    ++refused_;
+    return;
+  }
+  const Hash32 content = release->manifest().content;
+  const auto blocks = static_cast<uint32_t>(release->manifest().blocks.size());
+  outgoing_.erase(content);
+  if (outgoing_.size() >= kMaxOutgoing) outgoing_.erase(outgoing_.begin());
+  outgoing_.emplace(content, Outgoing{std::move(*release), Bytes(body.begin(), body.end()),
+                                      transport::BlockSender(content, blocks)});
+  if (connected_) {
+    out->push_back(
+        ToCoordinator{Channel::kControl, MessageType::kOffer, Bytes(body.begin(), body.end())});
+  }
+}
+
+void LinkCore::Pump(LinkEffects* out) {
+  if (!connected_) return;
+  for (auto& [content, outgoing] : outgoing_) {
+    while (outgoing.asked < kMaxAsked) {
+      const auto index = outgoing.sender.Next();
+      if (!index) break;
+      ++outgoing.asked;
+      out->push_back(Ipc(IpcType::kNeedBlock, NeedBlock{content, *index}));
+    }
+  }
+}
+
+}  // namespace tidegate::onshore

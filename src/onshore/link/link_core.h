@@ -1,0 +1,89 @@
+// Link without descriptors: what it passes on between gate and coordinator. It keeps nothing that a
+// restart would lose: the gate says again what is open, the coordinator what is new.
+//
+// From the coordinator it takes bodies as they came and hands them to the gate; from the gate it
+// takes an OFFER, which it sends only as a permit::Release, and blocks that the coordinator has
+// credit for. Not thread-safe.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "crypto/sign.h"
+#include "onshore/ipc/messages.h"
+#include "permit/release.h"
+#include "protocols/header.h"
+#include "protocols/messages.h"
+#include "transport/transfer.h"
+
+namespace tidegate::onshore {
+
+struct ToCoordinator {
+  protocols::Channel channel;
+  protocols::MessageType type;
+  Bytes body;
+};
+struct ToGate {
+  IpcType type;
+  Bytes body;
+};
+struct BulkToGate {
+  BulkKind kind;
+  Hash32 content;
+  uint32_t index;
+  Bytes bytes;
+};
+using LinkEffect = std::variant<ToCoordinator, ToGate, BulkToGate>;
+using LinkEffects = std::vector<LinkEffect>;
+
+class LinkCore {
+ public:
+  LinkCore(const crypto::VerifyKey& site_key, const protocols::Id16& federation, std::string site)
+      : site_key_(site_key), federation_(federation), site_(std::move(site)) {}
+
+  LinkEffects OnConnected(uint64_t session);
+  LinkEffects OnDisconnected();
+  LinkEffects OnCoordinator(protocols::MessageType type, ByteSpan body);
+  LinkEffects OnGateMessage(IpcType type, ByteSpan body);
+  LinkEffects OnGateBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);
+  // Time for a LEASE.
+  LinkEffects OnLease();
+  // The bulk queue has room again: blocks that the coordinator has credit for are asked of the
+  // gate.
+  void Pump(LinkEffects* out);
+
+  uint64_t refused() const { return refused_; }
+
+ private:
+  struct Outgoing {
+    permit::Release release;
+    Bytes offer;  // the OFFER's body
+    transport::BlockSender sender;
+    uint32_t asked = 0;  // blocks asked of the gate and not here yet
+  };
+  struct Incoming {
+    Hash32 content{};
+    std::vector<WantBlocks> wants;
+    uint64_t ungranted = 0;
+  };
+
+  void TakeOffer(ByteSpan body, LinkEffects* out);
+  void AskCoordinator(LinkEffects* out);
+  void Forget(ByteSpan receipt);
+  LinkEffects OnChunk(ByteSpan body);
+
+  crypto::VerifyKey site_key_;
+  protocols::Id16 federation_;
+  std::string site_;
+  bool connected_ = false;
+  uint64_t session_ = 0;
+  Known known_;
+  std::map<Hash32, Outgoing> outgoing_;
+  std::optional<Incoming> incoming_;
+  uint64_t refused_ = 0;
+};
+
+}  // namespace tidegate::onshore

@@ -1,0 +1,195 @@
+// tidegate-link: the only process of a site with a way out, to one address, with ciphertext.
+#include <poll.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "crypto/armor.h"
+#include "onshore/ipc/peer.h"
+#include "onshore/link/link_core.h"
+#include "onshore/start/start.h"
+#include "transport/client.h"
+
+namespace tidegate::onshore {
+namespace {
+
+constexpr int kPinChannelFd = 5;
+constexpr uint64_t kMaxApprovalBytes = 64u << 10;
+// CHUNKs that wait for libzmq; more and blocks are left with the gate.
+constexpr size_t kMaxQueuedBulk = 4u << 20;
+
+struct Options {
+  uint32_t generation = 0;
+  std::filesystem::path site;
+  std::string address, walls;
+};
+
+// What of the approval link goes by. Its signature is the gate's business: a false one only makes
+// link speak to nobody.
+Result<protocols::SiteApproval> LoadApproval(const std::filesystem::path& path) {
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxApprovalBytes));
+  TG_ASSIGN_OR_RETURN(const Bytes bytes, crypto::DecodeArmor("SITE APPROVAL", text));
+  const auto document = protocols::Decode<protocols::Signed>(bytes);
+  if (!document) return DataLoss("{}: {}", path.native(), document.error().reason);
+  auto approval = protocols::Decode<protocols::SiteApproval>(document->body.items);
+  if (!approval) return DataLoss("{}: {}", path.native(), approval.error().reason);
+  return std::move(*approval);
+}
+
+class LinkLoop {
+ public:
+  LinkLoop(LinkCore core, std::unique_ptr<transport::Client> client, std::string statement,
+           uint32_t generation)
+      : core_(std::move(core)),
+        client_(std::move(client)),
+        statement_(std::move(statement)),
+        generation_(generation),
+        gate_(Fd(kFirstPeerFd), generation) {}
+
+  Status Run() {
+    TG_RETURN_IF_ERROR(gate_.SendHello(false));
+    int64_t next_lease = Now();
+    for (;;) {
+      TG_RETURN_IF_ERROR(DrainGate());
+      pollfd fds[2] = {
+          {gate_.fd(), static_cast<short>(POLLIN | (gate_.WantsWrite() ? POLLOUT : 0)), 0},
+          {kControlFd, POLLIN, 0}};
+      const int64_t left = std::clamp<int64_t>(next_lease - Now(), 0, 60'000);
+      std::vector<transport::Client::Event> events;
+      TG_RETURN_IF_ERROR(client_->Poll(static_cast<int>(left), fds, &events));
+      for (const auto& event : events) TG_RETURN_IF_ERROR(OnWire(event));
+      if (fds[1].revents != 0) {
+        TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
+        if (message && message->type == ControlType::kStop) return OkStatus();
+      }
+      if (Now() >= next_lease) {
+        next_lease = Now() + client_->lease_millis();
+        TG_RETURN_IF_ERROR(ApplyAll(core_.OnLease()));
+      }
+      if (client_->Queued(protocols::Channel::kBulk) < kMaxQueuedBulk) {
+        LinkEffects effects;
+        core_.Pump(&effects);
+        TG_RETURN_IF_ERROR(ApplyAll(effects));
+      }
+    }
+  }
+
+ private:
+  static int64_t Now() { return SystemClock().MonotonicMillis(); }
+
+  Status OnWire(const transport::Client::Event& event) {
+    using Kind = transport::Client::Event::Kind;
+    switch (event.kind) {
+      case Kind::kConnected:
+        SendEvent(EventCode::kConnected, generation_, {});
+        return ApplyAll(core_.OnConnected(client_->session()));
+      case Kind::kDisconnected:
+        SendEvent(EventCode::kDisconnected, generation_, {});
+        return ApplyAll(core_.OnDisconnected());
+      case Kind::kMessage:
+        return ApplyAll(core_.OnCoordinator(event.type, event.body));
+    }
+    return OkStatus();
+  }
+
+  Status DrainGate() {
+    for (;;) {
+      TG_RETURN_IF_ERROR(gate_.Flush());
+      TG_ASSIGN_OR_RETURN(const auto received, gate_.Receive());
+      if (!received) return OkStatus();
+      if (received->bulk) {
+        const Bulk& bulk = *received->bulk;
+        TG_RETURN_IF_ERROR(
+            ApplyAll(core_.OnGateBulk(bulk.kind, bulk.content, bulk.index, bulk.bytes)));
+        continue;
+      }
+      TG_RETURN_IF_ERROR(ApplyAll(core_.OnGateMessage(received->type, received->body)));
+      if (received->type == IpcType::kHello) {
+        TG_RETURN_IF_ERROR(gate_.Send(IpcType::kIsolation, Isolation{statement_}));
+      }
+    }
+  }
+
+  Status ApplyAll(const LinkEffects& effects) {
+    for (const LinkEffect& effect : effects) {
+      if (const auto* wire = std::get_if<ToCoordinator>(&effect)) {
+        // What cannot be sent now is said again after the reconnect.
+        [[maybe_unused]] const Status sent = client_->Send(wire->channel, wire->type, wire->body);
+      } else if (const auto* message = std::get_if<ToGate>(&effect)) {
+        TG_RETURN_IF_ERROR(gate_.SendEncoded(message->type, message->body));
+      } else {
+        const auto& bulk = std::get<BulkToGate>(effect);
+        TG_RETURN_IF_ERROR(gate_.SendBulk(bulk.kind, bulk.content, bulk.index, bulk.bytes));
+      }
+    }
+    return OkStatus();
+  }
+
+  LinkCore core_;
+  std::unique_ptr<transport::Client> client_;
+  std::string statement_;
+  uint32_t generation_;
+  Peer gate_;
+};
+
+Status RunLink(const Options& options) {
+  TG_ASSIGN_OR_RETURN(const crypto::CurveKeyPair key,
+                      crypto::ReadCurveKey(options.site / "keys" / "link.key"));
+  TG_ASSIGN_OR_RETURN(const protocols::SiteApproval approval,
+                      LoadApproval(options.site / "approval"));
+  TG_ASSIGN_OR_RETURN(const crypto::VerifyKey site_key,
+                      crypto::VerifyKey::FromBytes(approval.site_sign_key));
+  const std::filesystem::path empty = options.site / "empty";
+  std::error_code error;
+  std::filesystem::create_directories(empty, error);
+  if (error) return Unavailable("cannot make {}: {}", empty.native(), error.message());
+  StartSpec spec;
+  spec.walls.role = Role::kLink;
+  spec.walls.kept_fds = {{kFirstPeerFd, FdKind::kChannel}, {kPinChannelFd, FdKind::kChannel}};
+  spec.walls.pin_channel = kPinChannelFd;
+  spec.walls.chroot = empty;
+  TG_ASSIGN_OR_RETURN(spec.demanded, ParseWallSet(options.walls));
+  spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},
+                          {"policy", (options.site / "policy.toml").native()}};
+  spec.pinned_address = options.address.substr(options.address.find("//") + 2);
+  spec.generation = options.generation;
+  TG_ASSIGN_OR_RETURN(Started started, StartWalled(spec));
+  transport::ClientOptions client_options;
+  client_options.address = options.address;
+  client_options.server_key = approval.coordinator_curve_key;
+  client_options.site = approval.site.text;
+  client_options.federation = approval.federation;
+  TG_ASSIGN_OR_RETURN(std::unique_ptr<transport::Client> client,
+                      transport::Client::Connect(client_options, key));
+  LinkLoop loop(LinkCore(site_key, approval.federation, approval.site.text), std::move(client),
+                std::move(started.statement), options.generation);
+  return loop.Run();
+}
+
+}  // namespace
+}  // namespace tidegate::onshore
+
+int main(int argc, char** argv) {
+  using namespace tidegate;
+  SetLogProcess("link");
+  CLI::App app("Carries ciphertext to the coordinator; started by tidegate-onshore, not by hand.",
+               "tidegate-link");
+  onshore::Options options;
+  app.add_option("--generation", options.generation, "number of this start")->required();
+  app.add_option("--dir", options.site, "the site's folder")->required();
+  app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
+  app.add_option("--walls", options.walls, "walls demanded")->required();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 64;
+  }
+  const Status status = onshore::RunLink(options);
+  if (!status.ok()) LogError("link_ended {}", status.ToString());
+  ::_exit(static_cast<int>(status.code()));
+}
