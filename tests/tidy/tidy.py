@@ -1,0 +1,251 @@
+"""Holds the tree to CONTRIBUTING.md: who may include whom, sizes, dead files, forbidden words.
+
+usage: tidy.py ROOT        one line a finding, "path:line: [rule] what and what to do"; exit 1 if any
+
+Looks at the files that git knows; in a tree that is no checkout, at all of them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+MAX_FILE_LINES = 800
+MAX_FUNCTION_LINES = 120
+
+CODE = (".h", ".cc")
+MODULE_ROOTS = ("kernels/", "protocols/", "src/")
+# Made by scripts or copied from elsewhere: numbers, not prose.
+DATA = ("tests/golden/", "protocols/vectors/")
+
+# Where a library may be used, beside its tests. The pattern sees code without comments and texts.
+CONFINED = (
+    ("evp", re.compile(r"\bEVP_\w|<openssl/evp\.h>"), ("src/crypto/",), ("tests/crypto/",),
+     "raw EVP belongs in src/crypto"),
+    ("zmq", re.compile(r"\bzmq_\w+\s*\(|\bzmq::|<zmq\w*\.h(pp)?>"), ("src/transport/",), ("tests/",),
+     "ZeroMQ belongs in src/transport"),
+    ("cereal", re.compile(r"\bcereal::|namespace\s+cereal\b|<cereal/"),
+     ("protocols/", "src/onshore/ipc/"), (), "cereal belongs in protocols and src/onshore/ipc"),
+)
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
+# A path of one machine. "/tmp" alone is a directory that every system has; a file in it is not.
+MACHINE_PATH = re.compile(r"(?<![\w.$}~>)/-])/(?:(?:work|opt|home)(?:/|\b)|tmp/\w|root/)")
+# The page and this script have to name what they forbid.
+NAMES_UNFINISHED = ("CONTRIBUTING.md", "tests/tidy/")
+
+
+class Tree:
+    """The files of a checkout, read once."""
+
+    def __init__(self, root):
+        self.root = root
+        self.paths = [p for p in list_files(root) if os.path.isfile(os.path.join(root, p))]
+        self.known = set(self.paths)
+        self.texts = {}
+        for path in self.paths:
+            if path.startswith(DATA):
+                continue
+            with open(os.path.join(root, path), "rb") as file:
+                data = file.read()
+            if b"\0" not in data:
+                self.texts[path] = data.decode("utf-8", errors="replace")
+        self.layers = read_layers(self.texts.get("cmake/layers.txt", ""))
+
+    def code(self, *starts):
+        return [p for p in self.texts if p.endswith(CODE) and (not starts or p.startswith(starts))]
+
+    def module_of(self, path):
+        """The module that a file lies in: the longest row of the table that holds it."""
+        rows = [m for m in self.layers if path.startswith(m + "/")]
+        return max(rows, key=len) if rows else None
+
+
+def list_files(root):
+    if os.path.exists(os.path.join(root, ".git")):
+        done = subprocess.run(["git", "-c", "safe.directory=*", "-C", root, "ls-files", "-z"],
+                              capture_output=True, check=False)
+        if done.returncode == 0:
+            return sorted(set(os.fsdecode(done.stdout).split("\0")) - {""})
+    found = []
+    for folder, folders, names in os.walk(root):
+        # A build folder names itself by its cache.
+        folders[:] = [f for f in folders if not f.startswith(".") and
+                      not os.path.exists(os.path.join(folder, f, "CMakeCache.txt"))]
+        found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
+    return sorted(found)
+
+
+def read_layers(text):
+    layers = {}
+    for line in text.splitlines():
+        row = re.match(r"([a-z_/]+) *:([^|]*)", line)
+        if row:
+            layers[row.group(1)] = row.group(2).split()
+    return layers
+
+
+def blank(match):
+    """The same number of lines and nothing else."""
+    return re.sub(r"[^\n]", " ", match.group(0))
+
+
+def without_comments(text):
+    """Code with comments blanked; texts stay (an include's path is one)."""
+    pattern = re.compile(r'R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|'
+                         r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+    return pattern.sub(lambda m: blank(m) if m.group(0).startswith("/") else m.group(0), text)
+
+
+def without_texts(code):
+    return re.sub(r'R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"', blank, code, flags=re.DOTALL)
+
+
+def check_layer_table(tree):
+    """Each module of the table is known before it is used, so that the table has no circle."""
+    seen = set()
+    if not tree.layers:
+        yield "cmake/layers.txt", 1, "layers", "the table of modules is missing or empty"
+    for module, allowed in tree.layers.items():
+        for name in allowed:
+            if name not in seen:
+                yield ("cmake/layers.txt", 1, "layers",
+                       f"{module} may include {name}, which has no row above it")
+        seen.add(module)
+
+
+def included_path(tree, path, folder=""):
+    """What an include line of a file in `folder` names. Tests may name their neighbours."""
+    candidates = [path, "src/" + path]
+    if folder.startswith("tests"):
+        candidates += ["tests/" + path, folder + "/" + path]
+    for candidate in candidates:
+        if candidate in tree.known or os.path.exists(os.path.join(tree.root, candidate)):
+            return candidate
+    return None
+
+
+def check_includes(tree):
+    for path in tree.code(*MODULE_ROOTS):
+        module = tree.module_of(path)
+        if module is None:
+            yield path, 1, "layers", "lies in no module of cmake/layers.txt; add a row"
+            continue
+        for number, line in enumerate(without_comments(tree.texts[path]).splitlines(), 1):
+            match = INCLUDE.match(line)
+            if not match:
+                continue
+            target = included_path(tree, match.group(2))
+            if target is None:
+                if match.group(1) == '"':
+                    yield (path, number, "layers",
+                           f'"{match.group(2)}" is no path from the root or from src')
+                continue
+            if match.group(1) == "<":
+                yield path, number, "layers", f"<{match.group(2)}> is ours; write it with quotes"
+            owner = tree.module_of(target)
+            if owner != module and owner not in tree.layers[module]:
+                yield (path, number, "layers",
+                       f"{module} may not include {target} (cmake/layers.txt)")
+
+
+def check_file_length(tree):
+    for path in tree.code() + [p for p in tree.texts if p.endswith((".py", ".sh"))]:
+        lines = tree.texts[path].count("\n")
+        if lines > MAX_FILE_LINES:
+            yield path, lines, "file-length", f"has {lines} lines, at most {MAX_FILE_LINES}; split it"
+
+
+def check_function_length(tree):
+    """By the layout of clang-format: a function at namespace level begins in the first column and
+    ends in a line that is "}" alone; nothing between, but the preprocessor, is in that column."""
+    for path in tree.code():
+        start = 1
+        for number, line in enumerate(tree.texts[path].splitlines(), 1):
+            if line == "}" and number - start + 1 > MAX_FUNCTION_LINES:
+                yield (path, start, "function-length",
+                       f"{number - start + 1} lines, at most {MAX_FUNCTION_LINES}; split it")
+            if line[:1].strip() and not line.startswith("#"):
+                start = number
+
+
+def nearest_cmake(tree, path):
+    folder = os.path.dirname(path)
+    while folder and folder + "/CMakeLists.txt" not in tree.texts:
+        folder = os.path.dirname(folder)
+    return folder + "/CMakeLists.txt" if folder else None
+
+
+def cmake_words(text):
+    return set(re.sub(r"#[^\n]*", "", text).replace("(", " ").replace(")", " ").split())
+
+
+def check_dead_files(tree):
+    included = set()
+    for path in tree.code():
+        for line in without_comments(tree.texts[path]).splitlines():
+            match = INCLUDE.match(line)
+            if match:
+                included.add(included_path(tree, match.group(2), os.path.dirname(path)))
+    for path in tree.code(*MODULE_ROOTS, "tests/", "bench/"):
+        if path.endswith(".h"):
+            if path not in included:
+                yield path, 1, "dead-file", "no file includes it; delete it"
+            continue
+        cmake = nearest_cmake(tree, path)
+        if cmake is None:
+            yield path, 1, "dead-file", "no CMakeLists.txt above it; nothing builds it"
+        elif path.startswith("tests/") and path.endswith("_test.cc"):
+            if os.path.dirname(cmake) != os.path.dirname(path) or \
+                    "tidegate_tests" not in cmake_words(tree.texts[cmake]):
+                yield (path, 1, "dead-file",
+                       "its folder has no CMakeLists.txt that calls tidegate_tests; it never runs")
+        elif path.startswith("bench/"):
+            if os.path.basename(path)[:-3] not in cmake_words(tree.texts[cmake]):
+                yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
+        elif os.path.relpath(path, os.path.dirname(cmake)) not in cmake_words(tree.texts[cmake]):
+            yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
+
+
+def check_confined(tree):
+    for path in tree.code():
+        code = without_texts(without_comments(tree.texts[path])).splitlines()
+        for rule, pattern, homes, tests, what in CONFINED:
+            if path.startswith(homes + tests):
+                continue
+            for number, line in enumerate(code, 1):
+                if pattern.search(line):
+                    yield path, number, rule, what
+
+
+def check_words(tree):
+    for path, text in tree.texts.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if UNFINISHED.search(line) and not path.startswith(NAMES_UNFINISHED):
+                yield path, number, "unfinished", "finish it, or open an issue; main has no such marks"
+            if MACHINE_PATH.search(line) and not path.startswith("tests/"):
+                yield path, number, "machine-path", "a path of one machine: " + line.strip()[:80]
+
+
+CHECKS = (check_layer_table, check_includes, check_file_length, check_function_length,
+          check_dead_files, check_confined, check_words)
+
+
+def findings(root):
+    tree = Tree(root)
+    return [finding for check in CHECKS for finding in check(tree)]
+
+
+def main(argv):
+    if len(argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 64
+    found = findings(argv[1])
+    for path, line, rule, what in found:
+        print(f"{path}:{line}: [{rule}] {what}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
