@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test lint clean
+.PHONY: setup build test lint bench-round clean
 setup:
 	scripts/setup.sh
 
@@ -15,6 +15,10 @@ test: build
 
 lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
+
+# A round of a tiny adapter without training; fails over 100 ms.
+bench-round: build
+	$(BUILD)/bin/round_bench --base tests/golden/tiny_llama --dir $(BUILD)/round_bench
 
 clean:
 	rm -rf $(BUILD)

@@ -31,7 +31,7 @@ Status Coordinator::Load() {
     TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
     access_.push_back({site.name, site.curve_key, true});
     const std::string name = site.name;
-    sites_.emplace(name, Site{std::move(site), key, false, false, 0, 0, {}, {}, {}, {}});
+    sites_.emplace(name, Site{std::move(site), key, false, 0, 0, {}, {}, {}, {}});
   }
   TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
   for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
@@ -145,8 +145,7 @@ Coordinator::JobRun* Coordinator::FindJob(const protocols::Id16& id) {
 
 void Coordinator::Send(const std::string& site, Channel channel, MessageType type, Bytes body) {
   const auto it = sites_.find(site);
-  if (it == sites_.end()) return;
-  if (channel == Channel::kControl ? !it->second.control : !it->second.bulk) return;
+  if (it == sites_.end() || !it->second.connected) return;
   outbox_.push_back({site, channel, type, std::move(body)});
 }
 
@@ -183,22 +182,21 @@ void Coordinator::PushToAll(const JobRun& job) {
   for (const std::string& site : job.state.rules.sites) Push(site, job);
 }
 
-Status Coordinator::OnConnected(const std::string& site, Channel channel, uint64_t) {
+void Coordinator::OnConnected(const std::string& site) {
   const auto it = sites_.find(site);
-  if (it == sites_.end()) return OkStatus();
-  (channel == Channel::kControl ? it->second.control : it->second.bulk) = true;
+  if (it == sites_.end()) return;
+  OnDisconnected(site);
+  it->second.connected = true;
   it->second.seen_unix_millis = clock_.UnixMillis();
-  if (channel != Channel::kControl) return OkStatus();
   for (const auto& job : jobs_) {
     if (!job->ended() && job->Names(site)) Push(site, *job);
   }
-  return OkStatus();
 }
 
-void Coordinator::OnDisconnected(const std::string& site, Channel channel) {
+void Coordinator::OnDisconnected(const std::string& site) {
   const auto it = sites_.find(site);
   if (it == sites_.end()) return;
-  (channel == Channel::kControl ? it->second.control : it->second.bulk) = false;
+  it->second.connected = false;
   // What was under way is asked for again; blocks that came are on disk.
   it->second.offers.clear();
   it->second.outflows.clear();

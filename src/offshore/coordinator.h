@@ -65,9 +65,9 @@ class Coordinator {
   // Until the next deadline, at most a minute; 0 when one has passed.
   int64_t MillisToDeadline() const;
 
-  // A site's connection came up (its HELLO has been checked and answered) or went down.
-  Status OnConnected(const std::string& site, protocols::Channel channel, uint64_t session);
-  void OnDisconnected(const std::string& site, protocols::Channel channel);
+  // Both connections of a site are up (their HELLOs were checked and answered), or one went down.
+  void OnConnected(const std::string& site);
+  void OnDisconnected(const std::string& site);
   // A message of a connected site, any type but HELLO.
   Status OnMessage(const std::string& site, protocols::MessageType type, ByteSpan body);
 
@@ -83,7 +83,7 @@ class Coordinator {
   struct Site {
     federation::StoredSite stored;
     crypto::VerifyKey key;
-    bool control = false, bulk = false;
+    bool connected = false;
     uint64_t bytes_in = 0;
     int64_t seen_unix_millis = 0;
     std::map<Digest, Incoming> offers;     // by content

@@ -1,3 +1,4 @@
+// tidegate-coordinator --dir COORD: runs a federation's rounds until a signal ends it.
 // tidegate-coordinator --dir COORD --request JSON: one verb on the folder of a coordinator that
 // does not run, as `tidegate` asks for it; the answer goes to standard output.
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include "base/log.h"
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
+#include "offshore/serve.h"
 
 namespace tidegate::offshore {
 namespace {
@@ -32,7 +34,7 @@ Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
 
 int Main(int argc, char** argv) {
   std::string dir, request;
-  bool good = argc == 5;
+  bool good = argc == 3 || argc == 5;
   for (int i = 1; good && i + 1 < argc; i += 2) {
     if (std::strcmp(argv[i], "--dir") == 0) {
       dir = argv[i + 1];
@@ -42,16 +44,22 @@ int Main(int argc, char** argv) {
       good = false;
     }
   }
-  if (!good || dir.empty() || request.empty()) {
-    std::fprintf(stderr, "usage: tidegate-coordinator --dir DIR --request JSON\n");
+  if (!good || dir.empty()) {
+    std::fprintf(stderr, "usage: tidegate-coordinator --dir DIR [--request JSON]\n");
     return 64;
   }
   SetLogProcess("coordinator");
-  const auto answer = RunRequest(dir, request);
-  const std::string text = AnswerText(answer);
-  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  return answer && written ? 0
-                           : static_cast<int>(answer ? Code::kUnavailable : answer.error().code());
+  if (!request.empty()) {
+    const auto answer = RunRequest(dir, request);
+    const std::string text = AnswerText(answer);
+    const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+    return answer && written
+               ? 0
+               : static_cast<int>(answer ? Code::kUnavailable : answer.error().code());
+  }
+  const Status status = Serve(dir);
+  if (!status.ok()) LogError("ended reason={}", status.ToString());
+  return static_cast<int>(status.code());
 }
 
 }  // namespace

@@ -105,6 +105,17 @@ void FakeSite::Reset() {
   came_.clear();
 }
 
+std::vector<SiteMessage> FakeSite::Resume() {
+  Reset();
+  const bool lacks = newest_ && (!adapter || adapter->version < newest_->version);
+  std::vector<SiteMessage> out = lacks ? WantAdapter() : OfferIfReady();
+  // What was offered and has no receipt: it may have been taken, and the receipt lost on its way.
+  for (const auto& [round, spool] : spool_) {
+    if (!receipts.contains(round)) out.push_back(OfferOf(spool));
+  }
+  return out;
+}
+
 std::vector<SiteMessage> FakeSite::On(MessageType type, ByteSpan body) {
   switch (type) {
     case MessageType::kJob: {
@@ -114,6 +125,7 @@ std::vector<SiteMessage> FakeSite::On(MessageType type, ByteSpan body) {
       if (!manifest) return ++bad, std::vector<SiteMessage>();
       if (job_id != crypto::JobIdOf(message->manifest)) {
         adapter.reset();
+        newest_.reset();
         rounds.clear();
       }
       job_id = crypto::JobIdOf(message->manifest);
@@ -166,7 +178,12 @@ std::vector<SiteMessage> FakeSite::OnAdapter(ByteSpan body) {
   if (!manifest) return ++bad, std::vector<SiteMessage>();
   if (adapter && adapter->version >= manifest->version) return {};
   if (coming_ && coming_->content == manifest->content) return {};
-  coming_ = std::move(*manifest);
+  newest_ = std::move(*manifest);
+  return WantAdapter();
+}
+
+std::vector<SiteMessage> FakeSite::WantAdapter() {
+  coming_ = newest_;
   came_.clear();
   // All but one block of credit at once, so that CREDIT is needed too when there are several.
   const protocols::Want want{coming_->content, 0, static_cast<uint32_t>(coming_->blocks.size()),

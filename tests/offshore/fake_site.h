@@ -36,6 +36,8 @@ class FakeSite {
   SiteMessage Lease() const;
   // Its connection was cut: transfers start over.
   void Reset();
+  // Connected again: what it lacks and what it has to offer.
+  std::vector<SiteMessage> Resume();
 
   // The offer of a round whose adapter is here; the same bytes every time.
   struct Spool {
@@ -68,6 +70,7 @@ class FakeSite {
 
  private:
   std::vector<SiteMessage> OnAdapter(ByteSpan body);
+  std::vector<SiteMessage> WantAdapter();
   std::vector<SiteMessage> OnRound(ByteSpan body);
   std::vector<SiteMessage> OnAdapterChunk(ByteSpan body);
   std::vector<SiteMessage> OnWant(const protocols::Want& want);
@@ -85,7 +88,8 @@ class FakeSite {
   crypto::VerifyKey coordinator_;
   crypto::SigningKey gate_;
   crypto::CurveKeyPair link_;
-  std::optional<protocols::AdapterManifest> coming_;
+  std::optional<protocols::AdapterManifest> newest_;  // that was told
+  std::optional<protocols::AdapterManifest> coming_;  // that is being fetched
   std::map<uint32_t, Bytes> came_;
   std::map<uint32_t, Spool> spool_;
   std::map<Digest, Sending> sending_;

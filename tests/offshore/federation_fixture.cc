@@ -7,7 +7,6 @@
 namespace tidegate::offshore {
 
 namespace fs = std::filesystem;
-using protocols::Channel;
 
 void MakeCoordinatorDir(const fs::path& dir, const std::string& address) {
   fs::remove_all(dir);
@@ -93,17 +92,16 @@ FakeSite& TestFederation::Enrol(const std::string& name) {
 
 void TestFederation::Connect(const std::string& name) {
   connected_[name] = true;
-  for (const Channel channel : {Channel::kBulk, Channel::kControl}) {
-    Turn([&] { return coordinator_->OnConnected(name, channel, 1); });
-  }
+  Turn([&] {
+    coordinator_->OnConnected(name);
+    return OkStatus();
+  });
 }
 
 void TestFederation::Disconnect(const std::string& name) {
   connected_[name] = false;
   sites_.at(name)->Reset();
-  for (const Channel channel : {Channel::kBulk, Channel::kControl}) {
-    coordinator_->OnDisconnected(name, channel);
-  }
+  coordinator_->OnDisconnected(name);
   std::erase_if(under_way_, [&](const auto& message) { return message.first == name; });
 }
 

@@ -1,0 +1,153 @@
+#include "offshore/serve.h"
+
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "offshore/admin_socket.h"
+#include "offshore/coordinator.h"
+#include "transport/server.h"
+
+namespace tidegate::offshore {
+namespace {
+
+using transport::Server;
+
+Result<Fd> SignalFd() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  if (::pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) return Internal("cannot block signals");
+  ::signal(SIGPIPE, SIG_IGN);
+  Fd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd.valid()) return Unexpected(ErrnoStatus("make", "a signalfd", errno));
+  return fd;
+}
+
+class Loop {
+ public:
+  Loop(Coordinator& coordinator, Server& server, AdminSocket& admin, const Fd& signals)
+      : coordinator_(coordinator), server_(server), admin_(admin), signals_(signals) {}
+
+  Status Run() {
+    TG_RETURN_IF_ERROR(Turn([this] { return coordinator_.Resume(); }));
+    std::vector<Server::Event> events;
+    std::vector<pollfd> fds;
+    while (true) {
+      events.clear();
+      fds.assign(1, {signals_.get(), POLLIN, 0});
+      admin_.AddPollFds(&fds);
+      TG_RETURN_IF_ERROR(
+          server_.Poll(static_cast<int>(coordinator_.MillisToDeadline()), fds, &events));
+      if (fds[0].revents != 0) return OkStatus();
+      if (!events.empty() || coordinator_.MillisToDeadline() == 0) {
+        TG_RETURN_IF_ERROR(Turn([&] { return Handle(events); }));
+      }
+      admin_.Serve([this](std::string_view request) { return Answer(request); });
+      TG_RETURN_IF_ERROR(fatal_);
+    }
+  }
+
+ private:
+  // Everything in one transaction; what it says goes out after the commit.
+  template <typename F>
+  Status Turn(F&& what) {
+    TG_RETURN_IF_ERROR(coordinator_.BeginTurn());
+    TG_RETURN_IF_ERROR(what());
+    TG_ASSIGN_OR_RETURN(const std::vector<Outgoing> out, coordinator_.EndTurn());
+    for (const AccessChange& change : coordinator_.TakeAccessChanges()) {
+      if (change.allowed) {
+        server_.Allow(change.site, change.curve_key);
+      } else {
+        server_.Revoke(change.site);
+      }
+    }
+    for (const Outgoing& message : out) {
+      const Status sent = server_.Send(message.site, message.channel, message.type, message.body);
+      // Away: it gets all that it lacks when it comes back.
+      if (!sent.ok() && sent.code() != Code::kUnavailable) {
+        LogWarning("not_sent site={} reason={}", message.site, sent.ToString());
+      }
+    }
+    return OkStatus();
+  }
+
+  Status Handle(const std::vector<Server::Event>& events) {
+    // An end that is told in the same breath as a new beginning was before it.
+    for (const Server::Event& event : events) {
+      if (event.kind == Server::Event::Kind::kDisconnected) coordinator_.OnDisconnected(event.site);
+    }
+    for (const Server::Event& event : events) {
+      if (event.kind == Server::Event::Kind::kConnected) {
+        LogInfo("site_connected site={}", event.site);
+        coordinator_.OnConnected(event.site);
+      } else if (event.kind == Server::Event::Kind::kMessage) {
+        TG_RETURN_IF_ERROR(coordinator_.OnMessage(event.site, event.type, event.body));
+      }
+    }
+    for (const Server::Event& event : events) {
+      const bool up = server_.Connected(event.site, protocols::Channel::kControl) &&
+                      server_.Connected(event.site, protocols::Channel::kBulk);
+      if (!up) coordinator_.OnDisconnected(event.site);
+    }
+    return coordinator_.OnTime();
+  }
+
+  std::string Answer(std::string_view request) {
+    JsonLimits limits;
+    limits.max_bytes = kMaxRequestBytes;
+    const auto json = ParseStrictJson(request, limits, "the request");
+    if (!json) return AnswerText(Unexpected(json.error()));
+    Result<nlohmann::ordered_json> answer;
+    const Status status = Turn([&] {
+      Status fatal;
+      answer = coordinator_.OnRequest(*json, &fatal);
+      return fatal;
+    });
+    if (!status.ok()) {
+      fatal_ = status;
+      return AnswerText(Unexpected(status));
+    }
+    return AnswerText(answer);
+  }
+
+  Coordinator& coordinator_;
+  Server& server_;
+  AdminSocket& admin_;
+  const Fd& signals_;
+  Status fatal_;
+};
+
+}  // namespace
+
+Status Serve(const std::filesystem::path& dir) {
+  // First, so that every thread that a library starts has these signals blocked.
+  TG_ASSIGN_OR_RETURN(const Fd signals, SignalFd());
+  TG_ASSIGN_OR_RETURN(const DirLock lock, DirLock::Take(dir));
+  TG_ASSIGN_OR_RETURN(FederationConfig config, LoadFederationConfig(dir));
+  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
+  TG_ASSIGN_OR_RETURN(auto coordinator,
+                      Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
+  transport::ServerOptions options;
+  options.address = coordinator->config().listen;
+  options.federation = coordinator->config().federation;
+  options.lease_millis = coordinator->config().lease_millis;
+  for (const AccessChange& change : coordinator->TakeAccessChanges()) {
+    options.sites[change.site] = change.curve_key;
+  }
+  TG_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
+                      Server::Bind(options, coordinator->keys().curve));
+  TG_ASSIGN_OR_RETURN(AdminSocket admin, AdminSocket::Listen(dir, SystemClock()));
+  LogInfo("serving federation={} address={} sites={}", coordinator->config().name,
+          server->address(), options.sites.size());
+  const Status status = Loop(*coordinator, *server, admin, signals).Run();
+  if (status.ok()) LogInfo("stopped");
+  return status;
+}
+
+}  // namespace tidegate::offshore
