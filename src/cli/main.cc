@@ -17,5 +17,6 @@ int main(int argc, char** argv) {
   RegisterSiteVerb(app, invocation);
   RegisterJobVerb(app, invocation);
   RegisterStatusVerb(app, invocation);
+  RegisterLedgerVerb(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

@@ -70,7 +70,8 @@ int RunMain(CLI::App& app, Invocation& invocation, int argc, const char* const* 
   }
   if (!invocation.run) return kExitUsage;
   const Status status = invocation.run();
-  if (!status.ok()) WriteError(invocation, status);
+  if (status.ok()) return invocation.exit_code;
+  WriteError(invocation, status);
   return static_cast<int>(status.code());
 }
 

@@ -17,6 +17,8 @@ namespace tidegate::cli {
 
 // sysexits' EX_USAGE: the command line itself was wrong.
 inline constexpr int kExitUsage = 64;
+// `ledger verify` without a head from elsewhere: consistent by itself, which is not verified.
+inline constexpr int kExitConsistentOnly = 65;
 
 enum class Format : uint8_t { kText = 0, kJson = 1 };
 
@@ -25,6 +27,7 @@ struct Invocation {
   std::string verb;  // "base inspect"
   Format format = Format::kText;
   std::function<Status()> run;
+  int exit_code = 0;  // of a run that ends with OK
 };
 
 // Adds the subcommand `name` to `parent` with --format. `run` is called after parsing, if the user
@@ -52,5 +55,6 @@ void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation);
 void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
 void RegisterJobVerb(CLI::App& app, Invocation& invocation);
 void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
+void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli
