@@ -1,7 +1,11 @@
 // base inspect: what a base folder holds, with the checks that training makes before it loads.
+// base import: an HF folder from a GGUF file.
 #include <filesystem>
+#include <map>
 
 #include "cli/verb.h"
+#include "crypto/base_hash.h"
+#include "model/base_import.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
 #include "tensor/safetensors.h"
@@ -40,7 +44,7 @@ std::string Text(const ordered_json& report) {
       "model       {}, {} parameters\nlayers      {}, hidden {}, inner {}\n"
       "attention   {} heads of {}, {} for keys and values\n"
       "vocabulary  {} ({} in the tokenizer), head {}\npositions   {}\n"
-      "tensors    {}, {:.1f} MiB\n",
+      "tensors    {}, {:.1f} MiB\nbase hash   {}\n",
       report["model_type"].get<std::string>(), report["parameters"].get<int64_t>(),
       report["num_hidden_layers"].get<int64_t>(), report["hidden_size"].get<int64_t>(),
       report["intermediate_size"].get<int64_t>(), report["num_attention_heads"].get<int64_t>(),
@@ -48,7 +52,8 @@ std::string Text(const ordered_json& report) {
       report["vocab_size"].get<int64_t>(), report["tokenizer_size"].get<int64_t>(),
       report["tie_word_embeddings"].get<bool>() ? "tied" : "of its own",
       report["max_position_embeddings"].get<int64_t>(), dtypes,
-      static_cast<double>(report["tensors"]["bytes"].get<uint64_t>()) / (1024.0 * 1024.0));
+      static_cast<double>(report["tensors"]["bytes"].get<uint64_t>()) / (1024.0 * 1024.0),
+      report["base_hash"].get<std::string>());
 }
 
 Status Inspect(const Invocation& invocation, const std::filesystem::path& dir) {
@@ -73,18 +78,67 @@ Status Inspect(const Invocation& invocation, const std::filesystem::path& dir) {
   report["max_position_embeddings"] = config.max_positions;
   report["tie_word_embeddings"] = config.tied;
   TG_ASSIGN_OR_RETURN(report["tensors"], TensorFacts(dir));
+  TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(dir));
+  report["base_hash"] = ToHex(hash);
   return Print(invocation, report, Text);
+}
+
+struct ImportArguments {
+  std::filesystem::path file, dir;
+  std::string dtype = "bf16";
+};
+
+std::string ImportText(const ordered_json& report) {
+  std::string types;
+  for (const auto& [name, count] : report["source_types"].items()) {
+    types += fmt::format(" {} {}", count.get<int64_t>(), name);
+  }
+  return fmt::format(
+      "{}: {} tensors, {} weights ({}), from{}\n{} tokens, {} chat template\n"
+      "base hash {}\n",
+      report["dir"].get<std::string>(), report["tensors"].get<int64_t>(),
+      report["weights"].get<int64_t>(), report["dtype"].get<std::string>(), types,
+      report["tokens"].get<int64_t>(), report["chat_template"].get<bool>() ? "with a" : "no",
+      report["base_hash"].get<std::string>());
+}
+
+Status Import(const Invocation& invocation, const ImportArguments& arguments) {
+  const std::map<std::string, tensor::DType> dtypes = {
+      {"bf16", tensor::DType::kBF16}, {"f32", tensor::DType::kF32}, {"f16", tensor::DType::kF16}};
+  TG_ASSIGN_OR_RETURN(
+      const model::ImportReport imported,
+      model::ImportGguf(arguments.file, arguments.dir, {.dtype = dtypes.at(arguments.dtype)}));
+  ordered_json report;
+  report["dir"] = arguments.dir.native();
+  report["dtype"] = arguments.dtype;
+  report["tensors"] = imported.tensors;
+  report["weights"] = imported.weights;
+  report["source_types"] = imported.source_types;
+  report["tokens"] = imported.tokens;
+  report["chat_template"] = imported.has_chat_template;
+  TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(arguments.dir));
+  report["base_hash"] = ToHex(hash);
+  return Print(invocation, report, ImportText);
 }
 
 }  // namespace
 
 void RegisterBaseVerb(CLI::App& app, Invocation& invocation) {
-  CLI::App* group = AddGroup(app, "base", "Look at base models");
+  CLI::App* group = AddGroup(app, "base", "Look at base models, and import them");
   auto dir = std::make_shared<std::filesystem::path>();
   CLI::App* inspect = AddVerb(*group, "inspect", "What a base folder holds, checked", invocation,
                               [&invocation, dir] { return Inspect(invocation, *dir); });
   inspect->add_option("DIR", *dir, "HF folder: config.json, *.safetensors, tokenizer.json")
       ->required();
+
+  auto arguments = std::make_shared<ImportArguments>();
+  CLI::App* import = AddVerb(*group, "import", "Make an HF folder of a GGUF file", invocation,
+                             [&invocation, arguments] { return Import(invocation, *arguments); });
+  import->add_option("FILE", arguments->file, "GGUF file of a Llama model")->required();
+  import->add_option("DIR", arguments->dir, "Folder to make")->required();
+  import->add_option("--dtype", arguments->dtype, "Of the weights: bf16, f32 or f16")
+      ->check(CLI::IsMember({"bf16", "f32", "f16"}))
+      ->capture_default_str();
 }
 
 }  // namespace tidegate::cli

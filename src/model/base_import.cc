@@ -1,0 +1,233 @@
+#include "model/base_import.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "model/base_import_parts.h"
+
+namespace tidegate::model {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Metadata holds 32-bit floats. The decimal that a person wrote (1e-05) is the shortest that reads
+// back to the same one (9.999999747378752e-06).
+double AsWritten(double value) {
+  const auto narrow = static_cast<float>(value);
+  if (static_cast<double>(narrow) != value) return value;
+  const std::string text = fmt::format("{}", narrow);
+  double out = value;
+  std::from_chars(text.data(), text.data() + text.size(), out);
+  return out;
+}
+
+class MetadataReader {
+ public:
+  MetadataReader(const tensor::GgufFile& gguf, std::string_view what) : gguf_(gguf), what_(what) {}
+
+  // A size of the model; `fallback` below zero means that the key must be there.
+  Result<int64_t> Size(std::string_view key, int64_t fallback = -1) const {
+    if (fallback >= 0 && !gguf_.Has(key)) return fallback;
+    TG_ASSIGN_OR_RETURN(const uint64_t value, gguf_.GetUnsigned(key));
+    if (value > (1ull << 32)) return DataLoss("{}: {} is {}", what_, key, value);
+    return static_cast<int64_t>(value);
+  }
+
+  Result<double> Number(std::string_view key, double fallback) const {
+    if (!gguf_.Has(key)) return fallback;
+    TG_ASSIGN_OR_RETURN(const double value, gguf_.GetFloat(key));
+    return AsWritten(value);
+  }
+
+  Result<std::optional<int32_t>> TokenId(std::string_view key) const {
+    if (!gguf_.Has(key)) return std::optional<int32_t>();
+    TG_ASSIGN_OR_RETURN(const uint64_t value, gguf_.GetUnsigned(key));
+    if (value > INT32_MAX) return DataLoss("{}: {} is {}", what_, key, value);
+    return std::optional<int32_t>(static_cast<int32_t>(value));
+  }
+
+ private:
+  const tensor::GgufFile& gguf_;
+  std::string_view what_;
+};
+
+Status ReadRope(const tensor::GgufFile& gguf, const MetadataReader& reader, std::string_view what,
+                RopeConfig* rope) {
+  TG_ASSIGN_OR_RETURN(rope->theta, reader.Number("llama.rope.freq_base", 10000.0));
+  if (gguf.Find("rope_freqs.weight") != nullptr) {
+    return Unsupported(
+        "{}: RoPE is scaled by the tensor \"rope_freqs.weight\" (Llama 3.1 and later), from which "
+        "the configuration cannot be read back; import the model's Hugging Face folder",
+        what);
+  }
+  constexpr std::string_view kType = "llama.rope.scaling.type";
+  if (!gguf.Has(kType)) return OkStatus();
+  TG_ASSIGN_OR_RETURN(const std::string_view type, gguf.GetString(kType));
+  if (type == "none") return OkStatus();
+  if (type != "linear") {
+    return Unsupported("{}: RoPE scaling \"{}\" is not supported; linear is", what, type);
+  }
+  rope->type = RopeType::kLinear;
+  TG_ASSIGN_OR_RETURN(rope->factor, reader.Number("llama.rope.scaling.factor", 1.0));
+  return OkStatus();
+}
+
+Status ReadTokenIds(const MetadataReader& reader, ModelConfig* config) {
+  TG_ASSIGN_OR_RETURN(config->bos_id, reader.TokenId("tokenizer.ggml.bos_token_id"));
+  TG_ASSIGN_OR_RETURN(config->pad_id, reader.TokenId("tokenizer.ggml.padding_token_id"));
+  // An end of turn, where it is not the end of sequence, ends an answer too.
+  for (const auto* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    TG_ASSIGN_OR_RETURN(const std::optional<int32_t> id, reader.TokenId(key));
+    if (id && (config->eos_ids.empty() || config->eos_ids[0] != *id)) {
+      config->eos_ids.push_back(*id);
+    }
+  }
+  return OkStatus();
+}
+
+std::string GenerationConfig(const ModelConfig& config) {
+  json out = {{"_from_model_config", true}};
+  if (config.bos_id) out["bos_token_id"] = *config.bos_id;
+  if (config.pad_id) out["pad_token_id"] = *config.pad_id;
+  if (config.eos_ids.size() == 1) out["eos_token_id"] = config.eos_ids[0];
+  if (config.eos_ids.size() > 1) out["eos_token_id"] = config.eos_ids;
+  return out.dump(2) + "\n";
+}
+
+std::string TransformersName(tensor::DType dtype) {
+  return dtype == tensor::DType::kF32    ? "float32"
+         : dtype == tensor::DType::kBF16 ? "bfloat16"
+                                         : "float16";
+}
+
+Status CheckTarget(const fs::path& out_dir) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(out_dir, error);
+  if (status.type() == fs::file_type::not_found) return OkStatus();
+  if (status.type() == fs::file_type::directory && fs::is_empty(out_dir, error) && !error) {
+    return OkStatus();
+  }
+  return AlreadyExists("{} exists; name a folder that does not, or an empty one", out_dir.native());
+}
+
+// A folder beside the target that is removed unless it is published.
+class Staging {
+ public:
+  static Result<Staging> Create(const fs::path& target) {
+    std::error_code error;
+    fs::path clean = fs::absolute(target, error).lexically_normal();
+    if (!clean.has_filename()) clean = clean.parent_path();
+    fs::create_directories(clean.parent_path(), error);
+    if (error)
+      return Unexpected(ErrnoStatus("create", clean.parent_path().native(), error.value()));
+    std::string name = clean.native() + ".importing-XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) return Unexpected(ErrnoStatus("create", name, errno));
+    return Staging(name, clean);
+  }
+  Staging(Staging&& other) noexcept
+      : path_(std::exchange(other.path_, {})), target_(std::move(other.target_)) {}
+  Staging& operator=(Staging&&) = delete;
+  ~Staging() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+
+  const fs::path& path() const { return path_; }
+
+  Status Publish() {
+    std::error_code error;
+    fs::permissions(path_, fs::perms(0755), error);
+    if (!error) TG_RETURN_IF_ERROR(SyncDirectory(path_));
+    if (!error) fs::rename(path_, target_, error);
+    if (error) return ErrnoStatus("create", target_.native(), error.value());
+    path_.clear();
+    return SyncDirectory(target_.parent_path());
+  }
+
+ private:
+  Staging(fs::path path, fs::path target) : path_(std::move(path)), target_(std::move(target)) {}
+  fs::path path_;
+  fs::path target_;
+};
+
+}  // namespace
+
+Result<ModelConfig> GgufConfig(const tensor::GgufFile& gguf, std::string_view what) {
+  TG_ASSIGN_OR_RETURN(const std::string_view architecture, gguf.GetString("general.architecture"));
+  if (architecture != "llama") {
+    return Unsupported("{}: the architecture \"{}\" is not supported; \"llama\" is", what,
+                       architecture);
+  }
+  const MetadataReader reader(gguf, what);
+  TG_ASSIGN_OR_RETURN(const int64_t experts, reader.Size("llama.expert_count", 0));
+  if (experts > 0) {
+    return Unsupported("{}: a mixture of {} experts is not supported", what, experts);
+  }
+  ModelConfig c;
+  TG_ASSIGN_OR_RETURN(c.hidden_size, reader.Size("llama.embedding_length"));
+  TG_ASSIGN_OR_RETURN(c.intermediate_size, reader.Size("llama.feed_forward_length"));
+  TG_ASSIGN_OR_RETURN(c.num_layers, reader.Size("llama.block_count"));
+  TG_ASSIGN_OR_RETURN(c.num_heads, reader.Size("llama.attention.head_count"));
+  TG_ASSIGN_OR_RETURN(c.num_kv_heads, reader.Size("llama.attention.head_count_kv", c.num_heads));
+  TG_ASSIGN_OR_RETURN(c.max_positions, reader.Size("llama.context_length"));
+  TG_ASSIGN_OR_RETURN(c.rms_norm_eps,
+                      reader.Number("llama.attention.layer_norm_rms_epsilon", 1e-5));
+  const int64_t even_share = c.num_heads > 0 ? c.hidden_size / c.num_heads : 0;
+  TG_ASSIGN_OR_RETURN(c.head_dim, reader.Size("llama.attention.key_length", even_share));
+  TG_ASSIGN_OR_RETURN(const int64_t rotated, reader.Size("llama.rope.dimension_count", c.head_dim));
+  TG_ASSIGN_OR_RETURN(const int64_t value_length,
+                      reader.Size("llama.attention.value_length", c.head_dim));
+  if (rotated != c.head_dim || value_length != c.head_dim) {
+    return Unsupported(
+        "{}: heads of {} with {} rotated and {} for values are not supported; the "
+        "three must be equal",
+        what, c.head_dim, rotated, value_length);
+  }
+  TG_RETURN_IF_ERROR(ReadRope(gguf, reader, what, &c.rope));
+  TG_ASSIGN_OR_RETURN(const tensor::GgufTensor* embedding, gguf.Get("token_embd.weight"));
+  c.vocab_size = embedding->shape[0];
+  c.tied = gguf.Find("output.weight") == nullptr;
+  TG_RETURN_IF_ERROR(ReadTokenIds(reader, &c));
+  TG_RETURN_IF_ERROR(CheckConfig(c, what));
+  return c;
+}
+
+Result<ImportReport> ImportGguf(const fs::path& file, const fs::path& out_dir,
+                                const ImportOptions& options) {
+  if (tensor::DType d = options.dtype;
+      d != tensor::DType::kF32 && d != tensor::DType::kBF16 && d != tensor::DType::kF16) {
+    return InvalidArgument("weights cannot be imported as {}; F32, BF16 and F16 can be",
+                           tensor::DTypeName(d));
+  }
+  TG_RETURN_IF_ERROR(CheckTarget(out_dir));
+  TG_ASSIGN_OR_RETURN(const tensor::GgufFile gguf, tensor::GgufFile::Open(file));
+  const std::string what = file.native();
+  ImportReport report;
+  TG_ASSIGN_OR_RETURN(report.config, GgufConfig(gguf, what));
+  report.config.dtype = TransformersName(options.dtype);
+  TG_ASSIGN_OR_RETURN(const TokenizerFiles tokenizer, GgufTokenizer(gguf, report.config, what));
+  report.tokens = tokenizer.tokens;
+  report.has_chat_template = tokenizer.has_chat_template;
+
+  TG_ASSIGN_OR_RETURN(Staging staging, Staging::Create(out_dir));
+  const fs::path& dir = staging.path();
+  TG_RETURN_IF_ERROR(WriteGgufWeights(gguf, report.config, options.dtype, dir / "model.safetensors",
+                                      what, &report));
+  const std::pair<const char*, std::string> texts[] = {
+      {"config.json", ToHfJson(report.config)},
+      {"generation_config.json", GenerationConfig(report.config)},
+      {"tokenizer.json", tokenizer.tokenizer_json},
+      {"tokenizer_config.json", tokenizer.tokenizer_config_json},
+      {"special_tokens_map.json", tokenizer.special_tokens_map_json}};
+  for (const auto& [name, text] : texts) {
+    TG_RETURN_IF_ERROR(WriteFileDurably(dir / name, AsBytes(text)));
+  }
+  TG_RETURN_IF_ERROR(staging.Publish());
+  return report;
+}
+
+}  // namespace tidegate::model
