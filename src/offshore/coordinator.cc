@@ -31,7 +31,7 @@ Status Coordinator::Load() {
     TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
     access_.push_back({site.name, site.curve_key, true});
     const std::string name = site.name;
-    sites_.emplace(name, Site{std::move(site), key, false, 0, 0, {}, {}, {}, {}});
+    sites_.emplace(name, Site{std::move(site), key, false, 0, 0, 0, {}, {}, {}, {}});
   }
   TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
   for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
@@ -106,10 +106,7 @@ Status Coordinator::RemoveOrphans() {
   return OkStatus();
 }
 
-Status Coordinator::BeginTurn() {
-  in_turn_ = true;
-  return store_->Begin();
-}
+Status Coordinator::BeginTurn() { return store_->Begin(); }
 
 Result<std::vector<Outgoing>> Coordinator::EndTurn() {
   // Credit goes back once a turn, however many blocks came in it.
@@ -122,7 +119,6 @@ Result<std::vector<Outgoing>> Coordinator::EndTurn() {
   }
   TG_RETURN_IF_ERROR(blocks_.Sync());
   TG_RETURN_IF_ERROR(store_->Commit());
-  in_turn_ = false;
   for (const Digest& id : std::exchange(remove_blocks_, {})) {
     TG_RETURN_IF_ERROR(blocks_.Remove(id));
   }
@@ -151,8 +147,13 @@ void Coordinator::Send(const std::string& site, Channel channel, MessageType typ
 
 void Coordinator::SendError(const std::string& site, MessageType about, const Digest& content,
                             const Status& status) {
-  LogWarning("refused site={} message={} reason={}", site, protocols::MessageTypeName(about),
-             status.ToString());
+  const auto it = sites_.find(site);
+  // A site that is refused over and over does not fill the log.
+  const uint64_t count = it == sites_.end() ? 1 : ++it->second.refused;
+  if (count <= 32 || (count & (count - 1)) == 0) {
+    LogWarning("refused site={} message={} times={} reason={}", site,
+               protocols::MessageTypeName(about), count, status.ToString());
+  }
   protocols::ErrorMessage error;
   error.code = static_cast<uint8_t>(status.code());
   error.about = static_cast<uint16_t>(about);

@@ -72,7 +72,7 @@ class Coordinator {
   Status OnMessage(const std::string& site, protocols::MessageType type, ByteSpan body);
 
   // A request of the operator, {"verb": …}; the answer is what the verb prints, or an error for it.
-  // Inside a turn. docs/formats/coordinator-store.md has no part in this: it is not kept.
+  // Inside a turn. `fatal` is set when the disk failed or our own code did: the process ends then.
   Result<nlohmann::ordered_json> OnRequest(const nlohmann::json& request, Status* fatal);
 
   std::vector<AccessChange> TakeAccessChanges();
@@ -85,7 +85,8 @@ class Coordinator {
     crypto::VerifyKey key;
     bool connected = false;
     uint64_t bytes_in = 0;
-    int64_t seen_unix_millis = 0;
+    int64_t seen_unix_millis = 0;  // 0: not since this process started
+    uint64_t refused = 0;
     std::map<Digest, Incoming> offers;     // by content
     std::map<Digest, Outflow> outflows;    // by content
     std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
@@ -189,7 +190,6 @@ class Coordinator {
   std::vector<AccessChange> access_;
   std::vector<Digest> remove_blocks_;  // once the turn is committed
   bool checkpoint_ = false;            // a recipient key was erased
-  bool in_turn_ = false;
 };
 
 }  // namespace tidegate::offshore

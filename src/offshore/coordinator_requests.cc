@@ -65,7 +65,8 @@ Result<ordered_json> Coordinator::Approve(const json& request, Status* fatal) {
   const Status put = store_->PutSite(site);
   if (put.code() == Code::kAlreadyExists) return Unexpected(put);
   if (!put.ok()) return Fatal(put, fatal);
-  const auto it = sites_.try_emplace(site.name, Site{site, key, false, 0, 0, {}, {}, {}, {}}).first;
+  const auto it =
+      sites_.try_emplace(site.name, Site{site, key, false, 0, 0, 0, {}, {}, {}, {}}).first;
   it->second.stored = site;
   it->second.key = key;
   access_.push_back({site.name, site.curve_key, true});
@@ -218,6 +219,8 @@ ordered_json Coordinator::SitesJson() const {
     one["approved"] = FormatUtc(site.stored.approved_unix_millis);
     one["connected"] = site.connected;
     one["bytes_in"] = site.bytes_in;
+    one["refused"] = site.refused;
+    one["seen"] = site.seen_unix_millis == 0 ? "" : FormatUtc(site.seen_unix_millis);
     list.push_back(std::move(one));
   }
   return list;

@@ -271,6 +271,10 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (job.sites.items.empty()) {
     return FailedPrecondition("no site is enrolled; a job needs one (`tidegate site approve`)");
   }
+  if (job.sites.size() > protocols::kMaxContributions) {
+    return ResourceExhausted("{}: {} sites are over the limit {}; name those that take part", file,
+                             job.sites.size(), protocols::kMaxContributions);
+  }
   std::sort(job.sites.items.begin(), job.sites.items.end());
   for (const protocols::Name& site : job.sites.items) {
     if (std::find(in_force.begin(), in_force.end(), site.text) == in_force.end()) {

@@ -35,11 +35,9 @@ std::vector<protocols::Want> Incoming::WantMessages() {
   return wants;
 }
 
-bool Incoming::Took(uint32_t index, size_t size) {
+void Incoming::Took(uint32_t index, size_t size) {
   credit_due_ += size;
-  const bool missing = !have_.Has(index);
   have_.Set(index);
-  return missing;
 }
 
 std::optional<protocols::Credit> Incoming::TakeCredit() {

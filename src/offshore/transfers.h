@@ -37,8 +37,8 @@ class Incoming {
   // What is missing, a message a gap; the first grants the whole window. Forgets earlier credit:
   // the sender may have lost it.
   std::vector<protocols::Want> WantMessages();
-  // Counts a block that came; true when it was missing.
-  bool Took(uint32_t index, size_t size);
+  // Counts a block that came and is stored.
+  void Took(uint32_t index, size_t size);
   // The credit to give back since the last call, if any is due.
   std::optional<protocols::Credit> TakeCredit();
 

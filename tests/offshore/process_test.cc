@@ -70,6 +70,12 @@ class ProcessTest : public ::testing::Test {
                             dir_ / "log")
             .value();
   }
+  void WaitForAdmin() {
+    const int64_t end = SystemClock().MonotonicMillis() + 10'000;
+    while (!fs::exists(dir_ / "admin.sock") && SystemClock().MonotonicMillis() < end) {
+      coordinator_.Wait(20);
+    }
+  }
   void Connect() {
     for (auto& site : sites_) {
       drivers_.push_back(std::make_unique<SiteDriver>(*site, address_, config_.federation,
@@ -115,10 +121,7 @@ TEST_F(ProcessTest, AJobRunsOverRealSocketsAndAKillAnywhereChangesNoBitOfIt) {
   const fs::path base = fs::path(TIDEGATE_SOURCE_DIR) / "tests/golden/tiny_llama";
   const std::string toml = fmt::format("base = \"{}\"\n{}", base.native(), kRounds);
   ASSERT_TRUE(WriteFileDurably(root_ / "triage.toml", AsBytes(toml)).ok());
-  const int64_t end = SystemClock().MonotonicMillis() + 10'000;
-  while (!fs::exists(dir_ / "admin.sock") && SystemClock().MonotonicMillis() < end) {
-    drivers_[0]->Step(10);
-  }
+  WaitForAdmin();
   const auto submitted = RunCommand({Program("tidegate").native(), "job", "submit",
                                      (root_ / "triage.toml").native(), "--dir", dir_.native()},
                                     30'000);
@@ -164,13 +167,45 @@ TEST_F(ProcessTest, AJobRunsOverRealSocketsAndAKillAnywhereChangesNoBitOfIt) {
   }
 }
 
+TEST_F(ProcessTest, ASiteIsLetInAndShutOutWhileTheCoordinatorRuns) {
+  Make(root_ / "live");
+  Start();
+  WaitForAdmin();
+  FakeSite east("east", keys_->sign.verify_key());
+  SiteDriver driver(east, address_, config_.federation, keys_->curve.public_key());
+  const auto until = [&](bool connected, int64_t millis) {
+    const int64_t end = SystemClock().MonotonicMillis() + millis;
+    while (driver.connected() != connected && SystemClock().MonotonicMillis() < end) {
+      EXPECT_TRUE(driver.Step(10));
+    }
+    return driver.connected() == connected;
+  };
+  EXPECT_FALSE(until(true, 300)) << "not enrolled";
+  ASSERT_TRUE(WriteFileDurably(root_ / "east.request", AsBytes(east.Request())).ok());
+  const auto tool = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), Program("tidegate").native());
+    words.insert(words.end(), {"--dir", dir_.native()});
+    const auto result = RunCommand(words, 30'000);
+    EXPECT_TRUE(result.has_value() && result->exit_code == 0) << result->errors << Log();
+    return result ? result->output : "";
+  };
+  tool({"site", "approve", (root_ / "east.request").native()});
+  SiteDriver again(east, address_, config_.federation, keys_->curve.public_key());
+  const int64_t end = SystemClock().MonotonicMillis() + 10'000;
+  while (!again.connected() && SystemClock().MonotonicMillis() < end) again.Step(10);
+  ASSERT_TRUE(again.connected()) << Log();
+  const auto status = nlohmann::json::parse(tool({"status", "--format", "json"}));
+  EXPECT_EQ(status["sites"][0]["name"], "east");
+  EXPECT_EQ(status["sites"][0]["connected"], true);
+  tool({"site", "revoke", "east"});
+  while (again.connected() && SystemClock().MonotonicMillis() < end) again.Step(10);
+  EXPECT_FALSE(again.connected());
+}
+
 TEST_F(ProcessTest, ASecondCoordinatorOnTheSameFolderIsRefused) {
   Make(root_ / "one");
   Start();
-  const int64_t end = SystemClock().MonotonicMillis() + 10'000;
-  while (!fs::exists(dir_ / "admin.sock") && SystemClock().MonotonicMillis() < end) {
-    coordinator_.Wait(20);
-  }
+  WaitForAdmin();
   const auto second =
       RunCommand({Program("tidegate-coordinator").native(), "--dir", dir_.native()}, 10'000);
   ASSERT_TRUE(second.has_value());
