@@ -229,15 +229,17 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   }
   TG_ASSIGN_OR_RETURN(const crypto::AgreeSecretKey key,
                       store_->RecipientKey(job->facts.id, release.key.round));
-  Status lost;
+  std::optional<Digest> lost;
   const auto plain = OpenUpdate(release, job->facts, key, [&](const Digest& id) {
     auto block = blocks_.Get(id);
-    if (!block) lost = block.error();
+    if (!block) lost = id;
     return block;
   });
-  if (!lost.ok()) {
-    return RefuseUpdate(site, content,
-                        Unavailable("a block was lost here; offer the update again"));
+  if (lost) {
+    // Damaged on our disk: fetched again.
+    LogWarning("update_block_lost site={} block={}", name, ToHex(*lost));
+    TG_RETURN_IF_ERROR(blocks_.Remove(*lost));
+    return TakeOffer(site, {incoming.release(), incoming.ledger_head()}, release);
   }
   if (!plain) return RefuseUpdate(site, content, plain.error());
   const auto header = protocols::ReadUpdateHeader(*plain);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "base/file.h"
 #include "blocks/content.h"
 #include "crypto/checkpoint_note.h"
 #include "crypto/document.h"
@@ -140,6 +141,25 @@ TEST_F(HostileTest, BlocksThatAreWrongAreDroppedAndTheTransferGoesOn) {
   EXPECT_NE(chunk(0, wrong).find("not of this content"), std::string::npos);
   federation.Settle();
   EXPECT_TRUE(north.receipts.contains(1));
+}
+
+TEST_F(HostileTest, ABlockThatTheDiskDamagedBeforeTheCommitIsFetchedAgain) {
+  FakeSite& north = federation.site("north");
+  const FakeSite::Spool& spool = north.Make(1);
+  const std::string hex = ToHex(spool.release.blocks.items[0]);
+  const fs::path file = TestDir() / "blocks" / hex.substr(0, 2) / hex.substr(2);
+  bool damaged = false;
+  federation.Say("north", FakeSite::OfferOf(spool));
+  federation.Settle([&](int) {
+    if (damaged || !fs::exists(file)) return true;
+    Bytes bytes = ReadFile(file, 1 << 20).value();
+    bytes[10] ^= 1;
+    damaged = WriteFileDurably(file, bytes).ok();
+    return true;
+  });
+  EXPECT_TRUE(damaged);
+  ASSERT_TRUE(north.receipts.contains(1));
+  EXPECT_EQ(north.receipts[1].outcome, protocols::ReceiptOutcome::kCounted);
 }
 
 TEST_F(HostileTest, NoBodyCrashesAndNoSiteMaySayWhatOnlyTheCoordinatorSays) {
