@@ -1,7 +1,9 @@
 #include "federation/server/store.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <functional>
 
@@ -203,6 +205,28 @@ TEST_F(StoreTest, RefusesASecondProcessAnotherFederationAnotherSchemaAndADamaged
   bytes->assign(5000, 'x');
   ASSERT_TRUE(WriteFileDurably(dir_ / "broken.db", *bytes).ok());
   EXPECT_EQ(OpenSqliteStore(dir_ / "broken.db").error().code(), Code::kDataLoss);
+}
+
+TEST_F(StoreTest, AWriteThatTheDiskRefusesIsNamedAndWhatWasCommittedIsThere) {
+  auto store = Open(dir_ / "store.db");
+  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
+  ASSERT_TRUE(store->Checkpoint().ok());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{200'000, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  size_t logged = 0;
+  Status status;
+  while (logged < 1000 && (status = store->LogTime(Job(), {5})).ok()) ++logged;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, handler);
+  EXPECT_TRUE(status.code() == Code::kResourceExhausted || status.code() == Code::kDataLoss)
+      << status.ToString();
+  EXPECT_NE(status.message().find("store.db"), std::string::npos);
+  EXPECT_GT(logged, 10u);
+  store.reset();
+  EXPECT_EQ(Open(dir_ / "store.db")->Events(Job())->size(), logged);
 }
 
 TEST_F(StoreTest, EquivocationsAreKeptOnceAKey) {
