@@ -13,15 +13,25 @@ namespace tidegate::gate {
 namespace {
 
 constexpr uint64_t kAllocationStep = 1u << 20;
-constexpr uint64_t kReserve = 256u << 10;  // receipts and heads of what is open fit in here
+constexpr uint64_t kReserve = 256u << 10;  // for receipts alone
 constexpr int64_t kDayMillis = 86'400'000;
 
-Result<crypto::MerkleFrontier> Append(crypto::MerkleFrontier frontier, const Digest& leaf) {
-  frontier.Append(leaf);
-  return frontier;
+}  // namespace
+
+ssize_t LedgerIo::Write(int fd, ByteSpan bytes, uint64_t offset) {
+  return ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
 }
 
-}  // namespace
+int LedgerIo::Sync(int fd) { return ::fdatasync(fd); }
+
+int LedgerIo::Allocate(int fd, uint64_t offset, uint64_t bytes) {
+  return ::posix_fallocate(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+}
+
+LedgerIo& LedgerIo::System() {
+  static LedgerIo io;
+  return io;
+}
 
 std::string LedgerOrigin(const protocols::Id16& federation, const std::string& site) {
   return "tidegate/" + ToHex(federation) + "/" + site;
@@ -29,8 +39,9 @@ std::string LedgerOrigin(const protocols::Id16& federation, const std::string& s
 
 Result<std::unique_ptr<Ledger>> Ledger::Open(const std::filesystem::path& path,
                                              const crypto::SigningKey& key,
-                                             const OpenedLeaf& opened, const Clock& clock) {
-  std::unique_ptr<Ledger> ledger(new Ledger(path, key, opened.site.text, clock));
+                                             const OpenedLeaf& opened, const Clock& clock,
+                                             LedgerIo& io) {
+  std::unique_ptr<Ledger> ledger(new Ledger(path, key, opened.site.text, clock, io));
   ledger->fd_ = Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!ledger->fd_.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
   TG_RETURN_IF_ERROR(ledger->Load());
@@ -71,31 +82,43 @@ Status Ledger::Load() {
   end_ = scan.end;
   allocated_ = file.size();
   if (scan.torn) {
-    if (::ftruncate(fd_.get(), static_cast<off_t>(end_)) != 0 || ::fsync(fd_.get()) != 0) {
+    if (::ftruncate(fd_.get(), static_cast<off_t>(end_)) != 0 || io_.Sync(fd_.get()) != 0) {
       return DataLoss("cannot cut the torn tail of {}", path_.native());
     }
     allocated_ = end_;
   }
   if (leaves_.empty()) return OkStatus();
   if (!head_.empty()) {
-    const std::string origin_name = name_;
     TG_ASSIGN_OR_RETURN(const crypto::Checkpoint checkpoint,
-                        crypto::OpenCheckpoint(head_, origin_name, key_.verify_key()));
+                        crypto::OpenCheckpoint(head_, name_, key_.verify_key()));
     if (checkpoint.size != frontier_.size() || checkpoint.root != frontier_.Root()) {
       return DataLoss("{}: the last head does not cover the leaves", path_.native());
     }
     return OkStatus();
   }
-  // A crash came between a leaf and its head: the leaf is whole, its head is made again.
+  return MakeHeadAgain();
+}
+
+// A crash came between a leaf and its head: the leaf is whole.
+Status Ledger::MakeHeadAgain() {
   TG_ASSIGN_OR_RETURN(head_, SignHead(frontier_));
   const Bytes record = EncodeRecord(RecordKind::kHead, AsBytes(head_));
-  TG_RETURN_IF_ERROR(Reserve(end_ + record.size()));
-  if (::pwrite(fd_.get(), record.data(), record.size(), static_cast<off_t>(end_)) !=
-          static_cast<ssize_t>(record.size()) ||
-      ::fdatasync(fd_.get()) != 0) {
-    return DataLoss("cannot write the head of {}", path_.native());
+  TG_RETURN_IF_ERROR(Reserve(end_ + record.size(), 0));
+  return WriteAtEnd(record);
+}
+
+Status Ledger::WriteAtEnd(ByteSpan bytes) {
+  const ssize_t n = io_.Write(fd_.get(), bytes, end_);
+  if (n != static_cast<ssize_t>(bytes.size())) {
+    failed_ = true;
+    return DataLoss("cannot write to {}: {}", path_.native(),
+                    n < 0 ? std::strerror(errno) : "the write was cut short");
   }
-  end_ += record.size();
+  if (io_.Sync(fd_.get()) != 0) {
+    failed_ = true;
+    return DataLoss("cannot sync {}: {}", path_.native(), std::strerror(errno));
+  }
+  end_ += bytes.size();
   return OkStatus();
 }
 
@@ -110,18 +133,16 @@ Result<std::string> Ledger::SignHead(const crypto::MerkleFrontier& frontier) con
       {LedgerOrigin(opened.federation, name_), frontier.size(), frontier.Root()}, name_, key_);
 }
 
-Status Ledger::Reserve(uint64_t end) {
+Status Ledger::Reserve(uint64_t end, uint64_t keep) {
   if (end > kMaxLedgerBytes) {
     return ResourceExhausted("{} is at its limit of {} bytes; archive it and start a new one",
                              path_.native(), kMaxLedgerBytes);
   }
-  if (end + kReserve <= allocated_) return OkStatus();
-  const uint64_t target =
-      (end + kReserve + kAllocationStep - 1) / kAllocationStep * kAllocationStep;
-  const int error = ::posix_fallocate(fd_.get(), static_cast<off_t>(allocated_),
-                                      static_cast<off_t>(target - allocated_));
-  if (error != 0 && end > allocated_) return ErrnoStatus("reserve space in", path_.native(), error);
-  if (error == 0) allocated_ = target;
+  if (end + keep <= allocated_) return OkStatus();
+  const uint64_t target = (end + keep + kAllocationStep - 1) / kAllocationStep * kAllocationStep;
+  const int error = io_.Allocate(fd_.get(), allocated_, target - allocated_);
+  if (error != 0) return ErrnoStatus("reserve space in", path_.native(), error);
+  allocated_ = target;
   return OkStatus();
 }
 
@@ -134,7 +155,8 @@ Result<uint64_t> Ledger::AppendBody(LeafType type, Bytes body) {
   entry.body.items = std::move(body);
   const Bytes leaf = protocols::Encode(entry);
   const Digest hash = crypto::MerkleLeafHash(leaf);
-  TG_ASSIGN_OR_RETURN(crypto::MerkleFrontier frontier, gate::Append(frontier_, hash));
+  crypto::MerkleFrontier frontier = frontier_;
+  frontier.Append(hash);
   leaves_.push_back({std::move(entry), hash});
   auto head = SignHead(frontier);
   Bytes bytes = EncodeRecord(RecordKind::kLeaf, leaf);
@@ -142,17 +164,13 @@ Result<uint64_t> Ledger::AppendBody(LeafType type, Bytes body) {
     const Bytes record = EncodeRecord(RecordKind::kHead, AsBytes(*head));
     bytes.insert(bytes.end(), record.begin(), record.end());
   }
-  const Status room = head ? Reserve(end_ + bytes.size()) : head.error();
+  const uint64_t keep = type == LeafType::kReceipt ? 0 : kReserve;
+  const Status room = head ? Reserve(end_ + bytes.size(), keep) : head.error();
   if (!room.ok()) {
     leaves_.pop_back();
     return Unexpected(room);
   }
-  const ssize_t n = ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(end_));
-  if (n != static_cast<ssize_t>(bytes.size()) || ::fdatasync(fd_.get()) != 0) {
-    failed_ = true;
-    return DataLoss("cannot write to {}: {}", path_.native(), std::strerror(errno));
-  }
-  end_ += bytes.size();
+  TG_RETURN_IF_ERROR(WriteAtEnd(bytes));
   frontier_ = std::move(frontier);
   head_ = std::move(*head);
   return leaves_.size() - 1;

@@ -2,8 +2,9 @@
 // file, with a head signed by the site after every append. Budgets are sums over it.
 //
 // Append returns after fdatasync. When it fails the process must end: nothing says what reached the
-// disk (kDataLoss); a full disk is kResourceExhausted and leaves the ledger as it was. Space for
-// the next receipts is preallocated before an intent is written. Not thread-safe.
+// disk (kDataLoss); a full disk is kResourceExhausted and leaves the ledger as it was. Of the
+// preallocated space a part is for receipts alone, so that what has left can be closed on a full
+// disk. Not thread-safe.
 #pragma once
 
 #include <filesystem>
@@ -31,13 +32,25 @@ struct Spent {
   uint32_t exports_today = 0, exports_of_job = 0;
 };
 
+// What the ledger asks of the file system. As the calls of these names: -1 and errno, but Allocate
+// returns the error. Tests give one that fails.
+class LedgerIo {
+ public:
+  virtual ~LedgerIo() = default;
+  virtual ssize_t Write(int fd, ByteSpan bytes, uint64_t offset);  // pwrite
+  virtual int Sync(int fd);                                        // fdatasync
+  virtual int Allocate(int fd, uint64_t offset, uint64_t bytes);   // posix_fallocate
+  static LedgerIo& System();
+};
+
 class Ledger {
  public:
   // Opens or makes the file. A torn tail that no head covers is cut; anything else that does not
   // fit is kDataLoss. A new ledger gets its first leaf, `opened`.
   static Result<std::unique_ptr<Ledger>> Open(const std::filesystem::path& path,
                                               const crypto::SigningKey& key,
-                                              const OpenedLeaf& opened, const Clock& clock);
+                                              const OpenedLeaf& opened, const Clock& clock,
+                                              LedgerIo& io = LedgerIo::System());
 
   template <typename Leaf>
   Result<uint64_t> Append(LeafType type, const Leaf& leaf) {
@@ -53,17 +66,21 @@ class Ledger {
 
  private:
   Ledger(std::filesystem::path path, const crypto::SigningKey& key, std::string name,
-         const Clock& clock)
-      : path_(std::move(path)), key_(key), name_(std::move(name)), clock_(clock) {}
+         const Clock& clock, LedgerIo& io)
+      : path_(std::move(path)), key_(key), name_(std::move(name)), clock_(clock), io_(io) {}
   Result<uint64_t> AppendBody(LeafType type, Bytes body);
   Status Load();
-  Status Reserve(uint64_t end);
+  Status MakeHeadAgain();
+  // Room up to `end` and `keep` bytes behind it.
+  Status Reserve(uint64_t end, uint64_t keep);
+  Status WriteAtEnd(ByteSpan bytes);
   Result<std::string> SignHead(const crypto::MerkleFrontier& frontier) const;
 
   std::filesystem::path path_;
   const crypto::SigningKey& key_;
   std::string name_;  // the site's, as the note's key name
   const Clock& clock_;
+  LedgerIo& io_;
   Fd fd_;
   uint64_t end_ = 0, allocated_ = 0;
   std::vector<LedgerLeaf> leaves_;

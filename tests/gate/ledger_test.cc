@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "gate/ledger_file.h"
@@ -25,8 +27,8 @@ class LedgerTest : public testing::Test {
   }
   ~LedgerTest() override { fs::remove_all(dir_); }
 
-  std::unique_ptr<Ledger> Open() {
-    auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_);
+  std::unique_ptr<Ledger> Open(LedgerIo& io = LedgerIo::System()) {
+    auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_, io);
     EXPECT_TRUE(ledger.has_value()) << ledger.error().ToString();
     return ledger ? std::move(*ledger) : nullptr;
   }
@@ -56,7 +58,7 @@ class LedgerTest : public testing::Test {
     return protocols::Encode(document);
   }
 
-  const fs::path dir_ = fs::temp_directory_path() / "tidegate_ledger_test";
+  const fs::path dir_ = fs::temp_directory_path() / fmt::format("tidegate_ledger_{}", ::getpid());
   const fs::path path_ = dir_ / "ledger";
   OpenedLeaf opened_;
   ManualClock clock_{1795581436000};
@@ -176,6 +178,85 @@ TEST_F(LedgerTest, DamageBeforeTheEndIsAnErrorNotATornTail) {
   file[60] ^= 1;
   ASSERT_TRUE(WriteFileDurably(path_, file).ok());
   EXPECT_EQ(Ledger::Open(path_, SiteKey(), opened_, clock_).error().code(), Code::kDataLoss);
+}
+
+// A disk that fails from the n-th call on, in one way.
+class FailingDisk : public LedgerIo {
+ public:
+  enum Way { kShortWrite, kWriteError, kSyncError, kNoSpace };
+  FailingDisk(Way way, int calls) : way_(way), calls_(calls) {}
+  ssize_t Write(int fd, ByteSpan bytes, uint64_t offset) override {
+    if (way_ == kShortWrite && Fails()) {
+      return LedgerIo::Write(fd, bytes.first(bytes.size() / 2), offset);
+    }
+    if (way_ == kWriteError && Fails()) return errno = EIO, -1;
+    return LedgerIo::Write(fd, bytes, offset);
+  }
+  int Sync(int fd) override {
+    if (way_ == kSyncError && Fails()) return errno = EIO, -1;
+    return LedgerIo::Sync(fd);
+  }
+  int Allocate(int fd, uint64_t offset, uint64_t bytes) override {
+    if (way_ == kNoSpace && Fails()) return ENOSPC;
+    return LedgerIo::Allocate(fd, offset, bytes);
+  }
+
+ private:
+  bool Fails() { return calls_-- <= 0; }
+  Way way_;
+  int calls_;
+};
+
+// After a write or sync that failed nothing more is written, whatever it was; a new start reads
+// what is there and goes on.
+TEST_F(LedgerTest, AFailedWriteOrSyncEndsTheLedgerUntilItIsOpenedAgain) {
+  for (const auto way :
+       {FailingDisk::kShortWrite, FailingDisk::kWriteError, FailingDisk::kSyncError}) {
+    for (int calls = 1; calls <= 4; ++calls) {
+      fs::remove(path_);
+      FailingDisk disk(way, calls);
+      auto ledger = Open(disk);
+      for (int i = 1; i < calls; ++i) {
+        ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(i, 100)).has_value());
+      }
+      const auto failed = ledger->Append(LeafType::kIntent, Intent(calls, 100));
+      ASSERT_FALSE(failed.has_value());
+      EXPECT_EQ(failed.error().code(), Code::kDataLoss);
+      const Bytes after = File();
+      EXPECT_FALSE(ledger->Append(LeafType::kIntent, Intent(9, 1)).has_value());
+      EXPECT_EQ(File(), after) << "a failed ledger writes no more";
+      ledger = Open();
+      ASSERT_NE(ledger, nullptr);
+      EXPECT_GE(ledger->size(), static_cast<uint64_t>(calls));
+      ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(calls + 1, 7)).has_value());
+      EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value());
+    }
+  }
+}
+
+// On a full disk no export is begun, and receipts of those under way still find room.
+TEST_F(LedgerTest, AFullDiskRefusesIntentsAndKeepsRoomForReceipts) {
+  FailingDisk disk(FailingDisk::kNoSpace, 1);
+  auto ledger = Open(disk);
+  PolicyLeaf big;
+  big.text.items.assign(30'000, 'x');
+  while (ledger->Append(LeafType::kPolicy, big).has_value()) {
+  }
+  while (ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value()) {
+  }
+  const uint64_t size = ledger->size();
+  const auto intent = ledger->Append(LeafType::kIntent, Intent(2, 100));
+  ASSERT_FALSE(intent.has_value());
+  EXPECT_EQ(intent.error().code(), Code::kResourceExhausted);
+  EXPECT_EQ(ledger->size(), size);
+  const auto receipt = *protocols::Decode<protocols::Signed>(SignedReceipt(ledger->head()));
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(ledger->Append(LeafType::kReceipt, ReceiptLeaf{receipt}).has_value()) << i;
+  }
+  ledger = Open();
+  EXPECT_EQ(ledger->size(), size + 100);
+  EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value());
+  EXPECT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value()) << "room again";
 }
 
 TEST_F(LedgerTest, AnotherSitesLedgerIsRefused) {

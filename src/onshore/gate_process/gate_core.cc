@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "blocks/content.h"
 #include "crypto/document.h"
 #include "crypto/seal.h"
@@ -222,7 +223,11 @@ Status GateCore::TakeReceipt(const protocols::Signed& document, GateEffects* out
     return Refuse("receipt", receipt->key.job, receipt->key.round, "receipt",
                   "the receipt is for another update", out);
   }
-  TG_RETURN_IF_ERROR(spool_.StoreReceipt(receipt->key, document));
+  // The ledger has the receipt too, in space of its own: a full disk must not keep it from there.
+  if (const Status kept = spool_.StoreReceipt(receipt->key, document); !kept.ok()) {
+    if (kept.code() != Code::kResourceExhausted) return kept;
+    LogWarning("receipt_file_missing {}", kept.ToString());
+  }
   TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
                       ledger_->Append(gate::LeafType::kReceipt, gate::ReceiptLeaf{document}));
   TG_RETURN_IF_ERROR(spool_.Remove(it->second));
@@ -308,6 +313,9 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
                        RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));
     return OkStatus();
   }
+  if (const auto lacking = WallsMissing(To::kTrainer)) {
+    return Refuse("walls", job_->id, round, "trainer", *lacking, out);
+  }
   auto verdict = gate::Review::JudgeUpdate(
       {identity_.policy, job_->manifest, round_->announcement, job_->id,
        identity_.approval.site.text, job_->layout_digest, update,
@@ -333,14 +341,21 @@ Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEff
   verdict.intent.ciphertext_bytes = sealed.bytes;
   const protocols::ReleaseManifest manifest =
       gate::MakeRelease(context, sealed, verdict.intent, ledger_->size(), clock_.UnixMillis());
-  TG_RETURN_IF_ERROR(spool_.Store(sealed, manifest));
-  TG_ASSIGN_OR_RETURN(const uint64_t index,
-                      ledger_->Append(gate::LeafType::kIntent, verdict.intent));
-  if (index != manifest.ledger_index) return Internal("an intent has another index than planned");
+  const Status stored = spool_.Store(sealed, manifest);
+  const auto index = stored.ok() ? ledger_->Append(gate::LeafType::kIntent, verdict.intent)
+                                 : Result<uint64_t>(Unexpected(stored));
+  if (!index && index.error().code() == Code::kResourceExhausted) {
+    // Nothing is debited: the round is asked for again when there may be room.
+    LogWarning("update_waits round={} {}", round_->announcement.round, index.error().ToString());
+    round_waits_ = true;
+    return spool_.Remove(manifest);
+  }
+  if (!index) return index.error();
+  if (*index != manifest.ledger_index) return Internal("an intent has another index than planned");
   open_.emplace(GateSpool::NameOf(manifest.key), manifest);
   const uint32_t round = round_->announcement.round;
   out->push_back(Event(EventCode::kUpdateReleased,
-                       {round, static_cast<int64_t>(sealed.bytes), static_cast<int64_t>(index),
+                       {round, static_cast<int64_t>(sealed.bytes), static_cast<int64_t>(*index),
                         static_cast<int64_t>(bytes)}));
   out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
                      RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));

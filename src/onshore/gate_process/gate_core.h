@@ -62,6 +62,8 @@ class GateCore {
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
+  // Now and then: what the supervisor may have missed is said again, what waited is tried again.
+  Result<GateEffects> OnTick();
 
   const gate::Ledger& ledger() const { return *ledger_; }
 
@@ -129,9 +131,10 @@ class GateCore {
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
   std::optional<uint32_t> trainer_version_, trainer_round_;
   std::optional<uint32_t> wanted_version_;
+  bool round_waits_ = false;  // until the next tick: there was no room for its update
   std::optional<std::string> trainer_walls_,
-      link_walls_;            // why they are not enough; "" if they are
-  std::set<Digest> refused_;  // documents refused since the start, so that repeats cost nothing
+      link_walls_;         // why they are not enough; "" if they are
+  size_t statements_ = 0;  // taken since the start
 };
 
 }  // namespace tidegate::onshore

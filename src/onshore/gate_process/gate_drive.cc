@@ -16,6 +16,8 @@ SendMessage Say(To to, IpcType type, const Message& message) {
 
 // Adapter blocks asked for at once: 16 MiB.
 constexpr uint32_t kWantAtOnce = 64;
+// Statements of peers that go into the ledger between two starts of the gate.
+constexpr size_t kMaxStatements = 1000;
 
 // Why this statement is not enough for the policy; nothing if it is.
 std::optional<std::string> Lacking(const gate::Policy& policy, const std::string& text, Role role) {
@@ -61,6 +63,9 @@ Result<GateEffects> GateCore::OnHello(To from) {
 Result<GateEffects> GateCore::OnIsolation(To from, const std::string& statement) {
   GateEffects out;
   const bool trainer = from == To::kTrainer;
+  // One a generation, and not without end: they are stored, and a peer may be hostile.
+  if ((trainer ? trainer_walls_ : link_walls_) || statements_ >= kMaxStatements) return out;
+  ++statements_;
   TG_RETURN_IF_ERROR(KeepStatement(trainer ? "trainer" : "link", statement));
   const auto lacking = Lacking(identity_.policy, statement, trainer ? Role::kTrainer : Role::kLink);
   (trainer ? trainer_walls_ : link_walls_) = lacking.value_or("");
@@ -147,7 +152,7 @@ Status GateCore::DriveTrainer(GateEffects* out) {
     out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
     return OkStatus();
   }
-  if (!round_ || round_->closed || trainer_round_ == round_->announcement.round ||
+  if (!round_ || round_->closed || round_waits_ || trainer_round_ == round_->announcement.round ||
       round_->announcement.adapter_version != version ||
       round_->announcement.adapter_manifest != adapter_->digest) {
     return OkStatus();
@@ -193,8 +198,20 @@ Status GateCore::Offer(const protocols::ReleaseManifest& manifest, GateEffects* 
   return OkStatus();
 }
 
+Result<GateEffects> GateCore::OnTick() {
+  GateEffects out;
+  trainer_asked_ = false;
+  if (round_waits_) {
+    round_waits_ = false;
+    trainer_round_.reset();
+  }
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
 Result<GateEffects> GateCore::OnNeedBlock(const NeedBlock& need) {
   GateEffects out;
+  if (WallsMissing(To::kLink)) return out;
   for (const auto& [name, manifest] : open_) {
     if (manifest.content != need.content || need.index >= manifest.blocks.size()) continue;
     TG_ASSIGN_OR_RETURN(Bytes block, spool_.spool().Get(manifest.blocks.items[need.index]));

@@ -30,13 +30,23 @@ class GateLoop {
   Status Run() {
     TG_RETURN_IF_ERROR(trainer_.SendHello(false));
     TG_RETURN_IF_ERROR(link_.SendHello(false));
+    int64_t next_tick = SystemClock().MonotonicMillis() + kTickMillis;
     for (;;) {
       TG_RETURN_IF_ERROR(Drain(To::kTrainer));
       TG_RETURN_IF_ERROR(Drain(To::kLink));
       pollfd fds[3] = {{trainer_.fd(), Events(trainer_), 0},
                        {link_.fd(), Events(link_), 0},
                        {kControlFd, POLLIN, 0}};
-      if (::poll(fds, 3, -1) < 0 && errno != EINTR) return ErrnoStatus("poll", "the pairs", errno);
+      const int64_t left = next_tick - SystemClock().MonotonicMillis();
+      if (left <= 0) {
+        next_tick = SystemClock().MonotonicMillis() + kTickMillis;
+        TG_ASSIGN_OR_RETURN(const GateEffects effects, core_->OnTick());
+        for (const GateEffect& effect : effects) TG_RETURN_IF_ERROR(Apply(effect));
+        continue;
+      }
+      if (::poll(fds, 3, static_cast<int>(left)) < 0 && errno != EINTR) {
+        return ErrnoStatus("poll", "the pairs", errno);
+      }
       if (fds[2].revents != 0) {
         TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
         if (message && message->type == ControlType::kStop) return OkStatus();
@@ -45,6 +55,7 @@ class GateLoop {
   }
 
  private:
+  static constexpr int64_t kTickMillis = 5000;
   static short Events(const Peer& peer) {
     return static_cast<short>(POLLIN | (peer.WantsWrite() ? POLLOUT : 0));
   }
@@ -106,6 +117,12 @@ Status RunGate(const Options& options) {
   spec.walls.read_write = {dir};
   spec.walls.chroot = dir;
   TG_ASSIGN_OR_RETURN(spec.demanded, ParseWallSet(options.walls));
+  for (const std::string& name : identity.policy.walls) {
+    TG_ASSIGN_OR_RETURN(const WallSet set, ParseWallSet(name));
+    for (int i = 0; i < kWallCount; ++i) {
+      if (set.Has(static_cast<Wall>(i))) spec.demanded.Add(static_cast<Wall>(i));
+    }
+  }
   spec.tries.forbidden = {{"site_config", (options.site / "site.toml").native()},
                           {"link_key", (options.site / "keys" / "link.key").native()}};
   spec.generation = options.generation;

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 
 #include "blocks/content.h"
@@ -167,7 +171,8 @@ class GateCoreTest : public testing::Test {
     return text;
   }
 
-  const fs::path dir_ = fs::temp_directory_path() / "tidegate_gate_core_test";
+  const fs::path dir_ =
+      fs::temp_directory_path() / fmt::format("tidegate_gate_core_{}", ::getpid());
   ManualClock clock_{1795581436000};
   protocols::JobManifest job_;
   protocols::Id16 id_{};
@@ -333,6 +338,111 @@ TEST_F(GateCoreTest, WithoutADemandedWallNothingIsTrainedOrOffered) {
   EXPECT_EQ(MessageOf(effects, IpcType::kRoundStart), nullptr);
   EXPECT_EQ(BulkOf(effects, BulkKind::kJob), nullptr);
   EXPECT_NE(LastRefusal().find("landlock_fs"), std::string::npos) << LastRefusal();
+}
+
+TEST_F(GateCoreTest, AnUpdateOfATrainerThatIsNotWalledIsRefusedAndTheRoundStaysOpen) {
+  Start(false);
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  core_->OnHello(To::kTrainer).value();
+  EXPECT_EQ(BulkOf(Bulk(To::kTrainer, BulkKind::kUpdate, Update(1)), BulkKind::kOffer), nullptr);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 0);
+  EXPECT_NE(LastRefusal().find("what=walls"), std::string::npos) << LastRefusal();
+  EXPECT_NE(MessageOf(Start(), IpcType::kRoundStart), nullptr) << "walled now, asked for again";
+}
+
+TEST_F(GateCoreTest, ALinkThatIsNotWalledGetsNoOfferAndNoBlock) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const GateEffects released = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  const auto manifest = ManifestIn(*BulkOf(released, BulkKind::kOffer));
+  EXPECT_EQ(BulkOf(*core_->OnHello(To::kLink), BulkKind::kOffer), nullptr);
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty());
+  const auto bad = *core_->OnIsolation(To::kLink, Statement(Role::kLink, false));
+  EXPECT_EQ(BulkOf(bad, BulkKind::kOffer), nullptr);
+  // Once a generation: a second statement is not heard.
+  const int leaves = Leaves(gate::LeafType::kIsolation);
+  EXPECT_TRUE(core_->OnIsolation(To::kLink, Statement(Role::kLink))->empty());
+  EXPECT_EQ(Leaves(gate::LeafType::kIsolation), leaves);
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty());
+  core_->OnHello(To::kLink).value();
+  const auto good = *core_->OnIsolation(To::kLink, Statement(Role::kLink));
+  EXPECT_EQ(ManifestIn(*BulkOf(good, BulkKind::kOffer)), manifest);
+}
+
+// No room: nothing is debited, nothing is left behind, and the round is asked for again later.
+TEST_F(GateCoreTest, AFullDiskPutsTheUpdateOff) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small{4096, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const GateEffects full = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(BulkOf(full, BulkKind::kOffer), nullptr);
+  EXPECT_EQ(MessageOf(full, IpcType::kRoundStart), nullptr) << "not in a tight loop";
+  EXPECT_EQ(MessageOf(full, IpcType::kRoundResult), nullptr);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 0);
+  EXPECT_TRUE(fs::is_empty(dir_ / "releases"));
+  EXPECT_NE(MessageOf(*core_->OnTick(), IpcType::kRoundStart), nullptr);
+  EXPECT_NE(BulkOf(Bulk(To::kTrainer, BulkKind::kUpdate, Update(1)), BulkKind::kOffer), nullptr);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+}
+
+// A crash after the receipt is in the ledger and before the spool is empty.
+TEST_F(GateCoreTest, AReceivedUpdateThatIsStillSpooledIsRemovedAndNotOffered) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const GateEffects released = Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  const auto manifest = ManifestIn(*BulkOf(released, BulkKind::kOffer));
+  const fs::path kept = dir_.native() + "_kept";
+  fs::remove_all(kept);
+  for (const char* name : {"releases", "spool"}) {
+    fs::create_directories(kept);
+    fs::copy(dir_ / name, kept / name, fs::copy_options::recursive);
+  }
+  Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(manifest));
+  core_.reset();
+  for (const char* name : {"releases", "spool"}) {
+    fs::remove_all(dir_ / name);
+    fs::copy(kept / name, dir_ / name, fs::copy_options::recursive);
+  }
+  fs::remove_all(kept);
+  EXPECT_EQ(BulkOf(Start(), BulkKind::kOffer), nullptr);
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty());
+  EXPECT_TRUE(fs::is_empty(dir_ / "releases"));
+  EXPECT_EQ(Leaves(gate::LeafType::kReceipt), 1);
+}
+
+TEST_F(GateCoreTest, ATrainerThatIsWantedIsAskedForUntilItIsThere) {
+  Start(false);
+  EXPECT_FALSE(Tells(*core_->OnTick(), ControlType::kNeedTrainer)) << "no job, no trainer";
+  EXPECT_TRUE(Tells(Bulk(To::kLink, BulkKind::kJob, JobBytes()), ControlType::kNeedTrainer));
+  EXPECT_FALSE(Tells(OpenRound(1), ControlType::kNeedTrainer));
+  EXPECT_TRUE(Tells(*core_->OnTick(), ControlType::kNeedTrainer));
+  core_->OnHello(To::kTrainer).value();
+  EXPECT_FALSE(Tells(*core_->OnTick(), ControlType::kNeedTrainer));
+}
+
+TEST_F(GateCoreTest, OneTryThatWentThroughStopsTrainingAndIsNamed) {
+  Start(false);
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  core_->OnHello(To::kTrainer).value();
+  IsolationStatement statement = *DecodeStatement(Statement(Role::kTrainer));
+  TryRow row;
+  std::strncpy(row.name, "socket_udp", sizeof(row.name) - 1);
+  row.verdict = Verdict::kOpen;
+  statement.rows.push_back(row);
+  const auto effects = *core_->OnIsolation(To::kTrainer, EncodeStatement(statement));
+  EXPECT_EQ(BulkOf(effects, BulkKind::kJob), nullptr);
+  EXPECT_NE(LastRefusal().find("socket_udp"), std::string::npos) << LastRefusal();
+  EXPECT_EQ(Leaves(gate::LeafType::kIsolation), 3) << "gate, link and trainer";
 }
 
 TEST_F(GateCoreTest, ADamagedAdapterBlockIsRefusedAndTheFinalVersionEndsTheJob) {
