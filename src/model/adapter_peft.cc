@@ -2,8 +2,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <optional>
 #include <set>
 
 #include "base/file.h"
@@ -135,7 +138,41 @@ Result<double> Number(const json& config, const char* key, std::string_view what
   return it->get<double>();
 }
 
-Result<std::vector<Module>> ReadTargets(const json& config, std::string_view what) {
+// One entry of target_modules: a module of every layer ("q_proj", "self_attn.q_proj"), or of one
+// ("model.layers.3.self_attn.q_proj", which is how PEFT writes out all-linear for some bases).
+struct TargetEntry {
+  Module module;
+  std::optional<int64_t> layer;
+};
+
+std::optional<Module> ModuleOf(std::string_view text, bool bare_name) {
+  for (int i = 0; i < kModulesPerLayer; ++i) {
+    const Module module = static_cast<Module>(i);
+    if (text == ModulePath(module) || (bare_name && text == ModuleName(module))) return module;
+  }
+  return std::nullopt;
+}
+
+std::optional<TargetEntry> ParseTarget(std::string_view text) {
+  if (const auto module = ModuleOf(text, true)) return TargetEntry{*module, std::nullopt};
+  for (const std::string_view prefix : {"model.", "layers."}) {
+    if (text.starts_with(prefix)) {
+      text.remove_prefix(prefix.size());
+    } else if (prefix == "layers.") {
+      return std::nullopt;
+    }
+  }
+  int64_t layer = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), layer);
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  if (error != std::errc() || layer < 0 || !text.starts_with('.')) return std::nullopt;
+  const auto module = ModuleOf(text.substr(1), false);
+  if (!module) return std::nullopt;
+  return TargetEntry{*module, layer};
+}
+
+Result<std::vector<Module>> ReadTargets(const json& config, int64_t num_layers,
+                                        std::string_view what) {
   const auto it = config.find("target_modules");
   if (it != config.end() && *it == "all-linear") return ParseTargets("all-linear");
   if (it == config.end() || !it->is_array() || it->empty()) {
@@ -143,26 +180,35 @@ Result<std::vector<Module>> ReadTargets(const json& config, std::string_view wha
         "{}: target_modules is {}, it must be \"all-linear\" or a list of module names", what,
         it == config.end() ? "missing" : it->dump().substr(0, 80));
   }
-  std::set<Module> found;
+  std::set<Module> in_every_layer;
+  std::map<Module, std::set<int64_t>> in_layers;
   for (const json& item : *it) {
-    bool known = false;
-    for (int i = 0; i < kModulesPerLayer && item.is_string(); ++i) {
-      const Module module = static_cast<Module>(i);
-      if (item != std::string(ModuleName(module)) && item != ModulePath(module)) continue;
-      found.insert(module);
-      known = true;
-    }
-    if (!known) {
+    const auto entry = item.is_string() ? ParseTarget(item.get_ref<const std::string&>())
+                                        : std::optional<TargetEntry>();
+    if (!entry || (entry->layer && *entry->layer >= num_layers)) {
       return Unsupported(
           "{}: target module {} is not supported: the linear modules of a layer are (q_proj, "
-          "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)",
-          what, item.dump().substr(0, 80));
+          "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj), the base has {} layers",
+          what, item.dump().substr(0, 80), num_layers);
+    }
+    if (entry->layer) {
+      in_layers[entry->module].insert(*entry->layer);
+    } else {
+      in_every_layer.insert(entry->module);
     }
   }
-  return std::vector<Module>(found.begin(), found.end());
+  for (const auto& [module, layers] : in_layers) {
+    if (!in_every_layer.insert(module).second) continue;
+    if (static_cast<int64_t>(layers.size()) == num_layers) continue;
+    return Unsupported(
+        "{}: target_modules has {} in {} of the {} layers: only adapters of all layers are "
+        "supported",
+        what, ModuleName(module), layers.size(), num_layers);
+  }
+  return std::vector<Module>(in_every_layer.begin(), in_every_layer.end());
 }
 
-Result<LoraConfig> ReadConfig(const std::filesystem::path& path) {
+Result<LoraConfig> ReadConfig(const std::filesystem::path& path, const ModelConfig& base) {
   TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
   TG_ASSIGN_OR_RETURN(const json config, ParseStrictJson(text, JsonLimits{}, path.string()));
   TG_RETURN_IF_ERROR(CheckFeatures(config, path.string()));
@@ -181,7 +227,7 @@ Result<LoraConfig> ReadConfig(const std::filesystem::path& path) {
   }
   const auto rslora = config.find("use_rslora");
   lora.rslora = rslora != config.end() && !IsOff(*rslora);
-  TG_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config, path.string()));
+  TG_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config, base.num_layers, path.string()));
   if (Status status = CheckLora(lora); !status.ok()) {
     return Unexpected(status.WithContext(path.string()));
   }
@@ -241,7 +287,7 @@ Status SavePeft(const std::filesystem::path& dir, const Adapter& adapter,
 }
 
 Result<Adapter> LoadPeft(const std::filesystem::path& dir, const ModelConfig& base) {
-  TG_ASSIGN_OR_RETURN(const LoraConfig lora, ReadConfig(dir / kConfigFile));
+  TG_ASSIGN_OR_RETURN(const LoraConfig lora, ReadConfig(dir / kConfigFile, base));
   TG_ASSIGN_OR_RETURN(const tensor::SafetensorsFile file,
                       tensor::SafetensorsFile::Open(dir / kWeightsFile));
   Adapter adapter = Adapter::CreateZero(base, lora);
