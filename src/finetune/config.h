@@ -34,7 +34,7 @@ struct FinetuneConfig {
   int64_t max_length = 1024;  // tokens; longer examples are cut
   // Packing is on: the largest single gain on short examples, and it does not change the loss.
   bool packing = true;
-  bool assistant_only_loss = false;
+  bool assistant_only_loss = true;
 
   // Rows of up to max_length tokens when packing, examples otherwise.
   int64_t per_device_train_batch_size = 1;

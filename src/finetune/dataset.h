@@ -15,7 +15,7 @@ namespace tidegate::finetune {
 
 struct DataOptions {
   int64_t max_length = 1024;  // tokens; longer records are cut at the end
-  bool assistant_only_loss = false;
+  bool assistant_only_loss = true;
 };
 
 // What became of the records.

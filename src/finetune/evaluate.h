@@ -23,7 +23,7 @@ struct EvalConfig {
   int threads = 0;
   int64_t max_length = 1024;
   int64_t per_device_eval_batch_size = 1;  // rows of up to max_length tokens
-  bool assistant_only_loss = false;
+  bool assistant_only_loss = true;
   bool exact_match = false;
   int64_t max_new_tokens = 64;
 };

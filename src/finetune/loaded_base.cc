@@ -80,6 +80,13 @@ Result<LoadedBase> LoadedBase::LoadText(const fs::path& dir) {
       out.tokenizer_checksum,
       ChecksumFiles(dir, {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}));
   TG_ASSIGN_OR_RETURN(out.stop_ids, StopIds(dir, out.config));
+  TG_ASSIGN_OR_RETURN(out.chat, model::LoadChatTemplate(dir, out.render));
+  // Where a chat model's turns end with another token than config.json says, it ends an answer too.
+  if (const auto eos = out.tokenizer->TokenId(out.render.eos_token)) {
+    out.stop_ids.push_back(*eos);
+    std::sort(out.stop_ids.begin(), out.stop_ids.end());
+    out.stop_ids.erase(std::unique(out.stop_ids.begin(), out.stop_ids.end()), out.stop_ids.end());
+  }
   return out;
 }
 
@@ -88,7 +95,8 @@ Result<LoadedBase> LoadedBase::Load(const fs::path& dir, const std::string& dtyp
   TG_ASSIGN_OR_RETURN(LoadedBase out, LoadText(dir));
   TG_ASSIGN_OR_RETURN(const std::vector<std::string> files, WeightFiles(dir));
   TG_ASSIGN_OR_RETURN(out.base_checksum, ChecksumFiles(dir, files));
-  kernels::PinThreads(threads);
+  // One thread is left to the scheduler: two processes pinned to the first CPU would share it.
+  if (threads > 1) kernels::PinThreads(threads);
   TG_ASSIGN_OR_RETURN(
       out.base, model::Base::Load(
                     dir, {.backend = kernels::Backend::kCpu, .dtype = type, .threads = threads}));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "model/chat_template.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
 #include "model/transformer.h"
@@ -31,9 +32,11 @@ struct LoadedBase {
   model::ModelConfig config;
   std::shared_ptr<const model::Base> base;
   std::optional<model::Tokenizer> tokenizer;
-  std::vector<int32_t> stop_ids;   // tokens that end an answer, sorted
-  std::string base_checksum;       // XXH64 of config.json and all *.safetensors
-  std::string tokenizer_checksum;  // XXH64 of the tokenizer's and template's files
+  std::optional<model::ChatTemplate> chat;  // none: only records without messages can be read
+  model::RenderOptions render;              // bos and eos token as the base names them
+  std::vector<int32_t> stop_ids;            // tokens that end an answer, sorted
+  std::string base_checksum;                // XXH64 of config.json and all *.safetensors
+  std::string tokenizer_checksum;           // XXH64 of the tokenizer's and template's files
 };
 
 }  // namespace tidegate::finetune

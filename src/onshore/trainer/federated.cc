@@ -1,0 +1,191 @@
+#include "onshore/trainer/federated.h"
+
+#include <poll.h>
+
+#include "base/log.h"
+#include "kernels/table.h"
+#include "onshore/ipc/peer.h"
+#include "onshore/start/start.h"
+#include "onshore/trainer/federated_job.h"
+
+namespace tidegate::trainer {
+namespace {
+
+using onshore::EventCode;
+using onshore::IpcType;
+
+// Everything between the gate's messages and the job.
+class Loop {
+ public:
+  Loop(const SiteOptions& options, std::string statement)
+      : options_(options),
+        statement_(std::move(statement)),
+        gate_(Fd(onshore::kFirstPeerFd), options.generation) {}
+
+  // Until the gate says stop (OK) or something ends the process (an error).
+  Status Run() {
+    TG_RETURN_IF_ERROR(gate_.SendHello(false));
+    while (!stopped_) {
+      TG_RETURN_IF_ERROR(DrainGate());
+      if (stopped_) break;
+      if (pending_) {
+        TG_RETURN_IF_ERROR(DoRound());
+        continue;
+      }
+      TG_RETURN_IF_ERROR(Wait());
+    }
+    return OkStatus();
+  }
+
+ private:
+  Status Wait() {
+    pollfd fds[2] = {
+        {gate_.fd(), static_cast<short>(POLLIN | (gate_.WantsWrite() ? POLLOUT : 0)), 0},
+        {onshore::kControlFd, POLLIN, 0}};
+    if (::poll(fds, 2, -1) < 0 && errno != EINTR) return ErrnoStatus("poll", "the pairs", errno);
+    if (fds[0].revents & POLLOUT) TG_RETURN_IF_ERROR(gate_.Flush());
+    if (fds[1].revents != 0) {
+      TG_ASSIGN_OR_RETURN(const auto message, onshore::ReceiveControl());
+      if (message && message->type == onshore::ControlType::kStop) {
+        return Cancelled("the supervisor said stop");
+      }
+    }
+    return OkStatus();
+  }
+
+  Status DrainGate() {
+    for (;;) {
+      TG_RETURN_IF_ERROR(gate_.Flush());
+      TG_ASSIGN_OR_RETURN(auto received, gate_.Receive());
+      if (!received) return OkStatus();
+      const Status status = Handle(*received);
+      if (!status.ok()) return status;
+    }
+  }
+
+  Status Handle(const onshore::Peer::Received& received) {
+    if (received.bulk) return HandleBulk(*received.bulk);
+    switch (received.type) {
+      case IpcType::kHello:
+        pending_.reset();
+        return gate_.Send(IpcType::kIsolation, onshore::Isolation{statement_});
+      case IpcType::kRoundStart: {
+        auto start = protocols::Decode<onshore::RoundStart>(received.body);
+        if (start) pending_ = *start;
+        return OkStatus();
+      }
+      case IpcType::kRoundResult: {
+        auto result = protocols::Decode<onshore::RoundResult>(received.body);
+        if (result && pending_ && pending_->round == result->round) pending_.reset();
+        return OkStatus();
+      }
+      case IpcType::kStop: {
+        stopped_ = true;
+        return OkStatus();
+      }
+      default:
+        return OkStatus();
+    }
+  }
+
+  Status HandleBulk(const onshore::Bulk& bulk) {
+    if (bulk.kind == onshore::BulkKind::kJob) {
+      if (job_ && bulk.bytes == job_bytes_) return OkStatus();
+      if (job_) return FailedPrecondition("a trainer lives for one job; this is another");
+      TG_ASSIGN_OR_RETURN(job_, FederatedJob::Open(bulk.bytes, options_, Events()));
+      job_bytes_ = bulk.bytes;
+      return OkStatus();
+    }
+    if (bulk.kind == onshore::BulkKind::kParameters && job_) {
+      return job_->SetAdapter(bulk.index, bulk.bytes);
+    }
+    return OkStatus();
+  }
+
+  Status DoRound() {
+    const onshore::RoundStart start = *pending_;
+    pending_.reset();
+    if (!job_ || start.job != job_->id() || job_->version() != start.adapter_version) {
+      return OkStatus();  // the gate sends again what is missing after its next hello
+    }
+    TG_ASSIGN_OR_RETURN(const Bytes update, job_->RunRound(start));
+    // The gate may have been restarted meanwhile: hear it first, so that it gets what it asks for.
+    TG_RETURN_IF_ERROR(DrainGate());
+    if (stopped_ || pending_) return OkStatus();
+    return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, update);
+  }
+
+  Progress Events() const {
+    const uint32_t generation = options_.generation;
+    Progress progress;
+    progress.trained = [generation](uint32_t round, int64_t steps, double loss) {
+      onshore::SendEvent(EventCode::kTrained, generation,
+                         {round, steps, static_cast<int64_t>(loss * 1000), 0});
+    };
+    progress.evaluated = [generation](uint32_t version, double before, double after, bool kept) {
+      onshore::SendEvent(EventCode::kEvaluated, generation,
+                         {version, static_cast<int64_t>(before * 1000),
+                          static_cast<int64_t>(after * 1000), kept ? 1 : 0});
+    };
+    return progress;
+  }
+
+  const SiteOptions& options_;
+  std::string statement_;
+  onshore::Peer gate_;
+  std::unique_ptr<FederatedJob> job_;
+  Bytes job_bytes_;
+  std::optional<onshore::RoundStart> pending_;
+  bool stopped_ = false;
+};
+
+Result<onshore::Started> Start(const SiteOptions& options) {
+  onshore::StartSpec spec;
+  spec.walls.role = onshore::Role::kTrainer;
+  spec.walls.kept_fds = {{onshore::kFirstPeerFd, onshore::FdKind::kChannel}};
+  spec.walls.read_only = {options.base, options.records};
+  if (!options.heldout.empty()) spec.walls.read_only.push_back(options.heldout);
+  std::error_code error;
+  std::filesystem::create_directories(TrainerDir(options), error);
+  if (error)
+    return Unavailable("cannot make {}: {}", TrainerDir(options).native(), error.message());
+  spec.walls.read_write = {TrainerDir(options)};
+  TG_ASSIGN_OR_RETURN(spec.demanded, onshore::ParseWallSet(options.walls));
+  spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},
+                          {"link_key", (options.site / "keys" / "link.key").native()},
+                          {"policy", (options.site / "policy.toml").native()}};
+  spec.generation = options.generation;
+  return onshore::StartWalled(spec);
+}
+
+Status RunWalled(const SiteOptions& options) {
+  TG_ASSIGN_OR_RETURN(onshore::Started started, Start(options));
+  Loop loop(options, std::move(started.statement));
+  return loop.Run();
+}
+
+}  // namespace
+
+CLI::App* AddFederatedVerb(CLI::App& app, SiteOptions& options) {
+  CLI::App* verb = app.add_subcommand(
+      "federated", "Trains a site's rounds; started by tidegate-onshore, not by hand");
+  verb->add_option("--generation", options.generation, "number of this start")->required();
+  verb->add_option("--dir", options.site, "the site's folder")->required();
+  verb->add_option("--name", options.name, "the site's name")->required();
+  verb->add_option("--base", options.base, "base model, HF folder")->required();
+  verb->add_option("--records", options.records, "private records, JSONL")->required();
+  verb->add_option("--heldout", options.heldout, "held-out records, JSONL");
+  verb->add_option("--threads", options.threads, "threads to train with");
+  verb->add_option("--dtype", options.dtype, "auto, bf16 or f32");
+  verb->add_option("--walls", options.walls, "walls demanded")->required();
+  return verb;
+}
+
+int RunFederated(const SiteOptions& options) {
+  const Status status = RunWalled(options);
+  if (status.ok()) return 0;
+  LogError("federated_trainer_ended {}", status.ToString());
+  return static_cast<int>(status.code());
+}
+
+}  // namespace tidegate::trainer

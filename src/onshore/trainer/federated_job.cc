@@ -1,0 +1,197 @@
+#include "onshore/trainer/federated_job.h"
+
+#include <fcntl.h>
+
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "crypto/base_hash.h"
+#include "crypto/hash.h"
+#include "federation/shared/delta_codec.h"
+#include "federation/shared/grid.h"
+#include "federation/shared/layout.h"
+#include "train/checkpoint.h"
+
+namespace tidegate::trainer {
+namespace {
+
+uint32_t Milli(double loss) {
+  return std::isfinite(loss) && loss > 0
+             ? static_cast<uint32_t>(std::min(std::lround(loss * 1000.0), 1000000L))
+             : 0;
+}
+
+train::CheckpointStore States(const SiteOptions& options, const protocols::Id16& id) {
+  return train::CheckpointStore(JobDir(options, id) / "state");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FederatedJob>> FederatedJob::Open(ByteSpan encoded,
+                                                         const SiteOptions& options,
+                                                         Progress progress) {
+  auto manifest = protocols::Decode<protocols::JobManifest>(encoded);
+  if (!manifest) return DataLoss("a job manifest: {}", manifest.error().reason);
+  std::unique_ptr<FederatedJob> job(
+      new FederatedJob(std::move(*manifest), options, std::move(progress)));
+  const Digest digest = crypto::Sha256::Of(encoded);
+  std::copy_n(digest.begin(), job->id_.size(), job->id_.begin());
+  TG_RETURN_IF_ERROR(job->Load());
+  return job;
+}
+
+Status FederatedJob::Load() {
+  TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(options_.base));
+  if (hash != job_.base_hash) {
+    return FailedPrecondition(
+        "the base in {} has hash {}, the job is for {}; give the site the job's base",
+        options_.base.native(), ToHex(hash), ToHex(job_.base_hash));
+  }
+  TG_ASSIGN_OR_RETURN(const finetune::FinetuneConfig config, ConfigOf(job_, id_, options_));
+  std::error_code error;
+  std::filesystem::create_directories(config.output_dir, error);
+  if (error) return Unavailable("cannot make {}: {}", config.output_dir.native(), error.message());
+  TG_ASSIGN_OR_RETURN(session_, finetune::Session::Open(config));
+  TG_RETURN_IF_ERROR(CheckLayout());
+  TG_ASSIGN_OR_RETURN(std::optional<train::TrainState> state,
+                      States(options_, id_).LoadNewest(session_->identity()));
+  if (state) TG_RETURN_IF_ERROR(session_->Restore(std::move(*state)));
+  return OkStatus();
+}
+
+Status FederatedJob::CheckLayout() {
+  TG_ASSIGN_OR_RETURN(const model::LoraConfig lora, finetune::LoraOf(session_->config()));
+  TG_ASSIGN_OR_RETURN(
+      layout_, federation::LayoutOf(model::Adapter::Create(session_->base().config, lora, 0)));
+  if (layout_ != job_.layout) {
+    return FailedPrecondition("the job's layout is not that of its base and LoRA shape");
+  }
+  layout_digest_ = crypto::Sha256::Of(protocols::Encode(layout_));
+  return OkStatus();
+}
+
+Status FederatedJob::SetAdapter(uint32_t version, ByteSpan parameters) {
+  const size_t count = session_->state().parameters.size();
+  if (parameters.size() != count * sizeof(float)) {
+    return DataLoss("adapter version {} has {} bytes, its layout says {}", version,
+                    parameters.size(), count * sizeof(float));
+  }
+  std::vector<float> values(count);
+  std::memcpy(values.data(), parameters.data(), parameters.size());
+  std::vector<float> snapped = values;
+  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(snapped));
+  if (snapped != values) return DataLoss("adapter version {} is not on the grid", version);
+  if (version_ == version && values == start_) return OkStatus();
+  start_ = std::move(values);
+  version_ = version;
+  heldout_milli_ = 0;
+  if (!session_->has_eval()) return OkStatus();
+  session_->engine().SetParameters(start_);
+  TG_ASSIGN_OR_RETURN(const train::EvalResult eval, session_->Evaluate({}));
+  heldout_milli_ = Milli(eval.nll);
+  // The engine holds the loop's parameters again whatever comes next.
+  session_->engine().SetParameters(session_->state().parameters);
+  return KeepIfBetter(version, eval.nll);
+}
+
+Status FederatedJob::KeepIfBetter(uint32_t version, double nll) {
+  const std::filesystem::path note = JobDir(options_, id_) / "kept.json";
+  double best = 0;
+  bool have = false;
+  if (std::filesystem::exists(note)) {
+    TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(note, 1 << 16));
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    have = json.is_object() && json.contains("heldout_nll") && json["heldout_nll"].is_number();
+    if (have) best = json["heldout_nll"].get<double>();
+  }
+  const bool keep = std::isfinite(nll) && (!have || nll < best);
+  if (keep) {
+    TG_RETURN_IF_ERROR(session_->SaveAdapter(TrainerDir(options_) / "adapter", start_));
+    const nlohmann::ordered_json json = {
+        {"job", ToHex(id_)}, {"version", version}, {"heldout_nll", nll}};
+    TG_RETURN_IF_ERROR(WriteFileDurably(note, AsBytes(json.dump() + "\n")));
+  }
+  if (progress_.evaluated) progress_.evaluated(version, have ? best : 0, nll, keep);
+  return OkStatus();
+}
+
+Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
+  if (version_ != start.adapter_version) {
+    return FailedPrecondition("round {} starts from adapter version {}, which is not here",
+                              start.round, start.adapter_version);
+  }
+  TG_ASSIGN_OR_RETURN(std::optional<RoundNote> note, LoadRoundNote(JobDir(options_, id_)));
+  const bool done = note && note->round == start.round && note->trained &&
+                    session_->state().step == note->end_step;
+  if (!done) {
+    TG_ASSIGN_OR_RETURN(note, Train(start));
+  }
+  std::vector<float> result = session_->state().parameters;
+  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
+  protocols::UpdateHeader header;
+  header.job = id_;
+  header.round = start.round;
+  header.phase = start.phase;
+  header.groups = job_.phase_groups.items.at(start.phase);
+  header.codec = job_.codec;
+  std::copy_n(options_.name.begin(), std::min(options_.name.size(), header.site.size()),
+              header.site.begin());
+  header.base_hash = job_.base_hash;
+  header.layout_digest = layout_digest_;
+  header.weight = note->weight;
+  header.metrics = {note->train_loss_milli, note->heldout_loss_milli};
+  return federation::EncodeUpdate(header, layout_, start_, result, start.norm_clip);
+}
+
+Result<RoundNote> FederatedJob::Train(const onshore::RoundStart& start) {
+  const int64_t begin = SystemClock().MonotonicMillis();
+  const train::TrainState& state = session_->state();
+  RoundNote note;
+  note.round = start.round;
+  note.adapter_version = start.adapter_version;
+  note.end_step = state.step + job_.local_steps;
+  TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
+  TG_RETURN_IF_ERROR(session_->loop().SetParameters(start_));
+  const int64_t targets_before = state.targets_seen;
+  double loss = 0;
+  int64_t steps = 0;
+  TG_RETURN_IF_ERROR(
+      session_->loop().RunSteps(job_.local_steps, [&](const train::StepResult& step) {
+        loss += step.loss;
+        ++steps;
+        return true;
+      }));
+  loss /= static_cast<double>(std::max<int64_t>(steps, 1));
+  note.trained = true;
+  note.train_loss_milli = Milli(loss);
+  note.heldout_loss_milli = heldout_milli_;
+  const int64_t targets = state.targets_seen - targets_before;
+  note.weight = job_.weighting == protocols::Weighting::kEqual
+                    ? 1
+                    : static_cast<uint32_t>(std::clamp<int64_t>(targets, 1, job_.max_weight));
+  TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
+  TG_RETURN_IF_ERROR(States(options_, id_).Save(state, session_->identity()));
+  const double seconds = static_cast<double>(SystemClock().MonotonicMillis() - begin) / 1000.0;
+  TG_RETURN_IF_ERROR(AppendRoundLine(note, seconds));
+  if (progress_.trained) progress_.trained(start.round, steps, loss);
+  return note;
+}
+
+Status FederatedJob::AppendRoundLine(const RoundNote& note, double seconds) const {
+  const std::filesystem::path path = JobDir(options_, id_) / "rounds.jsonl";
+  const nlohmann::ordered_json json = {{"round", note.round},
+                                       {"adapter_version", note.adapter_version},
+                                       {"train_loss", note.train_loss_milli / 1000.0},
+                                       {"heldout_loss", note.heldout_loss_milli / 1000.0},
+                                       {"weight", note.weight},
+                                       {"steps", job_.local_steps},
+                                       {"seconds", seconds}};
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  if (!fd.valid()) return ErrnoStatus("open", path.native(), errno);
+  return WriteAll(fd.get(), AsBytes(json.dump() + "\n"), path.native());
+}
+
+}  // namespace tidegate::trainer

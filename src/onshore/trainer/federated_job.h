@@ -1,0 +1,68 @@
+// One federated job at this site: adapters in, updates out. No descriptors in here.
+//
+// Moments, schedule and data cursor live on across rounds; the parameters are replaced by each
+// round's adapter version. The update of a round is a function of the states before it: trained
+// again after a crash it has the same bytes. Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "finetune/session.h"
+#include "onshore/ipc/messages.h"
+#include "onshore/trainer/job_config.h"
+#include "onshore/trainer/round_file.h"
+#include "protocols/update.h"
+
+namespace tidegate::trainer {
+
+struct Progress {
+  std::function<void(uint32_t round, int64_t steps, double loss)> trained;
+  std::function<void(uint32_t version, double before, double after, bool kept)> evaluated;
+};
+
+class FederatedJob {
+ public:
+  // Loads base and records, checks base hash and layout against the job, restores the newest state.
+  // `encoded` is the JobManifest as the gate verified it.
+  static Result<std::unique_ptr<FederatedJob>> Open(ByteSpan encoded, const SiteOptions& options,
+                                                    Progress progress);
+
+  const protocols::Id16& id() const { return id_; }
+  std::optional<uint32_t> version() const { return version_; }
+
+  // A version of the shared adapter: float32 parameters of the whole layout. Evaluates it on the
+  // held-out records, if there are any, and keeps it in SITE/trainer/adapter as a PEFT folder
+  // unless the one there is better.
+  Status SetAdapter(uint32_t version, ByteSpan parameters);
+
+  // Trains the round unless that is done, and encodes its update. kFailedPrecondition when the
+  // adapter version is not the one set.
+  Result<Bytes> RunRound(const onshore::RoundStart& start);
+
+ private:
+  FederatedJob(protocols::JobManifest job, SiteOptions options, Progress progress)
+      : job_(std::move(job)), options_(std::move(options)), progress_(std::move(progress)) {}
+  Status Load();
+  Status CheckLayout();
+  Status KeepIfBetter(uint32_t version, double nll);
+  Result<RoundNote> Train(const onshore::RoundStart& start);
+  Status AppendRoundLine(const RoundNote& note, double seconds) const;
+
+  protocols::JobManifest job_;
+  protocols::Id16 id_{};
+  SiteOptions options_;
+  Progress progress_;
+  protocols::Layout layout_;
+  protocols::Hash32 layout_digest_{};
+  std::unique_ptr<finetune::Session> session_;
+  std::vector<float> start_;  // parameters of version_
+  std::optional<uint32_t> version_;
+  uint32_t heldout_milli_ = 0;
+};
+
+}  // namespace tidegate::trainer

@@ -1,0 +1,74 @@
+#include "onshore/trainer/job_config.h"
+
+#include "base/bytes.h"
+
+namespace tidegate::trainer {
+namespace {
+
+constexpr const char* kModuleNames[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                        "gate_proj", "up_proj", "down_proj"};
+
+std::string TargetNames(uint8_t bits) {
+  std::string names;
+  for (int i = 0; i < 7; ++i) {
+    if ((bits >> i & 1) == 0) continue;
+    if (!names.empty()) names += ',';
+    names += kModuleNames[i];
+  }
+  return names;
+}
+
+std::string SchedulerName(protocols::Scheduler scheduler) {
+  switch (scheduler) {
+    case protocols::Scheduler::kConstant:
+      return "constant_with_warmup";
+    case protocols::Scheduler::kLinear:
+      return "linear";
+    case protocols::Scheduler::kCosine:
+      return "cosine";
+  }
+  return "linear";
+}
+
+}  // namespace
+
+std::filesystem::path TrainerDir(const SiteOptions& options) { return options.site / "trainer"; }
+
+std::filesystem::path JobDir(const SiteOptions& options, const protocols::Id16& job) {
+  return TrainerDir(options) / ToHex(job);
+}
+
+Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
+                                          const protocols::Id16& id, const SiteOptions& options) {
+  if (job.strategy != protocols::Strategy::kFedIt) {
+    return Unsupported("strategy {} is not built in this trainer", static_cast<int>(job.strategy));
+  }
+  finetune::FinetuneConfig config;
+  config.base = options.base;
+  config.data = options.records;
+  config.eval_data = options.heldout;
+  config.output_dir = JobDir(options, id);
+  config.dtype = options.dtype;
+  config.threads = options.threads;
+  config.lora_r = job.lora_r;
+  config.lora_alpha = job.lora_alpha;
+  config.lora_dropout = job.lora_dropout;
+  config.lora_target_modules = TargetNames(job.lora_targets);
+  config.max_length = job.max_length;
+  config.packing = job.packing;
+  config.assistant_only_loss = job.assistant_only_loss;
+  config.per_device_train_batch_size = job.batch_size;
+  config.gradient_accumulation_steps = static_cast<int>(job.gradient_accumulation_steps);
+  config.learning_rate = job.learning_rate;
+  config.lr_scheduler_type = SchedulerName(job.scheduler);
+  config.warmup_ratio = 0;
+  config.warmup_steps = job.warmup_steps;
+  config.weight_decay = job.weight_decay;
+  config.max_grad_norm = job.max_grad_norm;
+  config.max_steps = static_cast<int64_t>(job.rounds) * job.local_steps;
+  config.seed = job.seed;
+  TG_RETURN_IF_ERROR(finetune::CheckConfig(config));
+  return config;
+}
+
+}  // namespace tidegate::trainer

@@ -1,0 +1,132 @@
+#include "onshore/trainer/launch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace tidegate::trainer {
+namespace {
+
+constexpr std::array kForwarded = {SIGINT, SIGTERM, SIGHUP};
+
+volatile pid_t g_child = 0;
+
+void Forward(int signal) {
+  const int saved = errno;
+  if (g_child > 0) ::kill(g_child, signal);
+  errno = saved;
+}
+
+struct Pipe {
+  Fd read, write;
+};
+
+Result<Pipe> MakePipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return Unexpected(ErrnoStatus("make", "a pipe", errno));
+  return Pipe{Fd(fds[0]), Fd(fds[1])};
+}
+
+// Copies what there is; false at the end of the pipe. A reader of ours that went away (a closed
+// terminal, `| head`) loses the output; the training goes on.
+bool Copy(int from, int to) {
+  char buffer[4096];
+  const ssize_t n = ::read(from, buffer, sizeof(buffer));
+  if (n < 0) return errno == EINTR;
+  if (n == 0) return false;
+  static_cast<void>(WriteAll(to, AsBytes({buffer, static_cast<size_t>(n)}), "the terminal"));
+  return true;
+}
+
+void CopyUntilClosed(const Fd& out, const Fd& err) {
+  std::array<pollfd, 2> polled = {{{out.get(), POLLIN, 0}, {err.get(), POLLIN, 0}}};
+  while (polled[0].fd >= 0 || polled[1].fd >= 0) {
+    if (::poll(polled.data(), polled.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
+    for (size_t i = 0; i < polled.size(); ++i) {
+      if (polled[i].fd < 0 || polled[i].revents == 0) continue;
+      if (!Copy(polled[i].fd, static_cast<int>(i) + 1)) polled[i].fd = -1;
+    }
+  }
+}
+
+int ExitCodeOf(int wait_status) {
+  if (WIFEXITED(wait_status)) return WEXITSTATUS(wait_status);
+  const int signal = WTERMSIG(wait_status);
+  if (signal == SIGSYS) {
+    LogError("trainer_hit_wall signal=SIGSYS: a forbidden system call was tried; the run ended");
+    return static_cast<int>(Code::kInternal);
+  }
+  if (signal == SIGKILL) {
+    LogError(
+        "trainer_killed signal=SIGKILL: out of memory? try --dtype bf16, a smaller --max_length"
+        " or --per_device_train_batch_size; --resume goes on from the last saved step");
+    return static_cast<int>(Code::kResourceExhausted);
+  }
+  LogError("trainer_died signal={}; --resume goes on from the last saved step", signal);
+  return static_cast<int>(Code::kInternal);
+}
+
+[[noreturn]] void BeChild(const Pipe& out, const Pipe& err, pid_t parent,
+                          const std::function<int(pid_t)>& body) {
+  for (const int signal : kForwarded) std::signal(signal, SIG_DFL);
+  std::signal(SIGPIPE, SIG_DFL);
+  const Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!null.valid() || ::dup2(null.get(), 0) < 0 || ::dup2(out.write.get(), 1) < 0 ||
+      ::dup2(err.write.get(), 2) < 0) {
+    std::_Exit(static_cast<int>(Code::kInternal));
+  }
+  // Not exit(): what the parent registered for its own end is not ours to run.
+  std::_Exit(body(parent));
+}
+
+}  // namespace
+
+Result<int> RunInChild(const std::function<int(pid_t parent)>& body) {
+  TG_ASSIGN_OR_RETURN(Pipe out, MakePipe());
+  TG_ASSIGN_OR_RETURN(Pipe err, MakePipe());
+  const pid_t parent = ::getpid();
+  // Blocked until the child's number is known, so that no signal is lost in between.
+  sigset_t block, old;
+  sigemptyset(&block);
+  for (const int signal : kForwarded) sigaddset(&block, signal);
+  ::sigprocmask(SIG_BLOCK, &block, &old);
+  const pid_t child = ::fork();
+  if (child < 0) {
+    const int error = errno;
+    ::sigprocmask(SIG_SETMASK, &old, nullptr);
+    return Unexpected(ErrnoStatus("start", "the walled trainer", error));
+  }
+  if (child == 0) {
+    ::sigprocmask(SIG_SETMASK, &old, nullptr);
+    BeChild(out, err, parent, body);
+  }
+  g_child = child;
+  struct sigaction action {};
+  action.sa_handler = Forward;
+  for (const int signal : kForwarded) ::sigaction(signal, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  ::sigprocmask(SIG_SETMASK, &old, nullptr);
+  out.write.reset();
+  err.write.reset();
+  CopyUntilClosed(out.read, err.read);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0) {
+    if (errno != EINTR) return Unexpected(ErrnoStatus("wait for", "the walled trainer", errno));
+  }
+  g_child = 0;
+  return ExitCodeOf(status);
+}
+
+}  // namespace tidegate::trainer

@@ -1,0 +1,23 @@
+// Starts the walled part of a local verb.
+//
+// A walled process may hold nothing but pipes and /dev/null, and dies with its parent; a user's
+// terminal is neither. So the program forks while it has one thread and has opened nothing: the
+// parent keeps the terminal, copies the child's output to it, hands it the signals and returns its
+// exit code; the child raises the walls and opens the records. Linux; not thread-safe.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+
+#include "base/status.h"
+
+namespace tidegate::trainer {
+
+// Runs `body` in a child whose 0 is /dev/null and whose 1 and 2 are pipes to ours, with the
+// parent's process id. SIGINT, SIGTERM and SIGHUP reach the child. Returns the exit code of `body`,
+// or kInternal's and kResourceExhausted's where a wall or the kernel ended the child (said on
+// standard error). Errors: the system's, when there can be no child.
+Result<int> RunInChild(const std::function<int(pid_t parent)>& body);
+
+}  // namespace tidegate::trainer

@@ -1,0 +1,30 @@
+// tidegate-trainer: the only program that reads records. It walls itself before it opens one.
+#include <unistd.h>
+
+#include "base/log.h"
+#include "onshore/trainer/federated.h"
+#include "onshore/trainer/verb.h"
+
+int main(int argc, char** argv) {
+  using namespace tidegate::trainer;
+  tidegate::SetLogProcess("trainer");
+  CLI::App app("Trains, evaluates and runs models on private records, behind process walls.",
+               "tidegate");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(36);
+  Invocation invocation;
+  invocation.terminal = ::isatty(STDERR_FILENO) == 1;
+  RegisterFinetune(app, invocation);
+  RegisterEval(app, invocation);
+  RegisterGenerate(app, invocation);
+  RegisterDataCheck(app, invocation);
+  SiteOptions site;
+  const CLI::App* federated = AddFederatedVerb(app, site);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kExitUsage;
+  }
+  if (federated->parsed()) ::_exit(RunFederated(site));
+  return RunInvocation(invocation);
+}

@@ -1,0 +1,120 @@
+#include "onshore/trainer/verb.h"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+
+#include "onshore/trainer/launch.h"
+
+namespace tidegate::trainer {
+namespace {
+
+volatile std::sig_atomic_t g_stop = 0;
+
+void NoteStop(int) { g_stop = 1; }
+
+void WriteError(const Invocation& invocation, const Status& status) {
+  std::string line;
+  if (invocation.json) {
+    nlohmann::ordered_json json;
+    json["error"] = {{"code", CodeName(status.code())}, {"message", status.message()}};
+    line = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  } else {
+    line = fmt::format("tidegate {}: {}", invocation.verb, status.ToString());
+  }
+  std::fprintf(stderr, "%s\n", line.c_str());
+  std::fflush(stderr);
+}
+
+int Finish(const Invocation& invocation, const Status& status) {
+  if (!status.ok()) WriteError(invocation, status);
+  std::fflush(stdout);
+  return static_cast<int>(status.code());
+}
+
+// Everything a library can throw stops here: std::bad_alloc is a limit, not a crash.
+Status RunGuarded(const Invocation& invocation, const std::string& raised) {
+  try {
+    return invocation.run(raised);
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(
+        "out of memory; try --dtype bf16, a smaller --max_length or a smaller batch");
+  } catch (const std::exception& e) {
+    return Internal("{}", e.what());
+  }
+}
+
+}  // namespace
+
+CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& help,
+                  Invocation& invocation, std::function<Status()> prepare,
+                  std::function<Status(const std::string&)> run) {
+  CLI::App* verb = app.add_subcommand(name, help);
+  verb->add_option_function<std::string>(
+          "--format", [&invocation](const std::string& text) { invocation.json = text == "json"; },
+          "Of results and errors: text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->option_text("text|json");
+  verb->add_option("--walls", invocation.walls.demanded,
+                   "Process walls that must stand before a record is opened, or none")
+      ->capture_default_str();
+  verb->callback([&invocation, name, prepare = std::move(prepare), run = std::move(run)] {
+    invocation.verb = name;
+    invocation.prepare = prepare;
+    invocation.run = run;
+  });
+  return verb;
+}
+
+std::string Flag(const std::string& name) {
+  std::string dashed = name;
+  std::replace(dashed.begin(), dashed.end(), '_', '-');
+  return dashed == name ? "--" + name : "--" + name + ",--" + dashed;
+}
+
+Status AllowRead(Invocation& invocation, const std::string& option,
+                 const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return NotFound("--{} {} does not exist", option, path.native());
+  }
+  invocation.walls.read_only.push_back(path);
+  return OkStatus();
+}
+
+Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
+             const std::string& text) {
+  std::string out =
+      invocation.json ? json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) : text;
+  if (!out.ends_with('\n')) out += '\n';
+  if (std::fwrite(out.data(), 1, out.size(), stdout) != out.size() || std::fflush(stdout) != 0) {
+    return Unavailable("cannot write to standard output; check where it is redirected to");
+  }
+  return OkStatus();
+}
+
+void CatchStopSignals() {
+  struct sigaction action {};
+  action.sa_handler = NoteStop;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+}
+
+bool StopAsked() { return g_stop != 0; }
+
+int RunInvocation(Invocation& invocation) {
+  // A file beyond a limit is an error with a name, not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
+  Status status = CheckWallNames(invocation.walls.demanded);
+  if (status.ok()) status = invocation.prepare();
+  if (!status.ok()) return Finish(invocation, status);
+  auto behind_walls = [&invocation](pid_t parent) {
+    const Result<std::string> raised = RaiseLocalWalls(invocation.walls, parent);
+    return Finish(invocation, raised ? RunGuarded(invocation, *raised) : raised.error());
+  };
+  if (invocation.walls.none()) return behind_walls(0);
+  const Result<int> code = RunInChild(behind_walls);
+  return code ? *code : Finish(invocation, code.error());
+}
+
+}  // namespace tidegate::trainer

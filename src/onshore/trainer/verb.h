@@ -1,0 +1,58 @@
+// The verbs of tidegate-trainer that a user starts: finetune, eval, generate, data-check. Each
+// parses its flags, checks what can be checked without opening a record, and then does its work
+// behind the walls. Not thread-safe.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "onshore/trainer/walls.h"
+
+namespace tidegate::trainer {
+
+inline constexpr int kExitUsage = 64;
+
+struct Invocation {
+  std::string verb;
+  bool json = false;
+  bool terminal = false;  // standard error is a terminal
+  LocalWalls walls;
+  // Before the walls: checks, and adds to walls.read_only and walls.read_write.
+  std::function<Status()> prepare;
+  // Behind the walls; prints its result. `raised` names the walls that stand.
+  std::function<Status(const std::string& raised)> run;
+};
+
+// Adds the verb with --format and --walls.
+CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& help,
+                  Invocation& invocation, std::function<Status()> prepare,
+                  std::function<Status(const std::string&)> run);
+
+// "--lora_r" as PEFT and TRL write it, and "--lora-r".
+std::string Flag(const std::string& name);
+
+// Adds the path to the walls' read-only ones; kNotFound naming the option when it is not there.
+Status AllowRead(Invocation& invocation, const std::string& option,
+                 const std::filesystem::path& path);
+
+// Prints `json`, or `text`, to standard output.
+Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
+             const std::string& text);
+
+// SIGINT and SIGTERM from here on ask the run to stop after the step it is in.
+void CatchStopSignals();
+bool StopAsked();
+
+void RegisterFinetune(CLI::App& app, Invocation& invocation);
+void RegisterEval(CLI::App& app, Invocation& invocation);
+void RegisterGenerate(CLI::App& app, Invocation& invocation);
+void RegisterDataCheck(CLI::App& app, Invocation& invocation);
+
+// Walls, then the verb; returns the exit code.
+int RunInvocation(Invocation& invocation);
+
+}  // namespace tidegate::trainer
