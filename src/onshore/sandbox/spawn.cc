@@ -68,6 +68,9 @@ void PlaceFds(ChildPlan& plan) {
     action.sa_handler = SIG_DFL;
     (void)::sigaction(number, &action, nullptr);  // SIGKILL, SIGSTOP and libc's own refuse
   }
+  // Of its own session: Ctrl-C in the supervisor's terminal is for the supervisor, which then tells
+  // its children to end in good order, and no child can push input into that terminal.
+  if (::setsid() < 0) Fail(plan.report_fd, errno);
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) Fail(plan.report_fd, errno);
   // The parent may have died before that line.
   if (::getppid() != plan.parent) ::_exit(127);

@@ -1,6 +1,8 @@
 // tidegate-onshore: the supervisor of a site.
 #include <CLI/CLI.hpp>
+#include <csignal>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "onshore/supervisor/supervisor.h"
 
@@ -18,11 +20,15 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 64;
   }
   std::error_code error;
-  options.site = std::filesystem::canonical(options.site, error);
+  const std::filesystem::path site = std::filesystem::canonical(options.site, error);
   if (error) {
-    LogError("cannot use --dir: {}", error.message());
-    return static_cast<int>(Code::kNotFound);
+    const Status status = ErrnoStatus("use --dir", options.site.native(), error.value());
+    LogError("onshore_ended {}", status.ToString());
+    return static_cast<int>(status.code());
   }
+  options.site = site;
+  // The reader of the log may go away; the site does not stop for that.
+  std::signal(SIGPIPE, SIG_IGN);
   options.programs = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
   auto supervisor = onshore::Supervisor::Create(options);
   Status status = supervisor ? (*supervisor)->Run() : supervisor.error();

@@ -13,7 +13,9 @@ class RestartPolicy {
   static constexpr int64_t kSteadyMillis = 10'000;  // lived so long: the next delay is the first
   static constexpr int64_t kWindowMillis = 600'000;
   static constexpr size_t kMaxInWindow = 60;
+  static constexpr int kMaxRefusals = 3;
 
+  // All times are milliseconds of a clock that never goes back.
   void Started(int64_t now) { started_ = now; }
   // How long to wait before the next start; nothing when it has ended too often.
   std::optional<int64_t> Ended(int64_t now) {
@@ -25,11 +27,19 @@ class RestartPolicy {
     delay_ = delay_ * 2 > kMaxDelayMillis ? kMaxDelayMillis : delay_ * 2;
     return delay;
   }
+  // To be asked of each end; `refused` where the process itself said why it cannot run (a file that
+  // is missing, a rule that is malformed). True when that came soon after kMaxRefusals starts in a
+  // row: a person has to look.
+  bool Hopeless(int64_t now, bool refused) {
+    refusals_ = refused && now - started_ < kSteadyMillis ? refusals_ + 1 : 0;
+    return refusals_ >= kMaxRefusals;
+  }
 
  private:
   int64_t started_ = 0;
   int64_t delay_ = kFirstDelayMillis;
   std::deque<int64_t> ends_;
+  int refusals_ = 0;
 };
 
 }  // namespace tidegate::onshore

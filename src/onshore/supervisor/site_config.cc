@@ -4,10 +4,14 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
 #include <toml++/toml.h>
+
+#include <algorithm>
 #include <csignal>
 
 #include "base/file.h"
@@ -25,6 +29,13 @@ Error BadKey(const std::filesystem::path& file, const toml::key& key, std::strin
                          why);
 }
 
+bool IsName(std::string_view text) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !text.empty() && text.size() < 64 && letter(text.front()) &&
+         std::all_of(text.begin(), text.end(),
+                     [&](char c) { return letter(c) || c == '-' || c == '_'; });
+}
+
 Status SetText(const std::filesystem::path& file, const toml::key& key, const toml::node& node,
                std::string* out) {
   const auto value = node.value_exact<std::string>();
@@ -35,6 +46,11 @@ Status SetText(const std::filesystem::path& file, const toml::key& key, const to
 
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
+  constexpr std::string_view kKeys[] = {"name",    "base",  "records",     "heldout",
+                                        "threads", "dtype", "coordinator", "walls"};
+  if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
+    return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
+  }
   std::string text;
   if (key == "threads") {
     const auto value = node.value_exact<int64_t>();
@@ -44,6 +60,9 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   }
   TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
   if (key == "name") {
+    if (!IsName(text)) {
+      return BadKey(file, key, "must be 1 … 63 of a-z 0-9 - _, a letter or a digit first");
+    }
     config->name = text;
   } else if (key == "base") {
     config->base = dir / text;
@@ -58,20 +77,17 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
     config->dtype = text;
   } else if (key == "coordinator") {
     config->coordinator = text;
-  } else if (key == "walls") {
-    const auto walls = ParseWallSet(text);
-    if (!walls) return walls.error().WithContext(file.native());
-    config->walls = text;
   } else {
-    return BadKey(file, key,
-                  "is not known; the keys are name, base, records, heldout, threads, dtype, "
-                  "coordinator, walls");
+    const auto walls = ParseWallSet(text);
+    if (!walls) return BadKey(file, key, "is wrong: " + walls.error().message());
+    config->walls = text;
   }
   return OkStatus();
 }
 
 // In the child: writes the first IPv4 or IPv6 address as text.
 [[noreturn]] void ResolveInChild(const std::string& host, const std::string& port, int out) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::alarm(kResolveMillis / 1000);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;

@@ -16,6 +16,7 @@
 #include "onshore/ipc/control.h"
 #include "onshore/sandbox/address_pin.h"
 #include "onshore/sandbox/spawn.h"
+#include "onshore/supervisor/line_budget.h"
 #include "onshore/supervisor/restart_policy.h"
 #include "onshore/supervisor/site_config.h"
 
@@ -33,8 +34,10 @@ class Supervisor {
   static Result<std::unique_ptr<Supervisor>> Create(const SupervisorOptions& options);
   ~Supervisor();
 
-  // Until SIGTERM or SIGINT (OK), the end of a job with `once` (OK), or a process that ends too
-  // often or hits a wall (an error that names it).
+  // Until SIGTERM, SIGINT or SIGHUP (OK), the end of a job with `once` (OK), or a process that ends
+  // too often, says three times in a row that it cannot run (its own code) or hits a wall
+  // (kInternal): an error that names it. Whatever the reason, the children were told to stop and
+  // have ended when it returns; those that took longer than ten seconds were killed.
   Status Run();
 
   // For tests: the process ids of the children that run.
@@ -50,26 +53,37 @@ class Supervisor {
     uint32_t generation = 0;
     RestartPolicy policy;
     std::optional<int64_t> start_at;  // monotonic millis of the next start
+    std::optional<int64_t> ready_by;  // of the time when READY must have come
+    int64_t not_before = 0;           // trainer: no start earlier, however often the gate asks
     bool wanted = false;
     std::string log_line;
+    LineBudget budget;
     bool running() const { return child.pid > 0; }
   };
 
   Supervisor(SupervisorOptions options, SiteConfig config, sockaddr_storage address)
       : options_(std::move(options)), config_(std::move(config)), address_(address) {}
   Status MakePairs();
+  Status Serve();
+  Status PollOnce();
+  int NextTimeout() const;
+  Status StopChildren();
+  bool AllStopped() const;
+  Process& trainer() { return processes_[static_cast<size_t>(Kind::kTrainer)]; }
+
+  // supervisor_process.cc: one child.
+  Status StartDue();
   Status Start(Process& process);
   SpawnSpec SpecOf(const Process& process) const;
-  Status OnControl(Process& process);
-  Status OnMessage(Process& process, const ControlMessage& message);
-  Status OnEnd(Process& process);
+  void Say(Process& process, ControlType type);
+  void OnControl(Process& process, int most);
+  void OnMessage(Process& process, const ControlMessage& message);
   void OnLog(Process& process);
+  void Log(Process& process, std::string_view text);
   void OnPin();
-  Status PollOnce();
-  Status StartDue();
-  int NextTimeout() const;
-  void StopChildren();
-  bool AllStopped() const;
+  void CheckReady(Process& process);
+  Status OnEnd(Process& process);
+  void Forget(Process& process);
 
   SupervisorOptions options_;
   SiteConfig config_;
@@ -81,6 +95,7 @@ class Supervisor {
   std::vector<Process> processes_;
   bool job_ended_ = false;
   bool stopping_ = false;
+  int64_t stop_by_ = 0;
 };
 
 }  // namespace tidegate::onshore
