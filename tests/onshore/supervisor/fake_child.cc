@@ -1,0 +1,158 @@
+// Plays gate, link or trainer, by the name that it is started under, without walls: says READY,
+// waits for GO, and obeys files in the site's folder. What it sees goes, a line each, to
+// SITE/trace-NAME; SITE/mode-NAME says how it behaves from the start; the test puts one command at
+// a time in SITE/do-NAME, which is removed when it is done.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <sstream>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "onshore/ipc/control.h"
+#include "onshore/ipc/peer.h"
+
+namespace tidegate::onshore {
+namespace {
+
+class FakeChild {
+ public:
+  explicit FakeChild(int argc, char** argv) {
+    const std::string program = argv[0];
+    name_ = program.substr(program.rfind('-') + 1);
+    std::string line = "start";
+    for (int i = 1; i < argc; ++i) {
+      line += std::string(" ") + argv[i];
+      if (std::strcmp(argv[i], "--dir") == 0) site_ = argv[i + 1];
+      if (std::strcmp(argv[i], "--generation") == 0) {
+        generation_ = static_cast<uint32_t>(std::stoul(argv[i + 1]));
+      }
+    }
+    Trace(fmt::format("pid {}", ::getpid()));
+    Trace(line);
+    auto mode = ReadTextFile(site_ / ("mode-" + name_), 100);
+    if (mode) mode_ = *mode;
+  }
+
+  int Run() {
+    if (mode_.starts_with("exit ")) {
+      const char words[] = "the reason, and no newline";
+      [[maybe_unused]] const ssize_t n = ::write(2, words, sizeof(words) - 1);
+      return std::stoi(mode_.substr(5));
+    }
+    Peer peer(Fd(kFirstPeerFd), generation_);
+    if (mode_ != "never_ready") SendControl(ControlType::kReady, generation_, 5, {});
+    // A gate's second descriptor is the pair to link.
+    Peer second(name_ == "gate" ? Fd(kSecondPeerFd) : Fd(), generation_);
+    for (;;) {
+      pollfd control{kControlFd, POLLIN, 0};
+      ::poll(&control, 1, 20);
+      if (control.revents != 0 && !OnControl(name_ == "gate" ? second : peer)) return 0;
+      if (mode_ != "deaf") {
+        Hear(peer);
+        if (name_ == "gate") Hear(second);
+      }
+      if (const auto command = Command()) Obey(*command);
+    }
+  }
+
+ private:
+  void Trace(const std::string& line) {
+    const Fd fd(::open((site_ / ("trace-" + name_)).c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600));
+    const std::string text = line + "\n";
+    [[maybe_unused]] const Status status = WriteAll(fd.get(), AsBytes(text), "trace");
+  }
+
+  void SendControl(ControlType type, uint32_t generation, uint32_t code,
+                   std::array<int64_t, 4> arguments) {
+    ControlMessage message;
+    message.type = type;
+    message.generation = generation;
+    message.code = code;
+    message.arguments = arguments;
+    while (::send(kControlFd, &message, sizeof(message), MSG_NOSIGNAL) < 0 && errno == EINTR) {
+    }
+  }
+
+  // False: end. HELLO is said once, at GO, to the one who is restarted in the tests.
+  bool OnControl(Peer& hello) {
+    ControlMessage message;
+    if (::recv(kControlFd, &message, sizeof(message), 0) != static_cast<ssize_t>(sizeof(message))) {
+      Trace("control closed");
+      return false;
+    }
+    if (message.generation != generation_) Trace("a generation that is not ours");
+    if (message.type == ControlType::kGo) {
+      Trace("go");
+      [[maybe_unused]] const Status status = hello.SendHello(false);
+    }
+    if (message.type == ControlType::kStop) Trace("stop");
+    return message.type != ControlType::kStop || mode_ == "ignore_stop";
+  }
+
+  void Hear(Peer& peer) {
+    for (;;) {
+      auto received = peer.Receive();
+      if (!received || !*received) return;
+      if ((*received)->type == IpcType::kHello) {
+        Trace(fmt::format("hello {}", peer.peer_generation()));
+      }
+    }
+  }
+
+  std::optional<std::string> Command() {
+    const std::filesystem::path file = site_ / ("do-" + name_);
+    auto text = ReadTextFile(file, 4096);
+    if (!text) return std::nullopt;
+    ::unlink(file.c_str());
+    return *text;
+  }
+
+  void Obey(const std::string& command) {
+    std::istringstream words(command);
+    std::string verb;
+    words >> verb;
+    if (verb == "need_trainer") SendControl(ControlType::kNeedTrainer, generation_, 0, {});
+    if (verb == "stale_need_trainer") {
+      SendControl(ControlType::kNeedTrainer, generation_ + 1, 0, {});
+      [[maybe_unused]] const ssize_t n = ::send(kControlFd, "short", 5, MSG_NOSIGNAL);
+    }
+    if (verb == "job_ended") SendControl(ControlType::kJobEnded, generation_, 0, {7, 0, 0, 0});
+    if (verb == "event") {
+      uint32_t code = 0;
+      std::array<int64_t, 4> a{};
+      words >> code >> a[0] >> a[1] >> a[2] >> a[3];
+      SendControl(ControlType::kEvent, generation_, code, a);
+    }
+    if (verb == "flood") {
+      for (int i = 0; i < 3000; ++i) SendControl(ControlType::kEvent, generation_, 8, {});
+    }
+    if (verb == "say") {
+      std::string rest;
+      std::getline(words >> std::ws, rest, '\0');
+      [[maybe_unused]] const ssize_t n = ::write(2, rest.data(), rest.size());
+    }
+    if (verb == "exit") {
+      int status = 0;
+      words >> status;
+      ::_exit(status);
+    }
+    if (verb == "sigsys") ::raise(SIGSYS);
+    Trace("did " + verb);
+  }
+
+  std::string name_;
+  std::filesystem::path site_;
+  std::string mode_;
+  uint32_t generation_ = 0;
+};
+
+}  // namespace
+}  // namespace tidegate::onshore
+
+int main(int argc, char** argv) { return tidegate::onshore::FakeChild(argc, argv).Run(); }

@@ -1,0 +1,137 @@
+#include "onshore/supervisor/site_config.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "onshore/sandbox/address_pin.h"
+
+namespace tidegate::onshore {
+namespace {
+
+class SiteConfigTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "tidegate-toml-XXXXXX").native();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    dir_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  Result<SiteConfig> Load(const std::string& text) const {
+    std::ofstream(dir_ / "site.toml") << text;
+    return LoadSiteConfig(dir_);
+  }
+  // The whole file with one more line, which is line 5.
+  Result<SiteConfig> LoadWith(const std::string& line) const { return Load(kWhole + line + "\n"); }
+
+  const std::string kWhole =
+      "name = \"lab_1\"\nbase = \"model\"\nrecords = \"/data/r.jsonl\"\n"
+      "coordinator = \"tcp://192.0.2.1:7443\"\n";
+  std::filesystem::path dir_;
+};
+
+TEST_F(SiteConfigTest, RelativePathsAreFromTheSiteAndTheRestHasDefaults) {
+  const auto config = Load(kWhole);
+  ASSERT_TRUE(config) << config.error().message();
+  EXPECT_EQ(config->name, "lab_1");
+  EXPECT_EQ(config->base, dir_ / "model");
+  EXPECT_EQ(config->records, "/data/r.jsonl");
+  EXPECT_TRUE(config->heldout.empty());
+  EXPECT_EQ(config->threads, 1);
+  EXPECT_EQ(config->dtype, "auto");
+  EXPECT_EQ(config->walls, "netns seccomp landlock_fs pinned_address");
+}
+
+TEST_F(SiteConfigTest, EveryKeyIsTaken) {
+  const auto config = Load(kWhole +
+                           "heldout = \"h.jsonl\"\nthreads = 256\ndtype = \"bf16\"\n"
+                           "walls = \"netns,seccomp\"  # a comment\n");
+  ASSERT_TRUE(config) << config.error().message();
+  EXPECT_EQ(config->heldout, dir_ / "h.jsonl");
+  EXPECT_EQ(config->threads, 256);
+  EXPECT_EQ(config->dtype, "bf16");
+  EXPECT_EQ(config->walls, "netns,seccomp");
+}
+
+TEST_F(SiteConfigTest, AWrongLineIsNamedByItsNumber) {
+  for (const std::string line :
+       {"thread = 2", "threads = 0", "threads = 257", "threads = \"2\"", "threads = 2.0",
+        "dtype = \"f16\"", "dtype = 3", "heldout = \"\"", "walls = \"netns moat\"",
+        "walls = \"netns netns\"", "walls = [\"netns\"]", "[table]", "a.b = 1", "name = \"x\"",
+        "dtype = auto", "dtype = \"auto", "= 1"}) {
+    const auto config = LoadWith(line);
+    ASSERT_FALSE(config) << line;
+    EXPECT_EQ(config.error().code(), Code::kInvalidArgument) << line;
+    EXPECT_NE(config.error().message().find("site.toml line 5: "), std::string::npos)
+        << line << ": " << config.error().message();
+  }
+  EXPECT_NE(LoadWith("thread = 2").error().message().find("the keys are name, base"),
+            std::string::npos);
+}
+
+TEST_F(SiteConfigTest, ANameIsShortAndPlain) {
+  const std::string rest = kWhole.substr(kWhole.find('\n') + 1);
+  for (const std::string name :
+       {"Lab", "-lab", "lab 1", "lab/1", "läb", "a\\nb",
+        "a123456789012345678901234567890123456789012345678901234567890123"}) {
+    const auto config = Load("name = \"" + name + "\"\n" + rest);
+    ASSERT_FALSE(config) << name;
+    EXPECT_NE(config.error().message().find("line 1: name must be"), std::string::npos);
+  }
+  EXPECT_TRUE(Load("name = \"" + std::string(63, 'a') + "\"\n" + rest));
+}
+
+TEST_F(SiteConfigTest, AKeyThatIsNeededIsNamedWhenItIsMissing) {
+  for (const std::string key : {"name", "base", "records", "coordinator"}) {
+    std::string text = kWhole;
+    text.insert(text.find(key), "# ");
+    const auto config = Load(text);
+    ASSERT_FALSE(config) << key;
+    EXPECT_NE(config.error().message().find("lacks the key " + key), std::string::npos);
+  }
+}
+
+TEST_F(SiteConfigTest, AFileThatIsMissingOrHugeIsAnError) {
+  EXPECT_EQ(LoadSiteConfig(dir_).error().code(), Code::kNotFound);
+  EXPECT_FALSE(Load(kWhole + "# " + std::string(2 << 20, 'x') + "\n"));
+}
+
+std::string Resolved(const std::string& coordinator) {
+  const auto address = ResolveCoordinator(coordinator);
+  return address ? FormatAddress(*address) : std::string(CodeName(address.error().code()));
+}
+
+TEST(ResolveCoordinatorTest, LiteralAddressesAreTakenAsTheyAre) {
+  EXPECT_EQ(Resolved("tcp://192.0.2.1:7443"), "192.0.2.1:7443");
+  EXPECT_EQ(Resolved("tcp://[2001:db8::7]:65535"), "[2001:db8::7]:65535");
+}
+
+TEST(ResolveCoordinatorTest, ANameIsResolved) {
+  const std::string address = Resolved("tcp://localhost:7443");
+  EXPECT_TRUE(address == "127.0.0.1:7443" || address == "[::1]:7443") << address;
+}
+
+TEST(ResolveCoordinatorTest, ANameThatDoesNotExistIsAnErrorInTime) {
+  // ".invalid" never resolves (RFC 2606); without a network no name does.
+  EXPECT_EQ(Resolved("tcp://no-such-host.invalid:7443"), "UNAVAILABLE");
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "the resolver was left behind";
+}
+
+TEST(ResolveCoordinatorTest, AnythingElseIsRefused) {
+  for (const char* text :
+       {"", "192.0.2.1:7443", "udp://192.0.2.1:1", "tcp://", "tcp://:7443", "tcp://localhost",
+        "tcp://localhost:", "tcp://192.0.2.1:0", "tcp://192.0.2.1:65536", "tcp://192.0.2.1:x"}) {
+    const auto address = ResolveCoordinator(text);
+    ASSERT_FALSE(address) << text;
+    EXPECT_TRUE(address.error().code() == Code::kInvalidArgument ||
+                address.error().code() == Code::kUnavailable)
+        << text << ": " << address.error().ToString();
+  }
+}
+
+}  // namespace
+}  // namespace tidegate::onshore
