@@ -181,6 +181,12 @@ def cmake_words(text):
     return set(re.sub(r"#[^\n]*", "", text).replace("(", " ").replace(")", " ").split())
 
 
+def names(cmake_text, path):
+    """Whether a CMakeLists.txt names the file, by its path from there or from a variable."""
+    return any(word == path or re.fullmatch(r"\$\{\w+\}/" + re.escape(path), word)
+               for word in cmake_words(cmake_text))
+
+
 def check_dead_files(tree):
     included = set()
     for path in tree.code():
@@ -204,7 +210,7 @@ def check_dead_files(tree):
         elif path.startswith("bench/"):
             if os.path.basename(path)[:-3] not in cmake_words(tree.texts[cmake]):
                 yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
-        elif os.path.relpath(path, os.path.dirname(cmake)) not in cmake_words(tree.texts[cmake]):
+        elif not names(tree.texts[cmake], os.path.relpath(path, os.path.dirname(cmake))):
             yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
 
 
