@@ -181,10 +181,14 @@ def cmake_words(text):
     return set(re.sub(r"#[^\n]*", "", text).replace("(", " ").replace(")", " ").split())
 
 
-def names(cmake_text, path):
-    """Whether a CMakeLists.txt names the file, by its path from there or from a variable."""
-    return any(word == path or re.fullmatch(r"\$\{\w+\}/" + re.escape(path), word)
-               for word in cmake_words(cmake_text))
+def names(tree, cmake, path):
+    """Whether a CMakeLists.txt, or a script of CMake beside it, names the file: by its path from
+    there, or with a variable before that."""
+    folder = os.path.dirname(cmake)
+    scripts = [p for p in tree.texts if os.path.dirname(p) == folder and p.endswith(".cmake")]
+    own = os.path.relpath(path, folder)
+    return any(word == own or (word.startswith("${") and word.endswith("/" + own))
+               for script in [cmake] + scripts for word in cmake_words(tree.texts[script]))
 
 
 def check_dead_files(tree):
@@ -210,7 +214,7 @@ def check_dead_files(tree):
         elif path.startswith("bench/"):
             if os.path.basename(path)[:-3] not in cmake_words(tree.texts[cmake]):
                 yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
-        elif not names(tree.texts[cmake], os.path.relpath(path, os.path.dirname(cmake))):
+        elif not names(tree, cmake, path):
             yield path, 1, "dead-file", f"{cmake} does not name it; nothing builds it"
 
 

@@ -108,6 +108,8 @@ class TidyTest(unittest.TestCase):
         self.expect("dead-file", "tests/gate/other.cc", 1, "")
         by_variable = "tidegate_library(SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/review.cc)\n"
         self.assertEqual(self.findings({"src/gate/CMakeLists.txt": by_variable}), [])
+        script = {"src/gate/CMakeLists.txt": "", "src/gate/run.cmake": "run(${ROOT}/a/review.cc)"}
+        self.assertEqual(self.findings(script), [])
         found = self.findings({"src/gate/CMakeLists.txt": "# review.cc\n"})
         self.assertEqual(found, [("src/gate/review.cc", 1, "dead-file")])
 
