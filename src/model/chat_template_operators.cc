@@ -8,13 +8,18 @@ namespace tidegate::model::chat {
 namespace {
 
 // Methods of Python's str and dict: as attributes that are not called they would be objects.
-bool IsPythonMethod(std::string_view name) {
-  static constexpr std::string_view kNames[] = {
-      "capitalize", "clear",   "copy",   "count", "endswith", "find",  "format",
-      "get",        "index",   "items",  "join",  "keys",     "lower", "lstrip",
-      "pop",        "replace", "rstrip", "split", "strip",    "title", "startswith",
-      "setdefault", "update",  "upper",  "values"};
-  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+bool IsPythonMethod(const Value& value, std::string_view name) {
+  static constexpr std::string_view kOfTexts[] = {
+      "capitalize", "count",   "endswith", "find",  "format",     "index", "join",  "lower",
+      "lstrip",     "replace", "rstrip",   "split", "startswith", "strip", "title", "upper"};
+  static constexpr std::string_view kOfMappings[] = {"clear",      "copy",   "fromkeys", "get",
+                                                     "items",      "keys",   "pop",      "popitem",
+                                                     "setdefault", "update", "values"};
+  const auto among = [&](const auto& names) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  };
+  return (value.text() != nullptr && among(kOfTexts)) ||
+         (value.dict() != nullptr && among(kOfMappings));
 }
 
 // The places begin, begin + step, ... that Python's slice takes of `size` items.
@@ -95,7 +100,7 @@ Result<Value> GetAttribute(const Value& value, std::string_view name) {
   if (value.undefined()) {
     return InvalidArgument("an undefined value has no attribute '{}'", name);
   }
-  if ((value.text() != nullptr || value.dict() != nullptr) && IsPythonMethod(name)) {
+  if (IsPythonMethod(value, name)) {
     return Unsupported("'{}' of {} without calling it is not supported", name, KindName(value));
   }
   if (const Dict* dict = value.dict()) {

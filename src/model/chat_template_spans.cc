@@ -9,9 +9,14 @@ namespace {
 
 class SpanFinder {
  public:
-  SpanFinder(const Output& output, std::string_view what, std::span<const ChatMessage> messages,
-             const RenderOptions& options)
-      : output_(output), what_(what), messages_(messages), options_(options) {}
+  // `prompt` is what add_generation_prompt appends.
+  SpanFinder(const Output& output, std::string prompt, std::string_view what,
+             std::span<const ChatMessage> messages, const RenderOptions& options)
+      : output_(output),
+        prompt_(std::move(prompt)),
+        what_(what),
+        messages_(messages),
+        options_(options) {}
 
   // The blocks as the template has them, held against the contents.
   Result<std::vector<ByteSpanRange>> OfGenerations() const {
@@ -42,7 +47,7 @@ class SpanFinder {
         return FailedPrecondition(
             "{}: the template does not keep the order of the messages at message {}", what_, i + 1);
       }
-      TG_ASSIGN_OR_RETURN(const ByteSpanRange token, EndToken(message, span.end));
+      TG_ASSIGN_OR_RETURN(const ByteSpanRange token, EndToken(message, span));
       const std::string_view text = Part(token.begin, token.end);
       if (first_token.empty()) first_token = text;
       if (text != first_token) {
@@ -81,6 +86,7 @@ class SpanFinder {
           "message",
           what_, message + 1);
     }
+    span->begin = Begin(message, *span);
     for (const Mark& mark : output_.text.marks) {
       const bool inside =
           mark.message != message && mark.begin < span->end && span->begin < mark.end;
@@ -94,27 +100,39 @@ class SpanFinder {
     return *span;
   }
 
-  // How far the end-of-turn token may be: what the loop wrote for this message, and never into
-  // another message's content.
-  size_t TurnEnd(int message, size_t content_end) const {
-    size_t end = output_.text.bytes.size();
+  // What a for loop wrote for the message whose content is `content`; the innermost loop counts.
+  const Turn* FindTurn(int message, const ByteSpanRange& content) const {
     for (const Turn& turn : output_.turns) {
       const bool holds =
-          turn.message == message && turn.begin <= content_end && content_end <= turn.end;
-      if (holds) {
-        end = turn.end;
-        break;  // the innermost loop ended first
-      }
+          turn.message == message && turn.begin <= content.begin && content.end <= turn.end;
+      if (holds) return &turn;
     }
+    return nullptr;
+  }
+
+  // Generation continues behind the generation prompt: where the turn begins with it, so does the
+  // span, with whatever the template writes between (such as <think>). Else at the content.
+  size_t Begin(int message, const ByteSpanRange& content) const {
+    const Turn* turn = FindTurn(message, content);
+    if (turn == nullptr || prompt_.empty()) return content.begin;
+    const size_t at = Part(turn->begin, content.begin).rfind(prompt_);
+    return at == std::string_view::npos ? content.begin : turn->begin + at + prompt_.size();
+  }
+
+  // How far the end-of-turn token may be: what the loop wrote for this message, and never into
+  // another message's content.
+  size_t TurnEnd(int message, const ByteSpanRange& content) const {
+    const Turn* turn = FindTurn(message, content);
+    size_t end = turn != nullptr ? turn->end : output_.text.bytes.size();
     for (const Mark& mark : output_.text.marks) {
-      if (mark.message != message && mark.begin >= content_end) end = std::min(end, mark.begin);
+      if (mark.message != message && mark.begin >= content.end) end = std::min(end, mark.begin);
     }
     return end;
   }
 
-  Result<ByteSpanRange> EndToken(int message, size_t content_end) const {
-    const size_t turn_end = TurnEnd(message, content_end);
-    size_t begin = content_end;
+  Result<ByteSpanRange> EndToken(int message, const ByteSpanRange& content) const {
+    const size_t turn_end = TurnEnd(message, content);
+    size_t begin = content.end;
     while (begin < turn_end &&
            (output_.text.bytes[begin] == ' ' || output_.text.bytes[begin] == '\n')) {
       ++begin;
@@ -161,10 +179,23 @@ class SpanFinder {
   }
 
   const Output& output_;
+  std::string prompt_;
   std::string_view what_;
   std::span<const ChatMessage> messages_;
   const RenderOptions& options_;
 };
+
+// What add_generation_prompt appends to this conversation; empty where it appends nothing, changes
+// more than the end, or the template refuses it.
+std::string GenerationPrompt(const Program& program, const Output& output, std::string_view what,
+                             std::span<const ChatMessage> messages, RenderOptions options) {
+  options.add_generation_prompt = !options.add_generation_prompt;
+  const Result<Output> other = RunProgram(program, what, messages, options);
+  if (!other) return "";
+  const std::string& with = (options.add_generation_prompt ? *other : output).text.bytes;
+  const std::string& without = (options.add_generation_prompt ? output : *other).text.bytes;
+  return with.starts_with(without) ? with.substr(without.size()) : "";
+}
 
 }  // namespace
 
@@ -172,8 +203,15 @@ Result<std::vector<ByteSpanRange>> FindAssistantSpans(const Program& program, co
                                                       std::string_view what,
                                                       std::span<const ChatMessage> messages,
                                                       const RenderOptions& options) {
-  const SpanFinder finder(output, what, messages, options);
-  return program.has_generation ? finder.OfGenerations() : finder.OfContents();
+  if (program.has_generation) {
+    return SpanFinder(output, "", what, messages, options).OfGenerations();
+  }
+  const bool speaks = std::any_of(messages.begin(), messages.end(), [](const ChatMessage& message) {
+    return message.role == "assistant";
+  });
+  if (!speaks) return std::vector<ByteSpanRange>();
+  std::string prompt = GenerationPrompt(program, output, what, messages, options);
+  return SpanFinder(output, std::move(prompt), what, messages, options).OfContents();
 }
 
 }  // namespace tidegate::model::chat
