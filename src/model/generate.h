@@ -18,8 +18,8 @@ struct GenerateOptions {
   double temperature = 0.0;  // 0: the likeliest token (the lowest id on ties)
   double top_p = 1.0;        // sample from the fewest likeliest tokens that reach this probability
   uint64_t seed = 0;         // for temperature > 0
-  std::vector<int32_t> stop_ids;  // any of them ends the answer and is not part of it
-  int64_t vocab_limit = 0;        // ids at or above are never chosen (padded vocabularies); 0: none
+  std::vector<int32_t> stop_ids = {};  // any of them ends the answer and is not part of it
+  int64_t vocab_limit = 0;  // ids at or above are never chosen (padded vocabularies); 0: none
 };
 
 enum class StopReason : uint8_t { kStopId, kMaxNewTokens, kMaxPositions, kCallback };
@@ -38,7 +38,8 @@ Result<int32_t> ChooseToken(std::span<const float> logits, const GenerateOptions
                             uint64_t index);
 
 // Resets the engine's sequence, feeds the prompt and continues it. `on_token` may be empty. Options
-// out of range, an empty prompt and one that leaves no position are refused.
+// out of range, an empty prompt and one longer than the model's positions are refused; after a
+// prompt of all positions one token is chosen.
 Result<Generation> Generate(Engine& engine, std::span<const int32_t> prompt,
                             const GenerateOptions& options, const TokenCallback& on_token);
 

@@ -1,0 +1,223 @@
+#include "model/generate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "golden_model.h"
+#include "temp_model.h"
+
+namespace tidegate::model {
+namespace {
+
+using kernels::DType;
+using testing::HasSubstr;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+class Generating : public testing::Test {
+ protected:
+  explicit Generating(const ComputeOptions& options = {}) {
+    base_ = Must(Base::Load(GoldenDir("tiny_llama"), options));
+    const Adapter adapter = Must(LoadPeft(GoldenDir("tiny_llama") / "adapter_in", base_->config()));
+    engine_ = Must(Engine::Create(base_, adapter.lora()));
+    engine_->SetParameters(adapter.parameters());
+  }
+  Generation Run(const GenerateOptions& options, const TokenCallback& callback = {}) {
+    return Must(Generate(*engine_, prompt_, options, callback));
+  }
+  std::string Refusal(const GenerateOptions& options, std::vector<int32_t> prompt) {
+    const auto result = Generate(*engine_, prompt, options, {});
+    return result ? "accepted" : result.error().ToString();
+  }
+
+  std::shared_ptr<const Base> base_;
+  std::unique_ptr<Engine> engine_;
+  const std::vector<int32_t> prompt_ = {1, 70, 84, 99, 310, 12};
+};
+
+// The loss of the last token of a sequence, by the training pass, is what the logits before it say.
+double LossOfLast(Engine& engine, std::span<const int32_t> ids) {
+  tokens::TokenSequence sequence{{ids.begin(), ids.end()}, std::vector<uint8_t>(ids.size(), 0)};
+  sequence.loss_mask.back() = 1;
+  return Must(engine.Evaluate(Pack({sequence}))).loss;
+}
+
+double LossOf(std::span<const float> logits, int32_t id) {
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+  return std::log(sum) - static_cast<double>(logits[static_cast<size_t>(id)]);
+}
+
+class TokenByToken : public Generating, public testing::WithParamInterface<ComputeOptions> {
+ protected:
+  TokenByToken() : Generating(GetParam()) {}
+};
+
+// 40 tokens one at a time, in pieces and at once.
+TEST_P(TokenByToken, EqualsTheWholePass) {
+  const double tolerance = GetParam().dtype == DType::kF64 ? 1e-6 : 2e-5;
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 40; ++i) ids.push_back(3 + (i * 71) % 320);
+  std::vector<std::vector<float>> singly;
+  for (const int32_t& id : ids) singly.push_back(Must(engine_->Append({&id, 1})));
+  for (const size_t n : {1u, 7u, 39u}) {
+    EXPECT_NEAR(LossOf(singly[n - 1], ids[n]),
+                LossOfLast(*engine_, std::span<const int32_t>(ids).first(n + 1)), tolerance)
+        << n;
+  }
+  engine_->ResetSequence();
+  const auto whole = Must(engine_->Append(ids));
+  engine_->ResetSequence();
+  (void)Must(engine_->Append(std::span<const int32_t>(ids).first(11)));
+  const auto pieces = Must(engine_->Append(std::span<const int32_t>(ids).subspan(11)));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(singly.back()[i]), tolerance);
+    EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(pieces[i]), tolerance);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Types, TokenByToken,
+    testing::Values(ComputeOptions{.backend = kernels::Backend::kRef, .dtype = DType::kF64},
+                    ComputeOptions{.threads = 1}, ComputeOptions{.threads = 2}),
+    [](const auto& param) {
+      return param.param.dtype == DType::kF64 ? std::string("f64")
+                                              : fmt::format("f32_threads{}", param.param.threads);
+    });
+
+// 700 tokens: the cache grows twice and keeps what it has.
+TEST(Cache, GrowsWithTheSequence) {
+  const TempDir dir;
+  nlohmann::json config = ReadJson(GoldenDir("tiny_llama") / "config.json");
+  config["max_position_embeddings"] = 700;
+  WriteText(dir.path() / "config.json", config.dump());
+  std::filesystem::copy(GoldenDir("tiny_llama") / "model.safetensors", dir.path());
+  const auto base = Must(Base::Load(dir.path(), {}));
+  const auto engine = Must(Engine::Create(base, LoraConfig()));
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 700; ++i) ids.push_back(3 + (i * 71) % 320);
+  const std::span<const int32_t> all = ids;
+  const auto whole = Must(engine->Append(all));
+  const auto fresh = Must(Engine::Create(base, LoraConfig()));
+  std::vector<float> last;
+  for (size_t at = 0; at < ids.size(); at += 100) last = Must(fresh->Append(all.subspan(at, 100)));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(last[i]), 2e-5);
+  }
+}
+
+TEST_F(Generating, GreedyTakesTheLikeliestEachTime) {
+  const auto out = Run({.max_new_tokens = 20});
+  EXPECT_EQ(out.reason, StopReason::kMaxNewTokens);
+  ASSERT_EQ(out.ids.size(), 20u);
+  std::vector<int32_t> ids = prompt_;
+  for (const int32_t id : out.ids) {
+    engine_->ResetSequence();
+    const auto logits = Must(engine_->Append(ids));
+    EXPECT_EQ(id, std::max_element(logits.begin(), logits.end()) - logits.begin());
+    ids.push_back(id);
+  }
+  EXPECT_EQ(Run({.max_new_tokens = 20}).ids, out.ids);
+}
+
+TEST_F(Generating, TheSeedDecidesSamples) {
+  GenerateOptions options{.max_new_tokens = 30, .temperature = 1.0, .top_p = 0.95, .seed = 4};
+  const auto first = Run(options);
+  EXPECT_EQ(Run(options).ids, first.ids);
+  options.seed = 5;
+  EXPECT_NE(Run(options).ids, first.ids);
+  options.top_p = 1e-9;  // the likeliest alone
+  EXPECT_EQ(Run(options).ids, Run({.max_new_tokens = 30}).ids);
+}
+
+TEST_F(Generating, EndsWhereItShould) {
+  const auto all = Run({.max_new_tokens = 12}).ids;
+  const auto fourth = std::find(all.begin(), all.end(), all[3]) - all.begin();
+  GenerateOptions options{.max_new_tokens = 12, .stop_ids = {-1, all[3]}};
+  const auto stopped = Run(options);
+  EXPECT_EQ(stopped.reason, StopReason::kStopId);
+  EXPECT_EQ(stopped.ids, std::vector<int32_t>(all.begin(), all.begin() + fourth));
+
+  std::vector<int32_t> seen;
+  const auto called = Run({.max_new_tokens = 12}, [&](int32_t id) {
+    seen.push_back(id);
+    return seen.size() < 5;
+  });
+  EXPECT_EQ(called.reason, StopReason::kCallback);
+  EXPECT_EQ(called.ids, seen);
+  EXPECT_EQ(seen, std::vector<int32_t>(all.begin(), all.begin() + 5));
+}
+
+// 256 positions: the last token chosen is not fed any more.
+TEST_F(Generating, EndsAtTheLastPosition) {
+  const std::vector<int32_t> prompt(250, 9);
+  const auto out = Must(Generate(*engine_, prompt, {.max_new_tokens = 100}, {}));
+  EXPECT_EQ(out.reason, StopReason::kMaxPositions);
+  EXPECT_EQ(out.ids.size(), 7u);
+  EXPECT_THAT(Refusal({}, std::vector<int32_t>(257, 9)), HasSubstr("257 tokens"));
+  engine_->ResetSequence();
+  (void)Must(engine_->Append(std::vector<int32_t>(256, 9)));
+  const int32_t id = 9;
+  EXPECT_EQ(engine_->Append({&id, 1}).error().code(), Code::kFailedPrecondition);
+}
+
+TEST_F(Generating, RefusesBadInputByName) {
+  EXPECT_THAT(Refusal({.max_new_tokens = 0}, prompt_), HasSubstr("max_new_tokens is 0"));
+  EXPECT_THAT(Refusal({.temperature = -0.5}, prompt_), HasSubstr("temperature is -0.5"));
+  EXPECT_THAT(Refusal({.temperature = std::nan("")}, prompt_), HasSubstr("temperature is nan"));
+  EXPECT_THAT(Refusal({.top_p = 0}, prompt_), HasSubstr("top_p is 0"));
+  EXPECT_THAT(Refusal({.top_p = 1.5}, prompt_), HasSubstr("top_p is 1.5"));
+  EXPECT_THAT(Refusal({.vocab_limit = -1}, prompt_), HasSubstr("vocab_limit is -1"));
+  EXPECT_THAT(Refusal({}, {}), HasSubstr("no token to append"));
+  EXPECT_THAT(Refusal({}, {1, 323}), HasSubstr("token 1 has id 323"));
+}
+
+TEST(ChooseToken, TiesGoToTheLowestIdAndPaddedIdsAreNeverChosen) {
+  const std::vector<float> logits = {0, 2, 1, 2, 9};
+  EXPECT_EQ(Must(ChooseToken(logits, {}, 0)), 4);
+  EXPECT_EQ(Must(ChooseToken(logits, {.vocab_limit = 4}, 0)), 1);
+  EXPECT_EQ(Must(ChooseToken(logits, {.vocab_limit = 99}, 0)), 4);
+  for (uint64_t i = 0; i < 200; ++i) {
+    EXPECT_LT(Must(ChooseToken(logits, {.temperature = 5, .seed = 1, .vocab_limit = 4}, i)), 4);
+  }
+}
+
+TEST(ChooseToken, SamplesFollowTheSoftmaxAndTheNucleus) {
+  // Probabilities 0.5, 0.3, 0.2 at temperature 1.
+  const std::vector<float> logits = {std::log(0.3f), std::log(0.5f), -kInf, std::log(0.2f)};
+  constexpr int kDraws = 20000;
+  const auto counts = [&](double temperature, double top_p) {
+    std::vector<int> out(4);
+    for (uint64_t i = 0; i < kDraws; ++i) {
+      ++out[static_cast<size_t>(
+          Must(ChooseToken(logits, {.temperature = temperature, .top_p = top_p, .seed = 9}, i)))];
+    }
+    return out;
+  };
+  const auto plain = counts(1, 1);  // 5 standard deviations are 360
+  EXPECT_NEAR(plain[0], 0.3 * kDraws, 360);
+  EXPECT_NEAR(plain[1], 0.5 * kDraws, 360);
+  EXPECT_EQ(plain[2], 0);
+  EXPECT_NEAR(plain[3], 0.2 * kDraws, 360);
+  const auto nucleus = counts(1, 0.7);  // two tokens reach it: 5/8 and 3/8
+  EXPECT_NEAR(nucleus[1], 0.625 * kDraws, 360);
+  EXPECT_EQ(nucleus[3], 0);
+  const auto cold = counts(0.5, 1);  // 0.25, 0.09, 0.04 of 0.38
+  EXPECT_NEAR(cold[1], 0.25 / 0.38 * kDraws, 360);
+}
+
+TEST(ChooseToken, RefusesLogitsThatAreNotNumbers) {
+  EXPECT_THAT(ChooseToken(std::vector<float>{0, NAN}, {}, 0).error().message(),
+              HasSubstr("logit for id 1 is NaN"));
+  EXPECT_FALSE(ChooseToken(std::vector<float>{-kInf, -kInf}, {}, 0));
+  EXPECT_FALSE(ChooseToken(std::vector<float>{1, kInf}, {}, 0));
+  EXPECT_FALSE(ChooseToken(std::vector<float>{}, {}, 0));
+}
+
+}  // namespace
+}  // namespace tidegate::model
