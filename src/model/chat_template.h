@@ -37,9 +37,9 @@ struct Rendered {
   // The markers of the template, BOS too where the template writes it, are in the text: encode it
   // with special tokens parsed and none added.
   std::string text;
-  // Ascending, disjoint, one for every assistant message (or one for every {% generation %} block,
-  // where the template has them): the content and its end-of-turn token, neither the header before
-  // them nor the newline after them.
+  // Ascending, disjoint, one for every assistant message (or one for every {% generation %} block
+  // that wrote something, where the template has them): what stands between the turn's header and
+  // the end-of-turn token, and that token. Neither the header nor the newline after the token.
   std::vector<ByteSpanRange> assistant_spans;
 };
 
@@ -61,7 +61,7 @@ class ChatTemplate {
 
   // kInvalidArgument: no UTF-8, too many messages, or the template raised an exception.
   // kUnsupported: the render came to Jinja that is not built. kResourceExhausted: steps or bytes.
-  // kFailedPrecondition: the spans cannot be told; see FindAssistantSpans in the document.
+  // kFailedPrecondition: the spans cannot be told.
   Result<Rendered> Render(std::span<const ChatMessage> messages,
                           const RenderOptions& options) const;
 

@@ -150,6 +150,26 @@ Result<Value> Split(const Text& text, const Bound& bound) {
   return MakeList(std::move(parts));
 }
 
+// YYYY-MM-DD.
+Result<std::chrono::year_month_day> ParseDate(std::string_view date) {
+  const auto part = [&](size_t at, size_t size) {
+    int number = -1;
+    const char* begin = date.data() + at;
+    const auto [end, error] = std::from_chars(begin, begin + size, number);
+    return error == std::errc() && end == begin + size ? number : -1;
+  };
+  const bool shaped = date.size() == 10 && date[4] == '-' && date[7] == '-';
+  const std::chrono::year_month_day day =
+      shaped
+          ? std::chrono::year(part(0, 4)) / std::chrono::month(static_cast<unsigned>(part(5, 2))) /
+                std::chrono::day(static_cast<unsigned>(part(8, 2)))
+          : std::chrono::year_month_day();
+  if (!shaped || part(0, 4) < 1 || !day.ok()) {
+    return InvalidArgument("the date '{}' is no day: write YYYY-MM-DD", date.substr(0, 40));
+  }
+  return day;
+}
+
 }  // namespace
 
 Result<Value> ApplyFilter(std::string_view name, const Value& value, const Arguments& arguments) {
@@ -245,21 +265,7 @@ Result<Value> CallMethod(std::string_view name, const Value& self, const Argumen
 }
 
 Result<std::string> FormatDate(std::string_view date, std::string_view format) {
-  const auto part = [&](size_t at, size_t size) {
-    int number = -1;
-    const char* begin = date.data() + at;
-    const auto [end, error] = std::from_chars(begin, begin + size, number);
-    return error == std::errc() && end == begin + size ? number : -1;
-  };
-  const bool shaped = date.size() == 10 && date[4] == '-' && date[7] == '-';
-  const std::chrono::year_month_day day =
-      shaped
-          ? std::chrono::year(part(0, 4)) / std::chrono::month(static_cast<unsigned>(part(5, 2))) /
-                std::chrono::day(static_cast<unsigned>(part(8, 2)))
-          : std::chrono::year_month_day();
-  if (!shaped || part(0, 4) < 1 || !day.ok()) {
-    return InvalidArgument("the date '{}' is no day: write YYYY-MM-DD", date.substr(0, 40));
-  }
+  TG_ASSIGN_OR_RETURN(const std::chrono::year_month_day day, ParseDate(date));
   static constexpr std::string_view kMonths[] = {"January",   "February", "March",    "April",
                                                  "May",       "June",     "July",     "August",
                                                  "September", "October",  "November", "December"};
