@@ -1,0 +1,178 @@
+// SmolLM2-135M-Instruct against transformers and PEFT, where the model is at hand: the tolerances
+// are argued in tests/golden/README.md.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+
+#include "golden_model.h"
+#include "model/base_import.h"
+#include "model/transformer.h"
+#include "temp_model.h"
+
+namespace tidegate::model {
+namespace {
+
+namespace fs = std::filesystem;
+using kernels::DType;
+using tensor::SafetensorsFile;
+
+fs::path CacheDir() {
+  const char* cache = std::getenv("TIDEGATE_CACHE");
+  const char* home = std::getenv("HOME");
+  return cache != nullptr ? fs::path(cache)
+                          : fs::path(home != nullptr ? home : "") / ".cache/tidegate";
+}
+
+// The counter hash of tests/golden/README.md.
+float Hashed(uint64_t stream, uint64_t index) {
+  uint64_t z = (stream << 32) + index + 1;
+  z *= 0x9E3779B97F4A7C15u;
+  z ^= z >> 30;
+  z *= 0xBF58476D1CE4E5B9u;
+  z ^= z >> 27;
+  z *= 0x94D049BB133111EBu;
+  z ^= z >> 31;
+  return static_cast<float>(z >> 40) * 0x1p-23f - 1.0f;
+}
+
+Adapter GoldenAdapter(const ModelConfig& config) {
+  LoraConfig lora;
+  lora.r = 16;
+  lora.alpha = 32;
+  lora.targets = Must(ParseTargets("all-linear"));
+  Adapter adapter = Adapter::CreateZero(config, lora);
+  for (size_t t = 0; t < adapter.tensors().size(); ++t) {  // layout order is the streams' order
+    const AdapterTensor& tensor = adapter.tensors()[t];
+    for (int64_t i = 0; i < tensor.count(); ++i) {
+      adapter.parameters()[static_cast<size_t>(tensor.offset + i)] =
+          Hashed((1u << 20) + t, static_cast<uint64_t>(i)) * (tensor.is_b ? 0x1p-7f : 0x1p-5f);
+    }
+  }
+  return adapter;
+}
+
+class SmolLm2 : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == DType::kBF16 && !HasBf16()) {
+      GTEST_SKIP() << "this CPU has no bf16 instructions (AVX512-bf16)";
+    }
+    fs::path dir = CacheDir() / "smollm2-135m-instruct";
+    if (!fs::exists(dir)) {
+      const fs::path gguf = CacheDir() / "smollm2-135m-instruct-q4_1.gguf";
+      if (!fs::exists(gguf)) {
+        GTEST_SKIP() << "neither " << dir << " nor " << gguf
+                     << "; scripts/fetch_smollm2.sh fetches the latter";
+      }
+      imported_.emplace();
+      dir = imported_->path() / "model";
+      (void)Must(ImportGguf(gguf, dir, {.dtype = tensor::DType::kF32}));
+    }
+    base_ = Must(Base::Load(dir, {.dtype = GetParam()}));
+    adapter_ = std::make_unique<Adapter>(GoldenAdapter(base_->config()));
+    engine_ = Must(Engine::Create(base_, adapter_->lora()));
+    engine_->SetParameters(adapter_->parameters());
+  }
+  bool f32() const { return GetParam() == DType::kF32; }
+  // Of f32 the f64 run, of bf16 the same in bf16.
+  std::vector<float> Expected(const std::string& name) const {
+    return Floats(trace_, (f32() ? "f64." : "bf16.") + name);
+  }
+  void ExpectLosses();
+  void ExpectGradients(std::span<const float> gradients);
+  void ExpectLogits();
+
+  const SafetensorsFile trace_ =
+      Must(SafetensorsFile::Open(GoldenDir("smollm2") / "trace.safetensors"));
+  std::optional<TempDir> imported_;
+  std::shared_ptr<const Base> base_;
+  std::unique_ptr<Adapter> adapter_;
+  std::unique_ptr<Engine> engine_;
+};
+
+void SmolLm2::ExpectLosses() {
+  const auto sequences = Sequences(trace_, 0, true);
+  const auto losses = Must(engine_->TokenLosses(Pack(sequences)));
+  const auto expected = Expected("per_token_loss");
+  size_t target = 0, place = 0;
+  double worst = 0;
+  for (const auto& sequence : sequences) {
+    for (size_t i = 0; i < sequence.ids.size(); ++i, ++place) {
+      if (i == 0) continue;
+      const double off = losses.at(target++) - static_cast<double>(expected.at(place));
+      worst = std::max(worst, std::fabs(off));
+    }
+  }
+  EXPECT_EQ(place, expected.size());
+  EXPECT_LT(worst, f32() ? 1e-4 : 0.8);
+  RecordProperty("worst_token_loss", std::to_string(worst));
+}
+
+void SmolLm2::ExpectGradients(std::span<const float> gradients) {
+  const auto heads = Expected("grad.head");
+  const auto sizes = Expected("grad.l2");
+  const auto conditions = Floats(trace_, f32() ? "f32.grad.rel_l2" : "bf16.grad.rel_l2");
+  std::vector<float> own_heads;
+  double whole = 0, expected_whole = 0;
+  for (size_t t = 0; t < adapter_->tensors().size(); ++t) {
+    const AdapterTensor& tensor = adapter_->tensors()[t];
+    const auto part = Part(gradients, tensor);
+    own_heads.insert(own_heads.end(), part.begin(), part.begin() + 8);
+    double squares = 0;
+    for (const float g : part) squares += static_cast<double>(g) * static_cast<double>(g);
+    const double size = static_cast<double>(sizes.at(t));
+    const double allowed = 3 * static_cast<double>(conditions.at(t)) + (f32() ? 1e-4 : 1e-2);
+    EXPECT_NEAR(std::sqrt(squares) / size, 1, allowed) << tensor.name;
+    whole += squares;
+    expected_whole += size * size;
+  }
+  EXPECT_NEAR(std::sqrt(whole / expected_whole), 1, f32() ? 1e-4 : 2e-2);
+  const double distance = RelativeL2(own_heads, heads);
+  EXPECT_LT(distance, f32() ? 1e-4 : 0.12);
+  RecordProperty("gradient_heads_distance", std::to_string(distance));
+}
+
+void SmolLm2::ExpectLogits() {
+  const auto sequences = Sequences(trace_, 0);
+  const auto places = Ints(trace_, "top5.positions");
+  const auto ids = Ints(trace_, f32() ? "f64.top5.ids" : "bf16.top5.ids");
+  const auto expected = Expected("top5.logits");
+  const auto starts = Ints(trace_, "batch0.segment_starts");
+  for (size_t p = 0; p < places.size(); ++p) {
+    const size_t segment = places[p] < starts.at(1) ? 0 : 1;
+    const auto length = static_cast<size_t>(places[p] - starts.at(segment) + 1);
+    engine_->ResetSequence();
+    const std::span<const int32_t> prompt(sequences[segment].ids.data(), length);
+    (void)Must(engine_->Append(prompt.first(length - 1)));
+    const auto logits = Must(engine_->Append(prompt.subspan(length - 1)));
+    EXPECT_EQ(std::max_element(logits.begin(), logits.end()) - logits.begin(), ids.at(5 * p));
+    for (size_t i = 5 * p; i < 5 * p + 5; ++i) {
+      EXPECT_NEAR(static_cast<double>(logits.at(static_cast<size_t>(ids.at(i)))),
+                  static_cast<double>(expected.at(i)), f32() ? 3e-4 : 1.0)
+          << "place " << places[p];
+    }
+  }
+}
+
+TEST_P(SmolLm2, LossesGradientsAndLogits) {
+  const auto sum = Must(engine_->ForwardBackward(Pack(Sequences(trace_, 0)), 0, 0));
+  const double targets = static_cast<double>(sum.targets);
+  EXPECT_NEAR(sum.loss / targets / static_cast<double>(Expected("loss").at(0)), 1,
+              f32() ? 1e-5 : 1e-3);
+  std::vector<float> gradients(adapter_->parameters().size());
+  engine_->TakeGradients(1.0 / targets, gradients);
+  ExpectGradients(gradients);
+  ExpectLosses();
+  ExpectLogits();
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, SmolLm2, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& param) {
+                           return param.param == DType::kF32 ? "f32" : "bf16";
+                         });
+
+}  // namespace
+}  // namespace tidegate::model
