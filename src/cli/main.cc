@@ -18,5 +18,6 @@ int main(int argc, char** argv) {
   RegisterJobVerb(app, invocation);
   RegisterStatusVerb(app, invocation);
   RegisterLedgerVerb(app, invocation);
+  RegisterPocVerb(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

@@ -56,5 +56,6 @@ void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
 void RegisterJobVerb(CLI::App& app, Invocation& invocation);
 void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);
+void RegisterPocVerb(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli
