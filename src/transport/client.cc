@@ -1,10 +1,13 @@
 #include "transport/client.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <deque>
+#include <optional>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "crypto/random.h"
+#include "transport/connection_guard.h"
 #include "transport/socket.h"
 
 namespace tidegate::transport {
@@ -13,84 +16,88 @@ namespace {
 using protocols::Channel;
 using protocols::MessageType;
 
-constexpr int kReconnectMillis = 100, kReconnectMaxMillis = 30'000;
+constexpr int64_t kFirstRedialMillis = 100, kMaxRedialMillis = 30'000;
+// From dialling to the answered HELLO.
+constexpr int64_t kDialMillis = 20'000;
+constexpr int kConnectMillis = 10'000;
+constexpr int64_t kLookMillis = 100;  // how often a connection's bytes are looked at
+constexpr int64_t kLogMillis = 60'000;
 constexpr int kMessagesAPoll = 256;
-constexpr int kEvents = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
+constexpr int kEnds = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
 
+int64_t Now() { return SystemClock().MonotonicMillis(); }
+
+// One of the two connections. libzmq's own reconnecting gives up for good when the other side
+// refuses a handshake, and does not slow down; so each dial is a new socket, in our time.
 struct Line {
   Channel channel{};
   ZmqSocket socket, monitor;
+  int descriptor = -1;  // of the established connection
+  uint64_t base = 0;    // bytes received when the last message was whole
+  bool shaken = false;  // HELLO may be said
   bool answered = false;
   uint64_t sequence = 0;
   std::deque<Bytes> queue;
   size_t queued = 0;
+  int64_t dial_at = 0;
+  int64_t give_up_at = 0;
+  int64_t redial_millis = kFirstRedialMillis;
 };
 
 class ClientImpl final : public Client {
  public:
-  ClientImpl(ClientOptions options, ZmqContext context)
-      : options_(std::move(options)), context_(std::move(context)) {}
+  ClientImpl(ClientOptions options, crypto::CurveKeyPair key, ZmqContext context)
+      : options_(std::move(options)), key_(std::move(key)), context_(std::move(context)) {}
+  ~ClientImpl() override {
+    for (Line& line : lines_) line.socket.StopMonitor();
+  }
 
-  Status Open(const crypto::CurveKeyPair& key) {
+  Status Open() {
     uint8_t bytes[8];
     TG_RETURN_IF_ERROR(crypto::FillRandom(bytes));
     session_ = LoadLe64(bytes);
-    for (const Channel channel : {Channel::kControl, Channel::kBulk}) {
-      Line& line = LineOf(channel);
-      line.channel = channel;
-      TG_ASSIGN_OR_RETURN(line.socket, ZmqSocket::Create(context_, ZMQ_DEALER));
-      TG_RETURN_IF_ERROR(line.socket.SetBorderOptions());
-      TG_RETURN_IF_ERROR(line.socket.SetInt(ZMQ_IMMEDIATE, 1, "set IMMEDIATE"));
-      TG_RETURN_IF_ERROR(
-          line.socket.SetInt(ZMQ_RECONNECT_IVL, kReconnectMillis, "set RECONNECT_IVL"));
-      TG_RETURN_IF_ERROR(
-          line.socket.SetInt(ZMQ_RECONNECT_IVL_MAX, kReconnectMaxMillis, "set RECONNECT_IVL_MAX"));
-      TG_RETURN_IF_ERROR(line.socket.SetCurveClient(key, options_.server_key));
-      TG_ASSIGN_OR_RETURN(line.monitor, line.socket.Monitor(context_,
-                                                            channel == Channel::kControl
-                                                                ? "inproc://control.monitor"
-                                                                : "inproc://bulk.monitor",
-                                                            kEvents));
-      TG_RETURN_IF_ERROR(line.socket.Connect(options_.address));
-    }
+    lines_[0].channel = Channel::kControl;
+    lines_[1].channel = Channel::kBulk;
+    for (Line& line : lines_) TG_RETURN_IF_ERROR(Dial(line));
     return OkStatus();
   }
 
   Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) override {
-    bool waiting = false;
     std::vector<zmq_pollitem_t> items;
     for (Line& line : lines_) {
+      TG_RETURN_IF_ERROR(KeepDialled(line));
       Flush(line);
-      waiting = waiting || !line.queue.empty();
-      items.push_back({line.socket.get(), 0, ZMQ_POLLIN, 0});
+      if (!line.socket.open()) continue;
+      const int room = line.queue.empty() ? 0 : ZMQ_POLLOUT;
+      items.push_back({line.socket.get(), 0, static_cast<short>(ZMQ_POLLIN | room), 0});
       items.push_back({line.monitor.get(), 0, ZMQ_POLLIN, 0});
     }
-    for (const pollfd& p : extra) {
-      const int wanted =
-          ((p.events & POLLIN) ? ZMQ_POLLIN : 0) | ((p.events & POLLOUT) ? ZMQ_POLLOUT : 0);
-      items.push_back({nullptr, p.fd, static_cast<short>(wanted), 0});
-    }
-    if (waiting) timeout_millis = timeout_millis < 0 ? 2 : std::min(timeout_millis, 2);
+    const size_t own = items.size();
+    AppendPollItems(extra, &items);
+    const int64_t left = MillisToNext();
+    if (timeout_millis < 0 || timeout_millis > left) timeout_millis = static_cast<int>(left);
     if (zmq_poll(items.data(), static_cast<int>(items.size()), timeout_millis) < 0 &&
-        errno != EINTR) {
+        zmq_errno() != EINTR) {
       return ZmqStatus("poll");
     }
-    for (size_t i = 0; i < extra.size(); ++i) {
-      const short r = items[4 + i].revents;
-      extra[i].revents =
-          static_cast<short>(((r & ZMQ_POLLIN) ? POLLIN : 0) | ((r & ZMQ_POLLOUT) ? POLLOUT : 0) |
-                             ((r & ZMQ_POLLERR) ? POLLERR : 0));
-    }
+    TakePollResults(std::span(items).subspan(own), extra);
     for (Line& line : lines_) {
       // Messages of a connection before the news of its end, and HELLO before anything of the next.
-      Receive(line, events);
-      OnMonitor(line, events);
+      Receive(line);
+      OnMonitor(line);
+      Look(line);
       Flush(line);
     }
+    events->insert(events->end(), std::make_move_iterator(pending_.begin()),
+                   std::make_move_iterator(pending_.end()));
+    pending_.clear();
     return OkStatus();
   }
 
   Status Send(Channel channel, MessageType type, ByteSpan body) override {
+    // A connection that has ended and come back meanwhile takes nothing before its HELLO.
+    for (Line& line : lines_) OnMonitor(line);
     if (!connected()) return Unavailable("the coordinator is not connected");
     return Enqueue(LineOf(channel), type, body);
   }
@@ -104,6 +111,68 @@ class ClientImpl final : public Client {
  private:
   Line& LineOf(Channel channel) { return lines_[channel == Channel::kControl ? 0 : 1]; }
 
+  Status Dial(Line& line) {
+    TG_ASSIGN_OR_RETURN(line.socket, ZmqSocket::Create(context_, ZMQ_DEALER));
+    ZmqSocket& socket = line.socket;
+    TG_RETURN_IF_ERROR(socket.SetBorderOptions(options_.address));
+    TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_IMMEDIATE, 1, "set IMMEDIATE"));
+    TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_RECONNECT_IVL, -1, "set RECONNECT_IVL"));
+    TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_CONNECT_TIMEOUT, kConnectMillis, "set CONNECT_TIMEOUT"));
+    TG_RETURN_IF_ERROR(socket.SetCurveClient(key_, options_.server_key));
+    // A name of its own each time: libzmq frees the former one's when it comes to it.
+    const std::string endpoint = "inproc://client.monitor." + std::to_string(++dials_);
+    TG_ASSIGN_OR_RETURN(
+        line.monitor, socket.Monitor(context_, endpoint,
+                                     kEnds | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED));
+    line.dial_at = 0;
+    line.give_up_at = Now() + kDialMillis;
+    return socket.Connect(options_.address);
+  }
+
+  // Ends the connection, if any, and sets the time of the next dial: later each time until a HELLO
+  // is answered, with chance in it, so that sites do not come back all at once.
+  void Hang(Line& line) {
+    if (connected()) pending_.push_back({Event::Kind::kDisconnected, line.channel, {}, {}});
+    line.socket.StopMonitor();
+    line.monitor.Close();
+    line.socket.Close();
+    line.descriptor = -1;
+    line.shaken = line.answered = false;
+    line.queue.clear();
+    line.queued = 0;
+    line.sequence = 0;
+    uint8_t random[4] = {};
+    // Without randomness it is only the jitter that is lost.
+    [[maybe_unused]] const Status status = crypto::FillRandom(random);
+    const int64_t half = line.redial_millis / 2;
+    line.dial_at = Now() + half + LoadLe32(random) % (half + 1);
+    line.redial_millis = std::min(2 * line.redial_millis, kMaxRedialMillis);
+  }
+
+  Status KeepDialled(Line& line) {
+    if (line.socket.open() && !line.answered && Now() >= line.give_up_at) Hang(line);
+    if (line.socket.open() || Now() < line.dial_at) return OkStatus();
+    const Status status = Dial(line);
+    // No more descriptors or memory now is no end: it is tried again.
+    if (!status.ok()) {
+      Complain(status.message());
+      Hang(line);
+    }
+    return OkStatus();
+  }
+
+  int64_t MillisToNext() const {
+    if (!pending_.empty()) return 0;
+    int64_t next = INT32_MAX;
+    const int64_t now = Now();
+    for (const Line& line : lines_) {
+      if (!line.socket.open()) next = std::min(next, line.dial_at - now);
+      if (line.socket.open() && !line.answered) next = std::min(next, line.give_up_at - now);
+      if (line.descriptor >= 0) next = std::min(next, kLookMillis);
+    }
+    return std::max<int64_t>(next, 0);
+  }
+
   Status Enqueue(Line& line, MessageType type, ByteSpan body) {
     if (line.queued + body.size() > kMaxQueuedBytes) {
       return ResourceExhausted("more than {} bytes wait for the coordinator", kMaxQueuedBytes);
@@ -114,8 +183,8 @@ class ClientImpl final : public Client {
     return OkStatus();
   }
 
-  void Flush(Line& line) {
-    while (!line.queue.empty()) {
+  static void Flush(Line& line) {
+    while (line.socket.open() && !line.queue.empty()) {
       const Bytes& frame = line.queue.front();
       if (zmq_send(line.socket.get(), frame.data(), frame.size(), ZMQ_DONTWAIT) < 0) return;
       line.queued -= frame.size();
@@ -123,58 +192,98 @@ class ClientImpl final : public Client {
     }
   }
 
-  void OnMonitor(Line& line, std::vector<Event>* events) {
+  void OnMonitor(Line& line) {
     MonitorEvent event;
-    while (NextEvent(line.monitor, &event)) {
-      const bool was_connected = connected();
-      line.answered = false;
-      line.queue.clear();
-      line.queued = 0;
-      if (was_connected) events->push_back({Event::Kind::kDisconnected, line.channel, {}, {}});
-      if (event.event != ZMQ_EVENT_HANDSHAKE_SUCCEEDED) continue;
-      protocols::Hello hello;
-      std::copy_n(options_.site.begin(), std::min(options_.site.size(), hello.site.size()),
-                  hello.site.begin());
-      hello.channel = line.channel;
-      hello.session = session_;
-      // An empty queue takes a HELLO.
-      [[maybe_unused]] const Status status =
-          Enqueue(line, MessageType::kHello, protocols::Encode(hello));
-    }
-  }
-
-  void Receive(Line& line, std::vector<Event>* events) {
-    ZmqFrame frame;
-    for (int i = 0; i < kMessagesAPoll && frame.Receive(line.socket); ++i) {
-      if (frame.more()) {
-        do {
-          frame.Receive(line.socket);
-        } while (frame.more());
-        continue;
-      }
-      const auto parsed = protocols::ParseFrame(frame.bytes(), options_.federation);
-      if (!parsed) continue;
-      if (parsed->type == MessageType::kHello) {
-        const auto hello = protocols::Decode<protocols::Hello>(parsed->body);
-        if (!hello || hello->session != session_ || hello->channel != line.channel) continue;
-        const bool was_connected = connected();
-        line.answered = true;
-        lease_millis_ = std::clamp<uint32_t>(hello->lease_millis, 100, 600'000);
-        if (connected() && !was_connected) {
-          events->push_back({Event::Kind::kConnected, line.channel, parsed->type, {}});
+    while (line.monitor.open() && NextEvent(line.monitor, &event)) {
+      if (event.event == ZMQ_EVENT_CONNECTED) {
+        line.descriptor = event.value;
+        line.base = 0;
+      } else if (event.event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+        line.shaken = true;
+        SayHello(line);
+      } else {
+        if (event.event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) {
+          Complain("the coordinator does not know this site's key; is it enrolled there?");
         }
-        continue;
+        Hang(line);
       }
-      events->push_back({Event::Kind::kMessage, line.channel, parsed->type,
-                         Bytes(parsed->body.begin(), parsed->body.end())});
     }
   }
 
-  ClientOptions options_;
+  void SayHello(Line& line) {
+    protocols::Hello hello;
+    std::copy_n(options_.site.begin(), std::min(options_.site.size(), hello.site.size()),
+                hello.site.begin());
+    hello.channel = line.channel;
+    hello.session = session_;
+    // An empty queue takes a HELLO.
+    [[maybe_unused]] const Status status =
+        Enqueue(line, MessageType::kHello, protocols::Encode(hello));
+  }
+
+  // A coordinator gone bad must not fill this process either (connection_guard.h).
+  void Look(Line& line) {
+    if (line.descriptor < 0) return;
+    const uint64_t allowed = line.answered ? PeerAllowance() : kStrangerBytes;
+    if (BytesReceived(line.descriptor) <= line.base + allowed) return;
+    Complain("it sends more bytes than a message may have");
+    Hang(line);
+  }
+
+  void Receive(Line& line) {
+    ZmqFrame frame;
+    for (int i = 0; i < kMessagesAPoll && line.socket.open() && frame.Receive(line.socket); ++i) {
+      if (frame.more()) {
+        Complain("it sends messages of several frames");
+        Hang(line);
+        return;
+      }
+      line.base = BytesReceived(line.descriptor);
+      const auto parsed = protocols::ParseFrame(frame.bytes(), options_.federation);
+      if (!parsed) {
+        Complain(parsed.error().reason);
+        Hang(line);
+        return;
+      }
+      if (parsed->type == MessageType::kHello) {
+        OnHello(line, parsed->body);
+      } else if (line.answered) {
+        pending_.push_back({Event::Kind::kMessage, line.channel, parsed->type,
+                            Bytes(parsed->body.begin(), parsed->body.end())});
+      }
+    }
+  }
+
+  void OnHello(Line& line, ByteSpan body) {
+    const auto hello = protocols::Decode<protocols::Hello>(body);
+    if (!hello || hello->session != session_ || hello->channel != line.channel || !line.shaken) {
+      return;
+    }
+    const bool was_connected = connected();
+    line.answered = true;
+    line.redial_millis = kFirstRedialMillis;
+    lease_millis_ = std::clamp<uint32_t>(hello->lease_millis, 100, 600'000);
+    if (connected() && !was_connected) {
+      pending_.push_back({Event::Kind::kConnected, line.channel, MessageType::kHello, {}});
+    }
+  }
+
+  void Complain(std::string_view why) {
+    const int64_t now = Now();
+    if (complained_ && now - *complained_ < kLogMillis) return;
+    complained_ = now;
+    LogWarning("coordinator_refused reason=\"{}\"", why);
+  }
+
+  const ClientOptions options_;
+  const crypto::CurveKeyPair key_;
   ZmqContext context_;
   Line lines_[2];
+  std::vector<Event> pending_;
   uint64_t session_ = 0;
+  uint64_t dials_ = 0;
   uint32_t lease_millis_ = 10'000;
+  std::optional<int64_t> complained_;
 };
 
 }  // namespace
@@ -182,8 +291,10 @@ class ClientImpl final : public Client {
 Result<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options,
                                                 const crypto::CurveKeyPair& key) {
   TG_ASSIGN_OR_RETURN(ZmqContext context, ZmqContext::Create());
-  auto client = std::make_unique<ClientImpl>(options, std::move(context));
-  TG_RETURN_IF_ERROR(client->Open(key));
+  TG_ASSIGN_OR_RETURN(crypto::CurveKeyPair own,
+                      crypto::CurveKeyPair::FromBytes(key.secret().reveal(), key.public_key()));
+  auto client = std::make_unique<ClientImpl>(options, std::move(own), std::move(context));
+  TG_RETURN_IF_ERROR(client->Open());
   return client;
 }
 

@@ -1,7 +1,9 @@
 // A site's side of the wire: two connections (control, bulk) to the one address, under CURVE.
 //
-// HELLO is said on each, again after each reconnect; messages go only while both are answered. What
-// is lost with a connection is said again by the owner on kConnected. One thread.
+// Dialled again for as long as it takes, with growing pauses, whatever ended it: the network, the
+// coordinator's restart, a key that is not enrolled yet. HELLO is said on each connection; messages
+// go only while both are answered. What is lost with a connection is said again by the owner on
+// kConnected. A coordinator that breaks the protocol is cut and told in the log. One thread.
 #pragma once
 
 #include <poll.h>
@@ -40,7 +42,8 @@ class Client {
     Bytes body;
   };
 
-  // As Server::Poll.
+  // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis
+  // and seldom longer than 100 ms, and appends what there is.
   virtual Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) = 0;
   // kUnavailable while not connected, kResourceExhausted when more than kMaxQueuedBytes wait.
   virtual Status Send(protocols::Channel channel, protocols::MessageType type, ByteSpan body) = 0;

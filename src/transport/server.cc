@@ -1,9 +1,11 @@
 #include "transport/server.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <deque>
+#include <set>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -18,10 +20,24 @@ using protocols::MessageType;
 
 constexpr int kZapEnforceDomain = 93;  // not in Debian 12's zmq.h
 constexpr const char* kDomain = "tidegate";
-constexpr int kGuardMillis = 100;
+constexpr int kWaitingMillis = 2;  // ROUTER cannot tell when one full peer has room again
 constexpr int kSelfTestMillis = 5000;
+constexpr int kRefusedStatus = 400;  // the ZAP handler's answer for an unknown key
 constexpr int64_t kLogMillis = 60'000;
 constexpr int kMessagesAPoll = 256;
+constexpr size_t kMaxGone = 1024;  // routing ids of ended connections, whose last words may come
+// Descriptors for all but connections: files, databases, libzmq's own.
+constexpr size_t kOtherDescriptors = 64;
+constexpr size_t kLeastConnections = 16;
+
+// Why a peer was refused. A closed set: what peers can vary must not vary the log.
+enum class Cause : uint8_t { kBytes, kNumber, kFrames, kFraming, kNoHello, kWrongHello };
+constexpr const char* kCauses[] = {"more bytes than a message may have",
+                                   "more connections than the cap",
+                                   "a message of several frames",
+                                   "a message that is not of this protocol",
+                                   "a message before HELLO",
+                                   "a HELLO that is not the connection's"};
 
 Channel OtherOf(Channel channel) {
   return channel == Channel::kControl ? Channel::kBulk : Channel::kControl;
@@ -36,7 +52,7 @@ class ServerImpl final : public Server {
     TG_ASSIGN_OR_RETURN(zap_, ZapHandler::Start(context_));
     for (const auto& [site, curve] : options_.sites) zap_->Allow(site, curve);
     TG_ASSIGN_OR_RETURN(router_, ZmqSocket::Create(context_, ZMQ_ROUTER));
-    TG_RETURN_IF_ERROR(router_.SetBorderOptions());
+    TG_RETURN_IF_ERROR(router_.SetBorderOptions(options_.address));
     TG_RETURN_IF_ERROR(router_.SetInt(ZMQ_ROUTER_MANDATORY, 1, "set ROUTER_MANDATORY"));
     TG_RETURN_IF_ERROR(router_.SetInt(ZMQ_CURVE_SERVER, 1, "set CURVE_SERVER"));
     TG_RETURN_IF_ERROR(
@@ -47,7 +63,8 @@ class ServerImpl final : public Server {
         ZmqSocket monitor,
         router_.Monitor(context_, "inproc://tidegate.server.monitor",
                         ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED));
-    guard_ = std::make_unique<ConnectionGuard>(std::move(monitor), options_.max_connections);
+    TG_ASSIGN_OR_RETURN(guard_,
+                        ConnectionGuard::Start(std::move(monitor), options_.max_connections));
     TG_RETURN_IF_ERROR(router_.Bind(options_.address));
     char endpoint[256];
     size_t size = sizeof(endpoint);
@@ -55,33 +72,37 @@ class ServerImpl final : public Server {
       return ZmqStatus("read the bound address");
     }
     address_ = endpoint;
-    return SelfTest(key);
+    TG_RETURN_IF_ERROR(SelfTest(key));
+    refused_in_test_ = zap_->refused();
+    return OkStatus();
   }
+
+  ~ServerImpl() override { router_.StopMonitor(); }
 
   Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) override {
     Flush();
     std::vector<zmq_pollitem_t> items = {{router_.get(), 0, ZMQ_POLLIN, 0},
-                                         {guard_->monitor(), 0, ZMQ_POLLIN, 0}};
-    for (const pollfd& p : extra) items.push_back({nullptr, p.fd, ZmqEvents(p.events), 0});
-    int timeout = timeout_millis < 0 ? kGuardMillis : std::min(timeout_millis, kGuardMillis);
-    if (waiting_) timeout = std::min(timeout, 2);
-    if (zmq_poll(items.data(), static_cast<int>(items.size()), timeout) < 0 && errno != EINTR) {
+                                         {nullptr, guard_->wake_descriptor(), ZMQ_POLLIN, 0}};
+    AppendPollItems(extra, &items);
+    if (!lost_.empty()) timeout_millis = 0;
+    if (waiting_ && (timeout_millis < 0 || timeout_millis > kWaitingMillis)) {
+      timeout_millis = kWaitingMillis;
+    }
+    if (zmq_poll(items.data(), static_cast<int>(items.size()), timeout_millis) < 0 &&
+        zmq_errno() != EINTR) {
       return ZmqStatus("poll");
     }
-    for (size_t i = 0; i < extra.size(); ++i) {
-      const short r = items[2 + i].revents;
-      extra[i].revents =
-          static_cast<short>(((r & ZMQ_POLLIN) ? POLLIN : 0) | ((r & ZMQ_POLLOUT) ? POLLOUT : 0) |
-                             ((r & ZMQ_POLLERR) ? POLLERR : 0));
-    }
-    if (const int cut = guard_->Check(); cut > 0) Refused("too many bytes or connections", cut);
-    for (int i = 0; i < kMessagesAPoll; ++i) {
-      if (!ReceiveOne(events)) break;
-    }
-    Flush();
+    TakePollResults(std::span(items).subspan(2), extra);
+    events_ = events;
     events->insert(events->end(), std::make_move_iterator(lost_.begin()),
                    std::make_move_iterator(lost_.end()));
     lost_.clear();
+    bool drained = false;
+    for (int i = 0; i < kMessagesAPoll && !drained; ++i) drained = !ReceiveOne();
+    // A connection's last words come before the news of its end.
+    if (drained) TakeNews();
+    Flush();
+    events_ = nullptr;
     return OkStatus();
   }
 
@@ -108,34 +129,26 @@ class ServerImpl final : public Server {
   void Allow(const std::string& site, const CurveKey& key) override { zap_->Allow(site, key); }
   void Revoke(const std::string& site) override {
     zap_->Revoke(site);
-    for (auto& [id, peer] : peers_) {
-      if (peer.site == site) guard_->Cut(peer.descriptor);
-    }
     for (const Channel channel : {Channel::kControl, Channel::kBulk}) Drop(site, channel);
   }
   const std::string& address() const override { return address_; }
-  uint64_t refused() const override { return refused_ + zap_->refused(); }
+  uint64_t refused() const override { return refused_ + zap_->refused() - refused_in_test_; }
 
  private:
   struct Peer {
     std::string site;
     Channel channel = Channel::kControl;
-    int descriptor = -1;
+    ConnectionId connection;
     uint64_t sequence = 0;
     std::deque<Bytes> queue;
     size_t queued = 0;
   };
 
-  static short ZmqEvents(short events) {
-    return static_cast<short>(((events & POLLIN) ? ZMQ_POLLIN : 0) |
-                              ((events & POLLOUT) ? ZMQ_POLLOUT : 0));
-  }
-
   // A client with a key that nobody knows must be refused, or nothing is served.
   Status SelfTest(const crypto::CurveKeyPair& key) {
     TG_ASSIGN_OR_RETURN(const crypto::CurveKeyPair stranger, crypto::CurveKeyPair::Generate());
     TG_ASSIGN_OR_RETURN(ZmqSocket client, ZmqSocket::Create(context_, ZMQ_DEALER));
-    TG_RETURN_IF_ERROR(client.SetBorderOptions());
+    TG_RETURN_IF_ERROR(client.SetBorderOptions(address_));
     TG_RETURN_IF_ERROR(client.SetCurveClient(stranger, key.public_key()));
     TG_ASSIGN_OR_RETURN(
         ZmqSocket monitor,
@@ -144,77 +157,94 @@ class ServerImpl final : public Server {
                            ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL));
     std::string address = address_;
-    if (const size_t any = address.find("0.0.0.0"); any != std::string::npos) {
-      address.replace(any, 7, "127.0.0.1");
+    for (const auto& [any, self] :
+         {std::pair{"//0.0.0.0:", "//127.0.0.1:"}, std::pair{"//[::]:", "//[::1]:"}}) {
+      const size_t at = address.find(any);
+      if (at != std::string::npos) address.replace(at, std::string_view(any).size(), self);
     }
     TG_RETURN_IF_ERROR(client.Connect(address));
+    const Status status = ExpectRefusal(monitor);
+    client.StopMonitor();
+    return status;
+  }
+
+  static Status ExpectRefusal(const ZmqSocket& monitor) {
     const int64_t deadline = SystemClock().MonotonicMillis() + kSelfTestMillis;
     while (SystemClock().MonotonicMillis() < deadline) {
       zmq_pollitem_t item{monitor.get(), 0, ZMQ_POLLIN, 0};
       zmq_poll(&item, 1, 100);
       MonitorEvent event;
       if (!NextEvent(monitor, &event)) continue;
-      if (event.event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-        return Internal("the allow-list let an unknown key in; the port is closed again");
+      if (event.event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH && event.value == kRefusedStatus) {
+        return OkStatus();
       }
-      return OkStatus();
+      return Internal("the allow-list did not refuse an unknown key (event {:#x}, value {})",
+                      event.event, event.value);
     }
     return DeadlineExceeded("the allow-list did not answer the self-test within {} ms",
                             kSelfTestMillis);
   }
 
-  bool ReceiveOne(std::vector<Event>* events) {
+  // False when there is no message.
+  bool ReceiveOne() {
     ZmqFrame id_frame;
     if (!id_frame.Receive(router_)) return false;
     const std::string id(AsText(id_frame.bytes()));
     ZmqFrame payload;
     if (!id_frame.more() || !payload.Receive(router_)) return true;
-    const int descriptor = payload.descriptor();
+    const ConnectionId connection = ConnectionOf(payload.descriptor());
     if (payload.more()) {
       ZmqFrame rest;
       do {
         rest.Receive(router_);
       } while (rest.more());
-      guard_->Cut(descriptor);
-      Refused("a message of several frames", 1);
+      RefuseConnection(Cause::kFrames, "", connection);
       return true;
     }
-    guard_->Delivered(descriptor);
+    guard_->Delivered(connection);
     const auto parsed = protocols::ParseFrame(payload.bytes(), options_.federation);
     if (!parsed) {
-      guard_->Cut(descriptor);
-      Refused(parsed.error().reason, 1);
-      return true;
-    }
-    if (parsed->type == MessageType::kHello) {
-      OnHello(id, payload.user(), descriptor, parsed->body, events);
+      RefuseConnection(Cause::kFraming, parsed.error().reason, connection);
       return true;
     }
     const auto peer = peers_.find(id);
     if (peer == peers_.end()) {
-      Refused("a message before HELLO", 1);
+      if (gone_.contains(id)) return true;
+      if (parsed->type == MessageType::kHello) {
+        OnHello(id, payload.user(), connection, parsed->body);
+      } else {
+        RefuseConnection(Cause::kNoHello, MessageTypeName(parsed->type), connection);
+      }
       return true;
     }
-    events->push_back({Event::Kind::kMessage, peer->second.site, peer->second.channel, parsed->type,
-                       Bytes(parsed->body.begin(), parsed->body.end())});
+    if (parsed->type == MessageType::kHello) {
+      RefuseConnection(Cause::kWrongHello, "said twice", connection);
+      Drop(peer->second.site, peer->second.channel);
+      return true;
+    }
+    events_->push_back({Event::Kind::kMessage, peer->second.site, peer->second.channel,
+                        parsed->type, Bytes(parsed->body.begin(), parsed->body.end())});
     return true;
   }
 
-  void OnHello(const std::string& id, const std::string& user, int descriptor, ByteSpan body,
-               std::vector<Event>* events) {
+  // HELLO of a connection that has none yet. It takes the place of the site's former connection.
+  void OnHello(const std::string& id, const std::string& user, const ConnectionId& connection,
+               ByteSpan body) {
     const auto hello = protocols::Decode<protocols::Hello>(body);
     protocols::FixedName name{};
     std::copy_n(user.begin(), std::min(user.size(), name.size()), name.begin());
-    if (!hello || user.empty() || hello->site != name) {
-      guard_->Cut(descriptor);
-      Refused("a HELLO for another site than the connection's key", 1);
+    // The list may have changed since the handshake.
+    if (!hello || user.empty() || hello->site != name || !zap_->Lists(user)) {
+      RefuseConnection(Cause::kWrongHello, "malformed, or for another site than the key's",
+                       connection);
       return;
     }
+    if (connection.peer.empty()) return;  // ended already
     Drop(user, hello->channel);
     Peer& peer = peers_[id];
     peer.site = user;
     peer.channel = hello->channel;
-    peer.descriptor = descriptor;
+    peer.connection = connection;
     routes_[{user, hello->channel}] = id;
     protocols::Hello answer;
     answer.channel = hello->channel;
@@ -222,18 +252,38 @@ class ServerImpl final : public Server {
     answer.lease_millis = options_.lease_millis;
     const Status sent = Send(user, hello->channel, MessageType::kHello, protocols::Encode(answer));
     if (!sent.ok()) LogWarning("hello_not_answered site={}", user);
-    if (routes_.contains({user, OtherOf(hello->channel)})) {
-      events->push_back({Event::Kind::kConnected, user, hello->channel, MessageType::kHello, {}});
+    if (Connected(user, hello->channel) && Connected(user, OtherOf(hello->channel))) {
+      Tell({Event::Kind::kConnected, user, hello->channel, MessageType::kHello, {}});
     }
   }
 
-  // Forgets a connection; the other channel's stays until its own end.
-  void Drop(const std::string& site, Channel channel) {
+  // In the order of what happened; outside of Poll it waits for the next.
+  void Tell(Event event) { (events_ != nullptr ? *events_ : lost_).push_back(std::move(event)); }
+
+  // Cuts and forgets a connection; the other channel's stays until its own end.
+  void Drop(std::string site, Channel channel) {
     const auto it = routes_.find({site, channel});
     if (it == routes_.end()) return;
-    peers_.erase(it->second);
+    const auto peer = peers_.find(it->second);
+    guard_->Cut(peer->second.connection);
+    if (gone_.size() >= kMaxGone) gone_.clear();
+    gone_.insert(it->second);
+    peers_.erase(peer);
     routes_.erase(it);
-    lost_.push_back({Event::Kind::kDisconnected, site, channel, MessageType::kHello, {}});
+    Tell({Event::Kind::kDisconnected, site, channel, MessageType::kHello, {}});
+  }
+
+  void TakeNews() {
+    const ConnectionGuard::News news = guard_->Take();
+    if (news.cut_for_bytes > 0) Refused(Cause::kBytes, "", news.cut_for_bytes);
+    if (news.cut_for_number > 0) Refused(Cause::kNumber, "", news.cut_for_number);
+    for (const ConnectionId& ended : news.ended) {
+      const auto peer = std::find_if(peers_.begin(), peers_.end(), [&ended](const auto& entry) {
+        return entry.second.connection == ended;
+      });
+      if (peer == peers_.end()) continue;
+      Drop(peer->second.site, peer->second.channel);
+    }
   }
 
   void Flush() {
@@ -268,17 +318,28 @@ class ServerImpl final : public Server {
     }
   }
 
-  void Refused(const std::string& cause, int n) {
-    refused_ += static_cast<uint64_t>(n);
-    const int64_t now = SystemClock().MonotonicMillis();
-    auto& [last, count] = causes_[cause];
-    ++count;
-    if (last != 0 && now - last < kLogMillis) return;
-    LogWarning("peer_refused cause=\"{}\" times={}", cause, count);
-    last = now;
-    count = 0;
-    if (causes_.size() > 64) causes_.clear();
+  void RefuseConnection(Cause cause, std::string_view detail, const ConnectionId& connection) {
+    guard_->Cut(connection);
+    Refused(cause, detail, 1);
   }
+
+  // A line a minute for each cause, with what its first case had to say.
+  void Refused(Cause cause, std::string_view detail, uint64_t times) {
+    refused_ += times;
+    Tally& tally = tallies_[static_cast<size_t>(cause)];
+    tally.times += times;
+    const int64_t now = SystemClock().MonotonicMillis();
+    if (tally.logged && now - tally.last < kLogMillis) return;
+    LogWarning("peer_refused cause=\"{}\" times={} detail=\"{}\"",
+               kCauses[static_cast<size_t>(cause)], tally.times, detail);
+    tally = {true, now, 0};
+  }
+
+  struct Tally {
+    bool logged = false;
+    int64_t last = 0;
+    uint64_t times = 0;
+  };
 
   ServerOptions options_;
   ZmqContext context_;
@@ -288,19 +349,48 @@ class ServerImpl final : public Server {
   std::string address_;
   std::map<std::string, Peer> peers_;  // by routing id
   std::map<std::pair<std::string, Channel>, std::string> routes_;
+  std::set<std::string> gone_;
+  std::vector<Event>* events_ = nullptr;  // of the Poll under way
   std::vector<Event> lost_;
-  std::map<std::string, std::pair<int64_t, uint64_t>> causes_;
-  uint64_t refused_ = 0;
+  std::array<Tally, std::size(kCauses)> tallies_{};
+  uint64_t refused_ = 0, refused_in_test_ = 0;
   bool waiting_ = false;
 };
+
+// At its descriptor limit libzmq's accepting thread spins and other parts of the process fail. So
+// there is room for all connections, or their cap is less.
+Result<size_t> ConnectionCap(size_t wanted) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return Unexpected(ErrnoStatus("read", "the descriptor limit", errno));
+  }
+  const rlim_t needed = wanted + kOtherDescriptors;
+  if (limit.rlim_cur < needed) {
+    limit.rlim_cur = std::min(needed, limit.rlim_max);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      return Unexpected(ErrnoStatus("raise", "the descriptor limit", errno));
+    }
+  }
+  if (limit.rlim_cur < kLeastConnections + kOtherDescriptors) {
+    return ResourceExhausted(
+        "this process may have {} descriptors, {} is the least; raise LimitNOFILE or ulimit -n",
+        limit.rlim_cur, kLeastConnections + kOtherDescriptors);
+  }
+  if (limit.rlim_cur >= needed) return wanted;
+  const auto cap = static_cast<size_t>(limit.rlim_cur) - kOtherDescriptors;
+  LogWarning("connections_limited wanted={} cap={} remedy=\"raise LimitNOFILE to {}\"", wanted, cap,
+             needed);
+  return cap;
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::Bind(const ServerOptions& options,
                                              const crypto::CurveKeyPair& key) {
+  ServerOptions capped = options;
+  TG_ASSIGN_OR_RETURN(capped.max_connections, ConnectionCap(options.max_connections));
   TG_ASSIGN_OR_RETURN(ZmqContext context, ZmqContext::Create());
-  zmq_ctx_set(context.get(), ZMQ_MAX_SOCKETS, static_cast<int>(options.max_connections) + 64);
-  auto server = std::make_unique<ServerImpl>(options, std::move(context));
+  auto server = std::make_unique<ServerImpl>(std::move(capped), std::move(context));
   TG_RETURN_IF_ERROR(server->Open(key));
   return server;
 }

@@ -1,9 +1,12 @@
 // The coordinator's side of the wire: one port, one ROUTER, CURVE, an allow-list that fails closed.
 //
 // What arrives is checked before anybody sees it: enrolled key, one frame a message, header,
-// limits, HELLO first and for the site whose key the connection has. A peer that sends endless
-// multipart, or more than it could need, is cut at its descriptor. Refusals are counted and logged
-// once a minute a cause. One thread calls the methods; the ZAP handler has a thread of its own.
+// limits, HELLO first, once, and for the site whose key the connection has. A peer that breaks
+// this, sends endless multipart or more than it could need is cut at its descriptor; a site's new
+// connection replaces its old one. Refusals are counted and logged once a minute a cause.
+//
+// One thread calls the methods. The ZAP handler and the guard of the connections have threads of
+// their own, so that an owner who is busy lets nobody in or through (connection_guard.h).
 #pragma once
 
 #include <poll.h>
@@ -29,12 +32,14 @@ struct ServerOptions {
   protocols::Id16 federation{};
   std::map<std::string, CurveKey> sites;  // enrolled
   uint32_t lease_millis = 10'000;
-  size_t max_connections = 2048;
+  size_t max_connections = 2048;  // less when the process may not have so many descriptors
 };
 
 class Server {
  public:
-  // Binds once the allow-list answers and a connection with an unknown key was seen refused.
+  // Binds once the allow-list answers, and serves once a connection with an unknown key was seen
+  // refused. kFailedPrecondition when the address is taken, kResourceExhausted for too few
+  // descriptors, kInternal when the allow-list lets strangers in.
   static Result<std::unique_ptr<Server>> Bind(const ServerOptions& options,
                                               const crypto::CurveKeyPair& key);
   virtual ~Server() = default;
@@ -48,8 +53,10 @@ class Server {
     Bytes body;
   };
 
-  // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis,
-  // and appends what there is.
+  // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis
+  // (-1: for ever), and appends what there is, in the order of what happened: a connection's
+  // messages before kDisconnected, that before the kConnected of the one that replaced it.
+  // kConnected: the site has both channels, perhaps again.
   virtual Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) = 0;
 
   // Queues a message. kUnavailable when the site is not connected on that channel,

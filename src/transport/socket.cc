@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace tidegate::transport {
 
@@ -16,7 +17,7 @@ Result<ZmqContext> ZmqContext::Create() {
   if (zmq_has("curve") != 1) return Unsupported("this libzmq was built without CURVE");
   void* context = zmq_ctx_new();
   if (context == nullptr) return Unexpected(ZmqStatus("make a ZeroMQ context"));
-  // libzmq's threads must not take the process' signals or another priority.
+  // Sockets linger for no time unless they are told to.
   zmq_ctx_set(context, ZMQ_BLOCKY, 0);
   return ZmqContext(context);
 }
@@ -36,8 +37,14 @@ ZmqSocket& ZmqSocket::operator=(ZmqSocket&& other) noexcept {
   return *this;
 }
 
-ZmqSocket::~ZmqSocket() {
-  if (socket_ != nullptr) zmq_close(socket_);
+ZmqSocket::~ZmqSocket() { Close(); }
+
+void ZmqSocket::Close() {
+  if (socket_ != nullptr) zmq_close(std::exchange(socket_, nullptr));
+}
+
+void ZmqSocket::StopMonitor() {
+  if (socket_ != nullptr) zmq_socket_monitor(socket_, nullptr, 0);
 }
 
 Status ZmqSocket::SetInt(int option, int value, const char* name) {
@@ -53,7 +60,9 @@ Status ZmqSocket::SetText(int option, const std::string& value, const char* name
   return SetBytes(option, AsBytes(value), name);
 }
 
-Status ZmqSocket::SetBorderOptions() {
+Status ZmqSocket::SetBorderOptions(const std::string& address) {
+  // Only where it is meant: with it, an IPv4 address is dialled through an IPv6 socket.
+  if (address.find('[') != std::string::npos) TG_RETURN_IF_ERROR(SetInt(ZMQ_IPV6, 1, "set IPV6"));
   if (zmq_setsockopt(socket_, ZMQ_MAXMSGSIZE, &kMaxFrameBytes, sizeof(kMaxFrameBytes)) != 0) {
     return ZmqStatus("set MAXMSGSIZE");
   }
@@ -72,6 +81,7 @@ Status ZmqSocket::SetBorderOptions() {
 }
 
 Status ZmqSocket::SetCurveClient(const crypto::CurveKeyPair& own, ByteSpan server_key) {
+  // Also what makes the socket speak CURVE and nothing else.
   TG_RETURN_IF_ERROR(SetBytes(ZMQ_CURVE_SERVERKEY, server_key, "set the server's CURVE key"));
   TG_RETURN_IF_ERROR(SetBytes(ZMQ_CURVE_PUBLICKEY, own.public_key(), "set the CURVE public key"));
   return SetBytes(ZMQ_CURVE_SECRETKEY, own.secret().reveal(), "set the CURVE secret key");
@@ -125,6 +135,23 @@ bool NextEvent(const ZmqSocket& monitor, MonitorEvent* event) {
     address.Receive(monitor);
   }
   return true;
+}
+
+void AppendPollItems(std::span<const pollfd> extra, std::vector<zmq_pollitem_t>* items) {
+  for (const pollfd& p : extra) {
+    const int wanted =
+        ((p.events & POLLIN) != 0 ? ZMQ_POLLIN : 0) | ((p.events & POLLOUT) != 0 ? ZMQ_POLLOUT : 0);
+    items->push_back({nullptr, p.fd, static_cast<short>(wanted), 0});
+  }
+}
+
+void TakePollResults(std::span<const zmq_pollitem_t> items, std::span<pollfd> extra) {
+  for (size_t i = 0; i < extra.size(); ++i) {
+    const short came = items[i].revents;
+    extra[i].revents = static_cast<short>(((came & ZMQ_POLLIN) != 0 ? POLLIN : 0) |
+                                          ((came & ZMQ_POLLOUT) != 0 ? POLLOUT : 0) |
+                                          ((came & ZMQ_POLLERR) != 0 ? POLLERR : 0));
+  }
 }
 
 }  // namespace tidegate::transport

@@ -1,14 +1,19 @@
 // libzmq behind RAII: sockets, messages, the settings that a border needs. Private to this module.
 //
-// Settings and why: docs in protocols/messages.md and the measured hazards of libzmq 4.3.4. A frame
-// is at most MAXMSGSIZE (multipart escapes that: see server.cc), queues are short, handshakes end
-// in five seconds, dead peers are noticed by heartbeats, nothing lingers.
+// Why these settings (measured with libzmq 4.3.4): by default one stranger's header that claims
+// 8 GiB is believed, 1000 messages wait a peer, a silent peer keeps its descriptor for ever, and
+// closing waits for ever. So a frame is at most MAXMSGSIZE (a multipart message escapes that: see
+// connection_guard.h), queues are short, handshakes end in five seconds, dead peers are noticed by
+// heartbeats, nothing lingers.
 #pragma once
 
+#include <poll.h>
 #include <zmq.h>
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/status.h"
@@ -17,7 +22,8 @@
 namespace tidegate::transport {
 
 inline constexpr int64_t kMaxFrameBytes = (1 << 20) + (1 << 18);
-inline constexpr int kHighWaterMark = 64;
+// Messages that libzmq holds of one peer each way: 4 MiB of bulk, and a bound on what one can cost.
+inline constexpr int kHighWaterMark = 16;
 inline constexpr int kHandshakeMillis = 5000;
 
 class ZmqContext {
@@ -40,18 +46,22 @@ class ZmqSocket {
   ZmqSocket& operator=(ZmqSocket&& other) noexcept;
   ~ZmqSocket();
   void* get() const { return socket_; }
+  bool open() const { return socket_ != nullptr; }
+  void Close();
 
   Status SetInt(int option, int value, const char* name);
   Status SetBytes(int option, ByteSpan value, const char* name);
   Status SetText(int option, const std::string& value, const char* name);
-  // The settings of every socket that faces a border.
-  Status SetBorderOptions();
+  // The settings of every socket that faces a border; `address` is what it will bind or dial.
+  Status SetBorderOptions(const std::string& address);
   Status SetCurveClient(const crypto::CurveKeyPair& own, ByteSpan server_key);
 
   Status Connect(const std::string& address);
   Status Bind(const std::string& address);
   // A PAIR socket with this socket's events. Make it before bind or connect.
   Result<ZmqSocket> Monitor(const ZmqContext& context, const std::string& endpoint, int events);
+  // Before the monitor's other end is closed: libzmq's thread would wait for a reader for ever.
+  void StopMonitor();
 
  private:
   explicit ZmqSocket(void* socket) : socket_(socket) {}
@@ -83,6 +93,10 @@ struct MonitorEvent {
 };
 // The next event of a monitor socket; false when there is none now.
 bool NextEvent(const ZmqSocket& monitor, MonitorEvent* event);
+
+// A poll of the owner's descriptors beside ZeroMQ's: what to wait for, and what came of it.
+void AppendPollItems(std::span<const pollfd> extra, std::vector<zmq_pollitem_t>* items);
+void TakePollResults(std::span<const zmq_pollitem_t> items, std::span<pollfd> extra);
 
 Status ZmqStatus(const char* action);
 

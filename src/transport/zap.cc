@@ -46,6 +46,12 @@ void ZapHandler::Revoke(const std::string& site) {
   std::erase_if(keys_, [&site](const auto& entry) { return entry.second == site; });
 }
 
+bool ZapHandler::Lists(const std::string& site) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(keys_.begin(), keys_.end(),
+                     [&site](const auto& entry) { return entry.second == site; });
+}
+
 uint64_t ZapHandler::refused() const {
   const std::lock_guard lock(mutex_);
   return refused_;

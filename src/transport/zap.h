@@ -20,9 +20,10 @@ class ZapHandler {
   static Result<std::unique_ptr<ZapHandler>> Start(const ZmqContext& context);
   ~ZapHandler();
 
-  // Thread-safe. A key is one site's.
+  // Thread-safe. A key is one site's; a site may have two while it changes keys.
   void Allow(const std::string& site, const CurveKey& key);
   void Revoke(const std::string& site);
+  bool Lists(const std::string& site) const;
   uint64_t refused() const;
 
  private:
