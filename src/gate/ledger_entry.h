@@ -79,7 +79,8 @@ struct JobLeaf {
 };
 
 struct RefusalLeaf {
-  BoundedText<16> what;  // "job", "round", "adapter", "update", "receipt"
+  // "job", "round", "adapter", "update", "receipt"; "release": the coordinator refused it for good
+  BoundedText<16> what;
   Id16 job{};
   uint32_t round = 0;
   BoundedText<32> rule;

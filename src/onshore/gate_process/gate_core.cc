@@ -7,11 +7,14 @@
 #include "crypto/document.h"
 #include "crypto/seal.h"
 #include "gate/sealing.h"
+#include "protocols/header.h"
 
 namespace tidegate::onshore {
 namespace {
 
 constexpr size_t kMaxRefusals = 10'000;
+// An update that the coordinator can not take now.
+constexpr int64_t kOfferAgainMillis = 30'000;
 
 TellSupervisor Event(EventCode code, std::array<int64_t, 4> arguments = {}) {
   return {ControlType::kEvent, static_cast<uint32_t>(code), arguments};
@@ -231,10 +234,55 @@ Status GateCore::TakeReceipt(const protocols::Signed& document, GateEffects* out
   TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
                       ledger_->Append(gate::LeafType::kReceipt, gate::ReceiptLeaf{document}));
   TG_RETURN_IF_ERROR(spool_.Remove(it->second));
+  offer_again_.erase(receipt->content);
   open_.erase(it);
   out->push_back(Event(EventCode::kReceiptStored,
                        {receipt->key.round, static_cast<int64_t>(receipt->outcome), 0, 0}));
   return OkStatus();
+}
+
+bool IsFinal(const OfferRefused& refused) {
+  const bool commit = refused.about == static_cast<uint16_t>(protocols::MessageType::kCommit);
+  switch (static_cast<Code>(refused.code)) {
+    case Code::kNotFound:
+      // To an OFFER: a job or round that was never announced. To a COMMIT: offer it again.
+      return !commit;
+    case Code::kInvalidArgument:
+    case Code::kAlreadyExists:
+    case Code::kFailedPrecondition:
+    case Code::kPermissionDenied:
+    case Code::kUnauthenticated:
+    case Code::kDataLoss:
+    case Code::kUnsupported:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Closed as by a receipt: the leaf first, so that a crash in between only asks once more. The debit
+// of its intent stands, for what left may have been read.
+Result<GateEffects> GateCore::OnOfferRefused(const OfferRefused& refused) {
+  GateEffects out;
+  const auto it = std::find_if(open_.begin(), open_.end(), [&refused](const auto& entry) {
+    return entry.second.content == refused.content;
+  });
+  if (it == open_.end() || WallsMissing(To::kLink)) return out;
+  if (!IsFinal(refused)) {
+    offer_again_[refused.content] = clock_.MonotonicMillis() + kOfferAgainMillis;
+    return out;
+  }
+  const protocols::ReleaseManifest& manifest = it->second;
+  const std::string code(CodeName(static_cast<Code>(refused.code)));
+  TG_RETURN_IF_ERROR(Refuse(
+      "release", manifest.key.job, manifest.key.round, "coordinator",
+      fmt::format("the coordinator will never take {}: {}", ToHex(manifest.content), code), &out));
+  out.push_back(Event(EventCode::kReleaseRefused, {manifest.key.round, refused.code, 0, 0}));
+  TG_RETURN_IF_ERROR(spool_.Remove(manifest));
+  offer_again_.erase(refused.content);
+  open_.erase(it);
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
 }
 
 Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out) {

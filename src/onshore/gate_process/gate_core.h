@@ -62,6 +62,9 @@ class GateCore {
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
+  // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
+  // offered again later.
+  Result<GateEffects> OnOfferRefused(const OfferRefused& refused);
   // Now and then: what the supervisor may have missed is said again, what waited is tried again.
   Result<GateEffects> OnTick();
 
@@ -124,6 +127,7 @@ class GateCore {
   std::optional<Adapter> adapter_;
   std::optional<OpenRound> round_;
   std::map<std::string, protocols::ReleaseManifest> open_;  // by GateSpool::NameOf
+  std::map<Hash32, int64_t> offer_again_;                   // content → monotonic time
   bool job_ended_ = false;
 
   // Per generation of the peers.
@@ -136,5 +140,9 @@ class GateCore {
       link_walls_;         // why they are not enough; "" if they are
   size_t statements_ = 0;  // taken since the start
 };
+
+// Whether an update that was refused so can never be taken (docs/architecture.md, "Refused for
+// good"). An unknown code is not final.
+bool IsFinal(const OfferRefused& refused);
 
 }  // namespace tidegate::onshore

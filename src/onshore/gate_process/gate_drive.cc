@@ -205,6 +205,13 @@ Result<GateEffects> GateCore::OnTick() {
     round_waits_ = false;
     trainer_round_.reset();
   }
+  const int64_t now = clock_.MonotonicMillis();
+  for (const auto& [name, manifest] : open_) {
+    const auto due = offer_again_.find(manifest.content);
+    if (due == offer_again_.end() || due->second > now || !link_up_) continue;
+    offer_again_.erase(due);
+    TG_RETURN_IF_ERROR(Offer(manifest, &out));
+  }
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
 }

@@ -86,6 +86,10 @@ class GateLoop {
       const auto need = protocols::Decode<NeedBlock>(received.body);
       if (need) return core_->OnNeedBlock(*need);
     }
+    if (received.type == IpcType::kOfferRefused && from == To::kLink) {
+      const auto refused = protocols::Decode<OfferRefused>(received.body);
+      if (refused) return core_->OnOfferRefused(*refused);
+    }
     return GateEffects{};
   }
 

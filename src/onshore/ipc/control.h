@@ -20,19 +20,20 @@ enum class ControlType : uint32_t {
 
 // Log lines as numbers; the supervisor has the texts. Never reuse a number.
 enum class EventCode : uint32_t {
-  kJobAccepted = 1,     // rounds
-  kJobRefused = 2,      // rule
-  kRoundStarted = 3,    // round, adapter version
-  kUpdateReleased = 4,  // round, bytes, ledger index
-  kUpdateRefused = 5,   // round, rule
-  kReceiptStored = 6,   // round, outcome
-  kAdapterStored = 7,   // version
-  kConnected = 8,       //
-  kDisconnected = 9,    //
-  kTrained = 10,        // round, steps, loss in thousandths
-  kEvaluated = 11,      // version, held-out loss before and after in thousandths, kept
-  kInputRefused = 12,   // wire message type
-  kWallMissing = 13,    // wall
+  kJobAccepted = 1,      // rounds
+  kJobRefused = 2,       // rule
+  kRoundStarted = 3,     // round, adapter version
+  kUpdateReleased = 4,   // round, bytes, ledger index
+  kUpdateRefused = 5,    // round, rule
+  kReceiptStored = 6,    // round, outcome
+  kAdapterStored = 7,    // version
+  kConnected = 8,        //
+  kDisconnected = 9,     //
+  kTrained = 10,         // round, steps, loss in thousandths
+  kEvaluated = 11,       // version, held-out loss before and after in thousandths, kept
+  kInputRefused = 12,    // wire message type
+  kWallMissing = 13,     // wall
+  kReleaseRefused = 14,  // round, code: the coordinator will never take it
 };
 
 struct ControlMessage {

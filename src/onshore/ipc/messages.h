@@ -25,18 +25,19 @@ using protocols::Hash32;
 using protocols::Id16;
 
 enum class IpcType : uint16_t {
-  kHello = 1,        // both ways: I am up (again)
-  kBulkBegin = 2,    // both ways
-  kBulkData = 3,     // both ways
-  kIsolation = 4,    // trainer, link → gate: the start-up self-test's table
-  kRoundStart = 5,   // gate → trainer
-  kRoundResult = 6,  // gate → trainer: what became of the update it sent
-  kStop = 7,         // gate → trainer: the job has ended
-  kNeedBlock = 8,    // link → gate: a ciphertext block of a released content
-  kWantBlocks = 9,   // gate → link: fetch these blocks from the coordinator
-  kKnown = 10,       // gate → link: what LEASE is to say
-  kLinkState = 11,   // link → gate: is the coordinator connected
-  kCommitted = 12,   // link → gate: the coordinator has taken a content (its RECEIPT follows)
+  kHello = 1,          // both ways: I am up (again)
+  kBulkBegin = 2,      // both ways
+  kBulkData = 3,       // both ways
+  kIsolation = 4,      // trainer, link → gate: the start-up self-test's table
+  kRoundStart = 5,     // gate → trainer
+  kRoundResult = 6,    // gate → trainer: what became of the update it sent
+  kStop = 7,           // gate → trainer: the job has ended
+  kNeedBlock = 8,      // link → gate: a ciphertext block of a released content
+  kWantBlocks = 9,     // gate → link: fetch these blocks from the coordinator
+  kKnown = 10,         // gate → link: what LEASE is to say
+  kLinkState = 11,     // link → gate: is the coordinator connected
+  kCommitted = 12,     // link → gate: the coordinator has taken a content (its RECEIPT follows)
+  kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
 };
 
 // Both ways; the first message on a pair and again after each restart. `generation` is the
@@ -168,6 +169,17 @@ struct Committed {
   template <class A>
   void serialize(A& ar) {
     ar(content);
+  }
+};
+
+// The ERROR without its text: what a coordinator writes does not come near the gate.
+struct OfferRefused {
+  Hash32 content{};
+  uint16_t about = 0;  // protocols::MessageType: OFFER or COMMIT
+  uint8_t code = 0;    // base/status.h
+  template <class A>
+  void serialize(A& ar) {
+    ar(content, about, code);
   }
 };
 

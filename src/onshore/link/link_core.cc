@@ -34,7 +34,7 @@ LinkEffects LinkCore::OnConnected(uint64_t session) {
   out.push_back(Ipc(IpcType::kLinkState, LinkState{true}));
   for (auto& [content, outgoing] : outgoing_) {
     outgoing.sender.Reset();
-    outgoing.asked = 0;
+    outgoing.asked.clear();
     out.push_back(ToCoordinator{Channel::kControl, MessageType::kOffer, outgoing.offer});
   }
   AskCoordinator(&out);
@@ -47,7 +47,7 @@ LinkEffects LinkCore::OnDisconnected() {
   connected_ = false;
   for (auto& [content, outgoing] : outgoing_) {
     outgoing.sender.Reset();
-    outgoing.asked = 0;
+    outgoing.asked.clear();
   }
   return {Ipc(IpcType::kLinkState, LinkState{false})};
 }
@@ -83,35 +83,64 @@ LinkEffects LinkCore::OnCoordinator(MessageType type, ByteSpan body) {
     case MessageType::kChunk:
       return OnChunk(body);
     case MessageType::kWant:
-      if (const auto want = protocols::Decode<protocols::Want>(body)) {
-        const auto it = outgoing_.find(want->content);
-        if (it != outgoing_.end() && !it->second.sender.OnWant(*want)) ++refused_;
-      }
+      OnWant(body);
       break;
     case MessageType::kCredit:
-      if (const auto credit = protocols::Decode<protocols::Credit>(body)) {
-        const auto it = outgoing_.find(credit->content);
-        if (it != outgoing_.end() && !it->second.sender.OnCredit(*credit)) ++refused_;
-      }
+      OnCredit(body);
       break;
     case MessageType::kHave:
-      if (const auto have = protocols::Decode<protocols::Have>(body)) {
-        const auto it = outgoing_.find(have->content);
-        if (it == outgoing_.end()) break;
-        const size_t blocks = it->second.release.manifest().blocks.size();
-        size_t count = 0;
-        for (const uint8_t byte : have->bitmap.items)
-          count += static_cast<size_t>(std::popcount(byte));
-        if (count == blocks) {
-          out.push_back(
-              Wire(Channel::kControl, MessageType::kCommit, protocols::Commit{have->content}));
-        }
-      }
-      break;
+      return OnHave(body);
+    case MessageType::kError:
+      return OnError(body);
     default:
-      break;  // LEASE needs no answer; ERROR is the coordinator's log's business
+      break;  // LEASE needs no answer, the others are not for a site
   }
   return out;
+}
+
+void LinkCore::OnWant(ByteSpan body) {
+  const auto want = protocols::Decode<protocols::Want>(body);
+  const auto it = want ? outgoing_.find(want->content) : outgoing_.end();
+  if (it == outgoing_.end() || !it->second.sender.OnWant(*want)) {
+    ++refused_;
+    return;
+  }
+  // Asked anew: what is on its way from the gate was for the credit before.
+  if (want->credit_bytes > 0) it->second.asked.clear();
+}
+
+void LinkCore::OnCredit(ByteSpan body) {
+  const auto credit = protocols::Decode<protocols::Credit>(body);
+  const auto it = credit ? outgoing_.find(credit->content) : outgoing_.end();
+  if (it == outgoing_.end() || !it->second.sender.OnCredit(*credit)) ++refused_;
+}
+
+LinkEffects LinkCore::OnHave(ByteSpan body) {
+  const auto have = protocols::Decode<protocols::Have>(body);
+  const auto it = have ? outgoing_.find(have->content) : outgoing_.end();
+  const size_t blocks = it == outgoing_.end() ? 0 : it->second.release.manifest().blocks.size();
+  if (it == outgoing_.end() || have->blocks != blocks ||
+      have->bitmap.items.size() != (blocks + 7) / 8) {
+    ++refused_;
+    return {};
+  }
+  size_t count = 0;
+  for (const uint8_t byte : have->bitmap.items) count += static_cast<size_t>(std::popcount(byte));
+  if (count < blocks) return {};
+  return {Wire(Channel::kControl, MessageType::kCommit, protocols::Commit{have->content})};
+}
+
+// An offer that was refused is forgotten here; whether it is made again is the gate's business.
+LinkEffects LinkCore::OnError(ByteSpan body) {
+  const auto error = protocols::Decode<protocols::ErrorMessage>(body);
+  if (!error) {
+    ++refused_;
+    return {};
+  }
+  const bool about_offer = error->about == static_cast<uint16_t>(MessageType::kOffer) ||
+                           error->about == static_cast<uint16_t>(MessageType::kCommit);
+  if (!about_offer || outgoing_.erase(error->content) == 0) return {};
+  return {Ipc(IpcType::kOfferRefused, OfferRefused{error->content, error->about, error->code})};
 }
 
 // An update that has its receipt is not offered again. (Whether the receipt is true is the gate's
@@ -192,12 +221,10 @@ LinkEffects LinkCore::OnGateBulk(BulkKind kind, const Hash32& content, uint32_t 
   if (kind == BulkKind::kOffer) TakeOffer(bytes, &out);
   if (kind == BulkKind::kBlock) {
     const auto it = outgoing_.find(content);
-    if (it == outgoing_.end() || !connected_) return out;
-    if (it->second.asked > 0) --it->second.asked;
+    if (it == outgoing_.end() || !connected_ || it->second.asked.erase(index) == 0) return out;
     out.push_back(ToCoordinator{Channel::kBulk, MessageType::kChunk,
                                 protocols::EncodeChunk({content, index, bytes})});
   }
-  Pump(&out);
   return out;
 }
 
@@ -213,8 +240,10 @@ void LinkCore::TakeOffer(ByteSpan body, LinkEffects* out) {
   const auto blocks = static_cast<uint32_t>(release->manifest().blocks.size());
   outgoing_.erase(content);
   if (outgoing_.size() >= kMaxOutgoing) outgoing_.erase(outgoing_.begin());
-  outgoing_.emplace(content, Outgoing{std::move(*release), Bytes(body.begin(), body.end()),
-                                      transport::BlockSender(content, blocks)});
+  outgoing_.emplace(content, Outgoing{std::move(*release),
+                                      Bytes(body.begin(), body.end()),
+                                      transport::BlockSender(content, blocks),
+                                      {}});
   if (connected_) {
     out->push_back(
         ToCoordinator{Channel::kControl, MessageType::kOffer, Bytes(body.begin(), body.end())});
@@ -224,10 +253,10 @@ void LinkCore::TakeOffer(ByteSpan body, LinkEffects* out) {
 void LinkCore::Pump(LinkEffects* out) {
   if (!connected_) return;
   for (auto& [content, outgoing] : outgoing_) {
-    while (outgoing.asked < kMaxAsked) {
+    while (outgoing.asked.size() < kMaxAsked) {
       const auto index = outgoing.sender.Next();
       if (!index) break;
-      ++outgoing.asked;
+      outgoing.asked.insert(*index);
       out->push_back(Ipc(IpcType::kNeedBlock, NeedBlock{content, *index}));
     }
   }

@@ -8,6 +8,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <variant>
 #include <vector>
 
@@ -51,8 +52,8 @@ class LinkCore {
   LinkEffects OnGateBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);
   // Time for a LEASE.
   LinkEffects OnLease();
-  // The bulk queue has room again: blocks that the coordinator has credit for are asked of the
-  // gate.
+  // After every turn while the bulk queue has room: blocks that the coordinator has credit for are
+  // asked of the gate.
   void Pump(LinkEffects* out);
 
   uint64_t refused() const { return refused_; }
@@ -62,7 +63,9 @@ class LinkCore {
     permit::Release release;
     Bytes offer;  // the OFFER's body
     transport::BlockSender sender;
-    uint32_t asked = 0;  // blocks asked of the gate and not here yet
+    // Blocks asked of the gate and not here yet. One that comes and is not in it was asked for
+    // under credit that is gone.
+    std::set<uint32_t> asked;
   };
   struct Incoming {
     Hash32 content{};
@@ -71,6 +74,10 @@ class LinkCore {
   };
 
   void TakeOffer(ByteSpan body, LinkEffects* out);
+  void OnWant(ByteSpan body);
+  void OnCredit(ByteSpan body);
+  LinkEffects OnHave(ByteSpan body);
+  LinkEffects OnError(ByteSpan body);
   void AskCoordinator(LinkEffects* out);
   void Forget(ByteSpan receipt);
   LinkEffects OnChunk(ByteSpan body);

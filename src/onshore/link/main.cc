@@ -22,6 +22,9 @@ constexpr int kPinChannelFd = 5;
 constexpr uint64_t kMaxApprovalBytes = 64u << 10;
 // CHUNKs that wait for libzmq; more and blocks are left with the gate.
 constexpr size_t kMaxQueuedBulk = 4u << 20;
+// What waits for the gate; more and the coordinator is not listened to.
+constexpr size_t kMaxQueuedToGate = 16u << 20;
+constexpr int kGateWaitMillis = 100;
 
 struct Options {
   uint32_t generation = 0;
@@ -56,12 +59,19 @@ class LinkLoop {
     int64_t next_lease = Now();
     for (;;) {
       TG_RETURN_IF_ERROR(DrainGate());
+      TG_RETURN_IF_ERROR(AskGate());
       pollfd fds[2] = {
           {gate_.fd(), static_cast<short>(POLLIN | (gate_.WantsWrite() ? POLLOUT : 0)), 0},
           {kControlFd, POLLIN, 0}};
       const int64_t left = std::clamp<int64_t>(next_lease - Now(), 0, 60'000);
       std::vector<transport::Client::Event> events;
-      TG_RETURN_IF_ERROR(client_->Poll(static_cast<int>(left), fds, &events));
+      if (gate_.queued_bytes() > kMaxQueuedToGate) {
+        if (::poll(fds, 2, kGateWaitMillis) < 0 && errno != EINTR) {
+          return ErrnoStatus("poll", "the pairs", errno);
+        }
+      } else {
+        TG_RETURN_IF_ERROR(client_->Poll(static_cast<int>(left), fds, &events));
+      }
       for (const auto& event : events) TG_RETURN_IF_ERROR(OnWire(event));
       if (fds[1].revents != 0) {
         TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
@@ -70,11 +80,6 @@ class LinkLoop {
       if (Now() >= next_lease) {
         next_lease = Now() + client_->lease_millis();
         TG_RETURN_IF_ERROR(ApplyAll(core_.OnLease()));
-      }
-      if (client_->Queued(protocols::Channel::kBulk) < kMaxQueuedBulk) {
-        LinkEffects effects;
-        core_.Pump(&effects);
-        TG_RETURN_IF_ERROR(ApplyAll(effects));
       }
     }
   }
@@ -95,6 +100,13 @@ class LinkLoop {
         return ApplyAll(core_.OnCoordinator(event.type, event.body));
     }
     return OkStatus();
+  }
+
+  Status AskGate() {
+    if (client_->Queued(protocols::Channel::kBulk) >= kMaxQueuedBulk) return OkStatus();
+    LinkEffects effects;
+    core_.Pump(&effects);
+    return ApplyAll(effects);
   }
 
   Status DrainGate() {

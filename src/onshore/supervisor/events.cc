@@ -28,6 +28,7 @@ constexpr Text kTexts[] = {
     {EventCode::kEvaluated, "adapter_evaluated", {"version", "best_milli", "loss_milli", "kept"}},
     {EventCode::kInputRefused, "input_refused", {"message_type"}},
     {EventCode::kWallMissing, "wall_missing", {"wall"}},
+    {EventCode::kReleaseRefused, "release_refused", {"round", "code"}},
 };
 
 }  // namespace

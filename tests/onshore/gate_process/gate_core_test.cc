@@ -14,6 +14,7 @@
 #include "gate/ledger_verify.h"
 #include "gate_samples.h"
 #include "onshore/sandbox/statement.h"
+#include "protocols/header.h"
 #include "protocols/messages.h"
 #include "protocols/seal_binding.h"
 
@@ -312,6 +313,74 @@ TEST_F(GateCoreTest, AHostileCoordinatorIsRefusedAndInTheLedger) {
   EXPECT_NE(LastRefusal().find("rule=signature"), std::string::npos) << "another domain";
   Bulk(To::kLink, BulkKind::kJob, Bytes(100, 7));
   EXPECT_EQ(Leaves(gate::LeafType::kIntent), 0);
+}
+
+// Codes of a coordinator that will never take the update, and of one that can not now.
+TEST_F(GateCoreTest, AnUpdateRefusedForGoodIsClosedAndTheJobEnds) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const auto manifest =
+      ManifestIn(*BulkOf(Bulk(To::kTrainer, BulkKind::kUpdate, Update(1)), BulkKind::kOffer));
+  const auto refused = [&](Code code, protocols::MessageType about) {
+    return *core_->OnOfferRefused(
+        {manifest.content, static_cast<uint16_t>(about), static_cast<uint8_t>(code)});
+  };
+  using protocols::MessageType;
+  const int refusals = Leaves(gate::LeafType::kRefusal);
+  for (const Code code :
+       {Code::kResourceExhausted, Code::kUnavailable, Code::kInternal, static_cast<Code>(200)}) {
+    EXPECT_TRUE(refused(code, MessageType::kOffer).empty());
+  }
+  EXPECT_TRUE(refused(Code::kNotFound, MessageType::kCommit).empty()) << "to be offered again";
+  OfferRefused other{manifest.content, static_cast<uint16_t>(MessageType::kOffer),
+                     static_cast<uint8_t>(Code::kAlreadyExists)};
+  other.content[0] ^= 1;
+  EXPECT_TRUE(core_->OnOfferRefused(other)->empty());
+  EXPECT_EQ(Leaves(gate::LeafType::kRefusal), refusals);
+  EXPECT_EQ(BulkOf(*core_->OnTick(), BulkKind::kOffer), nullptr) << "not at once";
+  clock_.Advance(30'000);
+  EXPECT_EQ(ManifestIn(*BulkOf(*core_->OnTick(), BulkKind::kOffer)), manifest);
+  EXPECT_EQ(BulkOf(*core_->OnTick(), BulkKind::kOffer), nullptr) << "once";
+
+  // The job's last adapter: it waits for the open update.
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(job_.rounds)));
+  EXPECT_FALSE(Tells(GiveBlock(job_.rounds), ControlType::kJobEnded));
+  const GateEffects closed = refused(Code::kAlreadyExists, MessageType::kOffer);
+  EXPECT_TRUE(Tells(closed, ControlType::kJobEnded));
+  EXPECT_NE(MessageOf(closed, IpcType::kStop), nullptr);
+  EXPECT_NE(LastRefusal().find("what=release"), std::string::npos) << LastRefusal();
+  EXPECT_NE(LastRefusal().find(ToHex(manifest.content)), std::string::npos) << LastRefusal();
+  EXPECT_NE(LastRefusal().find("ALREADY_EXISTS"), std::string::npos) << LastRefusal();
+  EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty()) << "the spool is empty";
+  EXPECT_TRUE(fs::is_empty(dir_ / "releases"));
+  EXPECT_TRUE(refused(Code::kAlreadyExists, MessageType::kOffer).empty()) << "closed once";
+  EXPECT_EQ(Leaves(gate::LeafType::kRefusal), refusals + 1);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1) << "the debit stands";
+  EXPECT_EQ(BulkOf(Start(), BulkKind::kOffer), nullptr);
+  EXPECT_TRUE(gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                 CoordinatorKey().verify_key(), std::nullopt)
+                  .has_value());
+}
+
+TEST_F(GateCoreTest, WhichCodesAreFinal) {
+  const auto final = [](Code code, protocols::MessageType about) {
+    return IsFinal({{}, static_cast<uint16_t>(about), static_cast<uint8_t>(code)});
+  };
+  for (const auto about : {protocols::MessageType::kOffer, protocols::MessageType::kCommit}) {
+    for (const Code code :
+         {Code::kInvalidArgument, Code::kAlreadyExists, Code::kFailedPrecondition,
+          Code::kPermissionDenied, Code::kUnauthenticated, Code::kDataLoss, Code::kUnsupported}) {
+      EXPECT_TRUE(final(code, about)) << CodeName(code);
+    }
+    for (const Code code :
+         {Code::kOk, Code::kResourceExhausted, Code::kUnavailable, Code::kDeadlineExceeded,
+          Code::kCancelled, Code::kInternal, static_cast<Code>(99)}) {
+      EXPECT_FALSE(final(code, about)) << static_cast<int>(code);
+    }
+  }
+  EXPECT_TRUE(final(Code::kNotFound, protocols::MessageType::kOffer));
+  EXPECT_FALSE(final(Code::kNotFound, protocols::MessageType::kCommit));
 }
 
 TEST_F(GateCoreTest, ARefusedUpdateIsInTheLedgerAndTheTrainerIsTold) {
