@@ -1,5 +1,7 @@
 #include "onshore/supervisor/supervisor.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <csignal>
 
@@ -17,6 +19,8 @@ TEST_F(SupervisorTest, GateAndLinkGetGoAndATrainerStartsWhenTheGateAsks) {
   EXPECT_EQ(LastStart("link"), "start --generation 2" + dir + kDefaultDemanded.ToString() +
                                    " --address tcp://127.0.0.1:7443");
   EXPECT_TRUE(LogHas("process_ready name=gate walls=0x5"));
+  // Ctrl-C in a terminal must not reach them before the supervisor has told them to stop.
+  EXPECT_EQ(::getsid(LastPid("gate")), LastPid("gate"));
   // Only the gate may ask, and only in its own generation.
   Do("link", "need_trainer");
   Do("gate", "stale_need_trainer");
