@@ -1,0 +1,203 @@
+// tidegate-link behind its real walls: 5 MB each way, through restarts of everybody around it.
+#include <gtest/gtest.h>
+
+#include "onshore/sandbox/statement.h"
+#include "tests/onshore/link/link_site.h"
+
+namespace tidegate::onshore {
+namespace {
+
+using protocols::Channel;
+using protocols::Encode;
+using protocols::MessageType;
+using transport::Server;
+
+constexpr size_t kBytes = 5'000'000;
+constexpr int kHeldBlocks = 8;
+constexpr uint64_t kHeldBytes = kHeldBlocks * protocols::kBlockBytes;
+
+class LinkProcessTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    site_.StartServer();
+    if (!site_.StartLink()) {
+      ASSERT_NE(site_.log().find("wall"), std::string::npos) << site_.log();
+      GTEST_SKIP() << "this machine cannot raise link's walls: " << site_.log();
+    }
+    site_.on_gate = [this](const Peer::Received& received) { OnGate(received); };
+    site_.on_server = [this](const Server::Event& event) { OnServer(event); };
+  }
+
+  // The gate: offers what is open whenever link is new, gives the blocks that are asked for.
+  void OnGate(const Peer::Received& received) {
+    if (received.type == IpcType::kHello) {
+      ++hellos_;
+      ASSERT_TRUE(
+          site_.gate().SendBulk(BulkKind::kOffer, update_.manifest.content, 0, update_.offer).ok());
+      if (wants_adapter_) WantAdapter();
+    } else if (received.type == IpcType::kIsolation) {
+      statement_ = protocols::Decode<Isolation>(received.body)->table.text;
+    } else if (received.type == IpcType::kNeedBlock) {
+      const auto need = *protocols::Decode<NeedBlock>(received.body);
+      ASSERT_EQ(need.content, update_.manifest.content);
+      ASSERT_TRUE(
+          site_.gate()
+              .SendBulk(BulkKind::kBlock, need.content, need.index, update_.blocks.at(need.index))
+              .ok());
+    } else if (received.type == IpcType::kOfferRefused) {
+      refused_ = protocols::Decode<OfferRefused>(received.body).value();
+    } else if (received.bulk && received.bulk->kind == BulkKind::kBlock) {
+      adapter_[received.bulk->index] = received.bulk->bytes;
+    } else if (received.bulk) {
+      bulks_.push_back(*received.bulk);
+    }
+  }
+  void WantAdapter() {
+    const auto count = static_cast<uint32_t>(downward_.blocks.size());
+    ASSERT_TRUE(site_.gate()
+                    .Send(IpcType::kWantBlocks, WantBlocks{downward_.manifest.content, 0, count})
+                    .ok());
+  }
+  // The coordinator: takes the update within a window, sends the adapter that is wanted.
+  void OnServer(const Server::Event& event) {
+    if (event.kind != Server::Event::Kind::kMessage) return;
+    switch (event.type) {
+      case MessageType::kOffer:
+        ++offers_;
+        EXPECT_EQ(event.body, update_.offer);
+        if (answer_) return Say(Channel::kControl, MessageType::kError, *answer_);
+        Say(Channel::kControl, MessageType::kHave, taker_.receiver.HaveMessage());
+        for (auto& want : taker_.receiver.Ask()) {
+          if (held_) want.credit_bytes = std::min<uint64_t>(want.credit_bytes, kHeldBytes);
+          Say(Channel::kControl, MessageType::kWant, want);
+        }
+        return;
+      case MessageType::kChunk:
+        return OnChunk(*protocols::DecodeChunk(event.body));
+      case MessageType::kCommit:
+        ++commits_;
+        EXPECT_TRUE(taker_.receiver.complete());
+        ASSERT_TRUE(
+            site_.server().Send("north", Channel::kControl, MessageType::kReceipt, receipt_).ok());
+        return;
+      case MessageType::kWant:
+        EXPECT_TRUE(sender_.OnWant(*protocols::Decode<protocols::Want>(event.body)));
+        return SendAdapter();
+      case MessageType::kCredit:
+        EXPECT_TRUE(sender_.OnCredit(*protocols::Decode<protocols::Credit>(event.body)));
+        return SendAdapter();
+      default:
+        return;
+    }
+  }
+  void OnChunk(const protocols::Chunk& chunk) {
+    ++chunks_;
+    ASSERT_TRUE(taker_.Take(chunk));
+    const auto credit = taker_.receiver.Stored(chunk.index, chunk.bytes.size());
+    if (credit && !held_) Say(Channel::kControl, MessageType::kCredit, *credit);
+    if (taker_.receiver.complete()) {
+      Say(Channel::kControl, MessageType::kHave, taker_.receiver.HaveMessage());
+    }
+  }
+  void SendAdapter() {
+    while (const auto index = sender_.Next()) {
+      const Status sent = site_.server().Send(
+          "north", Channel::kBulk, MessageType::kChunk,
+          protocols::EncodeChunk({downward_.manifest.content, *index, downward_.blocks[*index]}));
+      if (!sent.ok()) return;  // it is asked for again
+    }
+  }
+  template <typename Message>
+  void Say(Channel channel, MessageType type, const Message& message) {
+    // A connection that has ended meanwhile gets it all again.
+    [[maybe_unused]] const Status sent =
+        site_.server().Send("north", channel, type, Encode(message));
+  }
+  bool Receipt() const {
+    return std::any_of(bulks_.begin(), bulks_.end(), [this](const Bulk& bulk) {
+      return bulk.kind == BulkKind::kReceipt && bulk.bytes == receipt_;
+    });
+  }
+  bool AdapterWhole() const { return adapter_.size() == downward_.blocks.size(); }
+  void ExpectTheBytes() {
+    EXPECT_EQ(taker_.All(), update_.bytes);
+    Bytes all;
+    for (const auto& [index, block] : adapter_) all.insert(all.end(), block.begin(), block.end());
+    EXPECT_EQ(all, downward_.bytes);
+  }
+
+  LinkSite site_;
+  const SampleUpdate update_{site_.site_key(), kBytes, 1};
+  const SampleUpdate downward_{site_.site_key(), kBytes + 7, 2};
+  const Bytes receipt_ = update_.ReceiptBody();
+  SampleTaker taker_{update_.manifest};
+  transport::BlockSender sender_{downward_.manifest.content,
+                                 static_cast<uint32_t>(downward_.blocks.size())};
+  std::map<uint32_t, Bytes> adapter_;
+  std::vector<Bulk> bulks_;
+  std::optional<OfferRefused> refused_;
+  std::optional<protocols::ErrorMessage> answer_;
+  std::string statement_;
+  bool wants_adapter_ = true;
+  bool held_ = false;  // the coordinator lets no more than kHeldBytes come
+  int hellos_ = 0, offers_ = 0, chunks_ = 0, commits_ = 0;
+};
+
+TEST_F(LinkProcessTest, AnUpdateAndAnAdapterCross) {
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(chunks_, static_cast<int>(update_.blocks.size())) << "each block once";
+  EXPECT_EQ(commits_, 1);
+  EXPECT_EQ(site_.pin().connects, 2u) << "control and bulk";
+  EXPECT_EQ(site_.events(EventCode::kConnected), 1);
+  const auto statement = DecodeStatement(statement_);
+  ASSERT_TRUE(statement.has_value()) << statement.error().ToString();
+  EXPECT_EQ(statement->report.role, Role::kLink);
+  EXPECT_TRUE(CheckNoneOpen(statement->rows).ok());
+  EXPECT_TRUE(std::filesystem::is_empty(site_.dir() / "empty"));
+  const auto end = site_.StopLink();
+  ASSERT_TRUE(end.has_value());
+  EXPECT_EQ(end->end, End::kClean) << end->exit_status << " " << site_.log();
+}
+
+TEST_F(LinkProcessTest, TheCoordinatorIsStartedAgainInTheMiddle) {
+  held_ = true;
+  ASSERT_TRUE(site_.Until([this] { return chunks_ == kHeldBlocks && adapter_.size() >= 3; }));
+  site_.StopServer();
+  sender_.Reset();
+  ASSERT_TRUE(site_.Until([this] { return site_.events(EventCode::kDisconnected) == 1; }));
+  held_ = false;
+  site_.StartServer();
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(offers_, 2);
+  EXPECT_EQ(chunks_, static_cast<int>(update_.blocks.size())) << "only what was missing";
+  EXPECT_EQ(hellos_, 1) << "link is the same";
+}
+
+TEST_F(LinkProcessTest, LinkIsKilledInTheMiddle) {
+  held_ = true;
+  ASSERT_TRUE(site_.Until([this] { return chunks_ == kHeldBlocks; }));
+  site_.KillLink();
+  held_ = false;
+  ASSERT_TRUE(site_.StartLink()) << site_.log();
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(hellos_, 2);
+  EXPECT_EQ(offers_, 2);
+}
+
+TEST_F(LinkProcessTest, ARefusedOfferIsTold) {
+  answer_.emplace();
+  answer_->code = static_cast<uint8_t>(Code::kAlreadyExists);
+  answer_->about = static_cast<uint16_t>(MessageType::kOffer);
+  answer_->content = update_.manifest.content;
+  answer_->text = "equivocation";
+  ASSERT_TRUE(site_.Until([this] { return refused_.has_value(); })) << site_.log();
+  EXPECT_EQ(refused_->content, update_.manifest.content);
+  EXPECT_EQ(refused_->code, static_cast<uint8_t>(Code::kAlreadyExists));
+  EXPECT_EQ(chunks_, 0);
+}
+
+}  // namespace
+}  // namespace tidegate::onshore
