@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/file.h"
@@ -15,25 +16,49 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kTemporary = ".tmp";
 
+struct Listing {
+  std::vector<std::pair<Digest, uint64_t>> blocks;  // with their sizes, in order of the ids
+  std::vector<fs::path> leftovers;
+};
+
+// What is in the folder. Files that are neither blocks nor half-written ones are not ours.
+Result<Listing> ListFolder(const fs::path& dir) {
+  Listing listing;
+  std::error_code error;
+  fs::recursive_directory_iterator it(dir, error), end;
+  for (; !error && it != end; it.increment(error)) {
+    std::error_code gone;
+    if (!it->is_regular_file(gone) || gone) continue;
+    const fs::path& path = it->path();
+    if (path.extension() == kTemporary) {
+      listing.leftovers.push_back(path);
+      continue;
+    }
+    const auto id =
+        DigestFromHex(path.parent_path().filename().string() + path.filename().string());
+    const uint64_t size = it->file_size(gone);
+    if (id && !gone) listing.blocks.emplace_back(*id, size);
+  }
+  if (error) return Unavailable("cannot list {}: {}", dir.native(), error.message());
+  std::sort(listing.blocks.begin(), listing.blocks.end());
+  return listing;
+}
+
 }  // namespace
 
 Result<BlockStore> BlockStore::Open(const fs::path& dir, uint64_t quota_bytes) {
   std::error_code error;
   fs::create_directories(dir, error);
   if (error) return Unavailable("cannot make {}: {}", dir.native(), error.message());
+  TG_RETURN_IF_ERROR(SyncDirectory(fs::absolute(dir, error).parent_path()));
   BlockStore store(dir, quota_bytes);
-  std::vector<fs::path> leftovers;
-  for (fs::recursive_directory_iterator it(dir, error), end; !error && it != end;
-       it.increment(error)) {
-    if (!it->is_regular_file()) continue;
-    if (it->path().extension() == kTemporary) {
-      leftovers.push_back(it->path());
-    } else {
-      store.used_ += it->file_size();
+  TG_ASSIGN_OR_RETURN(const Listing listing, ListFolder(dir));
+  for (const auto& [id, size] : listing.blocks) store.used_ += size;
+  for (const fs::path& path : listing.leftovers) {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+      return Unexpected(ErrnoStatus("remove", path.native(), errno));
     }
   }
-  if (error) return Unavailable("cannot list {}: {}", dir.native(), error.message());
-  for (const fs::path& path : leftovers) fs::remove(path, error);
   return store;
 }
 
@@ -45,11 +70,18 @@ fs::path BlockStore::PathOf(const Digest& id) const {
 Status BlockStore::Put(const Digest& id, ByteSpan block) {
   if (BlockId(block) != id) return InvalidArgument("a block does not have the bytes of its id");
   const fs::path path = PathOf(id);
-  if (fs::exists(path)) return OkStatus();
-  if (used_ + block.size() > quota_) {
-    return ResourceExhausted("the block store {} is full: quota {} bytes", dir_.native(), quota_);
-  }
   std::error_code error;
+  if (fs::exists(path, error)) {
+    // Perhaps put by a process that ended before its Sync.
+    unsynced_.insert({dir_, path.parent_path()});
+    return OkStatus();
+  }
+  if (block.size() > quota_ || used_ > quota_ - block.size()) {
+    return ResourceExhausted(
+        "the block store {} holds {} bytes, a block of {} would pass its quota of {}; raise the "
+        "quota or remove what is no longer needed",
+        dir_.native(), used_, block.size(), quota_);
+  }
   if (fs::create_directory(path.parent_path(), error)) unsynced_.insert(dir_);
   if (error) return Unavailable("cannot make {}: {}", path.parent_path().native(), error.message());
   fs::path temporary = path;
@@ -67,7 +99,9 @@ Status BlockStore::Put(const Digest& id, ByteSpan block) {
     }
   }
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    return ErrnoStatus("rename to", path.native(), errno);
+    const int failed = errno;
+    ::unlink(temporary.c_str());
+    return ErrnoStatus("rename to", path.native(), failed);
   }
   used_ += block.size();
   unsynced_.insert(path.parent_path());
@@ -105,16 +139,9 @@ Status BlockStore::Remove(const Digest& id) {
 }
 
 Result<std::vector<Digest>> BlockStore::List() const {
+  TG_ASSIGN_OR_RETURN(const Listing listing, ListFolder(dir_));
   std::vector<Digest> ids;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(dir_, error), end; !error && it != end;
-       it.increment(error)) {
-    if (!it->is_regular_file()) continue;
-    const auto id = DigestFromHex(it->path().parent_path().filename().string() +
-                                  it->path().filename().string());
-    if (id) ids.push_back(*id);
-  }
-  if (error) return Unavailable("cannot list {}: {}", dir_.native(), error.message());
+  for (const auto& [id, size] : listing.blocks) ids.push_back(id);
   return ids;
 }
 

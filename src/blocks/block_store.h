@@ -16,7 +16,8 @@ namespace tidegate::blocks {
 
 class BlockStore {
  public:
-  // Makes the folder, removes what a crash left half-written, adds up what is there.
+  // Makes the folder, removes what a crash left half-written, adds up what is there. Files with
+  // other names are left alone and not counted.
   static Result<BlockStore> Open(const std::filesystem::path& dir, uint64_t quota_bytes);
 
   // kInvalidArgument when the bytes do not have that id, kResourceExhausted over the quota or when
@@ -30,6 +31,7 @@ class BlockStore {
   bool Has(const Digest& id) const;
   // OK when it was not there.
   Status Remove(const Digest& id);
+  // In the order of the ids.
   Result<std::vector<Digest>> List() const;
   uint64_t used_bytes() const { return used_; }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "blocks/content.h"
@@ -48,6 +49,43 @@ TEST_F(BlockStoreTest, RefusesWrongBytesAndTheQuota) {
   EXPECT_EQ(store->Put(BlockId(b), a).code(), Code::kInvalidArgument);
   EXPECT_TRUE(store->Put(BlockId(a), a).ok());
   EXPECT_EQ(store->Put(BlockId(b), b).code(), Code::kResourceExhausted);
+}
+
+TEST_F(BlockStoreTest, TheQuotaHoldsAfterReopeningAndNamesItself) {
+  const Bytes a(1000, 1), b(600, 2);
+  {
+    auto store = BlockStore::Open(dir_, 1500);
+    ASSERT_TRUE(store->Put(BlockId(a), a).ok());
+    ASSERT_TRUE(store->Sync().ok());
+  }
+  std::ofstream(dir_ / "README") << std::string(1000, 'x');
+  auto store = BlockStore::Open(dir_, 1500);
+  EXPECT_EQ(store->used_bytes(), 1000u) << "a file that is no block is not counted";
+  const Status full = store->Put(BlockId(b), b);
+  EXPECT_EQ(full.code(), Code::kResourceExhausted);
+  EXPECT_NE(full.message().find("1500"), std::string::npos) << full.message();
+  ASSERT_TRUE(store->Remove(BlockId(a)).ok());
+  EXPECT_TRUE(store->Put(BlockId(b), b).ok()) << "room again";
+  EXPECT_EQ(store->used_bytes(), 600u);
+}
+
+TEST_F(BlockStoreTest, ListsInTheOrderOfTheIdsWhateverTheDiskSays) {
+  auto store = BlockStore::Open(dir_, 1 << 20);
+  std::vector<Digest> ids;
+  for (uint8_t i = 0; i < 40; ++i) {
+    const Bytes block(10, i);
+    ids.push_back(BlockId(block));
+    ASSERT_TRUE(store->Put(ids.back(), block).ok());
+  }
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(*store->List(), ids);
+}
+
+TEST_F(BlockStoreTest, APlaceThatCanNotBeAFolderIsNamed) {
+  std::ofstream(dir_.string()) << "a file";
+  const auto store = BlockStore::Open(dir_, 1 << 20);
+  ASSERT_FALSE(store.has_value());
+  EXPECT_NE(store.error().message().find(dir_.native()), std::string::npos);
 }
 
 TEST_F(BlockStoreTest, ADamagedBlockIsFoundAndRemoved) {
