@@ -1,5 +1,8 @@
 #include "model/weights.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -60,6 +63,17 @@ bool ConvertTensor(const tensor::TensorView& view, DType compute, std::byte* out
   return true;
 }
 
+// Gives the pages that lie wholly inside of `bytes` of a mapped file back: they were converted and
+// are not read again. (They would be, from the file, so this may only cost time.) Without this the
+// stored weights count in the process's memory beside the converted ones.
+void ReleasePages(ByteSpan bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(bytes.data());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t end = (begin + bytes.size()) / page * page;
+  if (first < end) (void)::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+}
+
 std::string_view NameOf(DType dtype) {
   return dtype == DType::kF64 ? "f64" : dtype == DType::kF32 ? "f32" : "bf16";
 }
@@ -101,6 +115,7 @@ Result<const void*> LoadedBase::Plain(const std::string& name, const tensor::Sha
         tensor::DTypeName(view->dtype), NameOf(options_.dtype));
   }
   if (in_place) return static_cast<const void*>(view->bytes.data());
+  ReleasePages(view->bytes);
   owned_.push_back(std::move(buffer));
   return static_cast<const void*>(owned_.back().data());
 }

@@ -1,0 +1,93 @@
+"""Tidegate and transformers + PEFT side by side: the same model, shapes, threads, one after another.
+
+  python bench/finetune_vs_peft.py --bench build/bin/finetune_step_bench --base FOLDER
+
+Prints a line of JSON for each engine and case and one with the ratios: "speed" is our tokens per
+second over theirs, "memory" our peak over theirs. Exit status 1 when bf16 is under --min-speed
+times or any case over --max-memory times; 2 when a case did not run. Both engines run within
+minutes of each other, so that a shared machine slows both, but only a quiet one gives numbers to
+quote: the load average is printed with them. FOLDER is an f32 Hugging Face folder
+(`tidegate base import --dtype f32` of the file that scripts/fetch_smollm2.sh fetches); --python is
+one with the packages of tests/golden/requirements-golden.txt.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bench", required=True, help="the program finetune_step_bench")
+    parser.add_argument("--base", required=True, help="f32 Hugging Face folder")
+    parser.add_argument("--python", default=sys.executable, help="one that has torch and peft")
+    parser.add_argument("--dtype", nargs="+", default=["bf16", "f32"])
+    parser.add_argument("--shape", nargs="+", default=["4x512", "1x2048"])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--min-speed", type=float, default=1.8, help="in bf16")
+    parser.add_argument("--max-memory", type=float, default=0.4)
+    args = parser.parse_args()
+    if not os.path.isfile(os.path.join(args.base, "config.json")):
+        parser.error(
+            f"--base {args.base}: no config.json there; make the folder with scripts/"
+            "fetch_smollm2.sh and `tidegate base import --dtype f32`"
+        )
+    if not os.access(args.bench, os.X_OK):
+        parser.error(f"--bench {args.bench}: no such program; build it first")
+    return args
+
+
+def run(command):
+    """The record that the last line of the command's output holds, or None."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
+    if done.returncode != 0 or not done.stdout.strip():
+        print(f"finetune_vs_peft: {command[0]} ended with {done.returncode}", file=sys.stderr)
+        return None
+    record = json.loads(done.stdout.strip().splitlines()[-1])
+    print(json.dumps(record), flush=True)
+    return record
+
+
+def compare(args, dtype, shape):
+    """Runs both engines; returns what was missed, or None when one did not run."""
+    rows, length = shape.split("x")
+    common = ["--base", args.base, "--dtype", dtype, "--steps", str(args.steps)]
+    common += ["--threads", str(args.threads)]
+    ours = run([args.bench, *common, "--rows", rows, "--length", length])
+    baseline = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peft_baseline.py")
+    theirs = run([args.python, baseline, *common, "--shape", shape])
+    if ours is None or theirs is None:
+        return None
+    speed = ours["tokens_per_second"] / theirs["tokens_per_second"]
+    memory = ours["peak_rss_bytes"] / (theirs["peak_rss_mib"] * 2**20)
+    missed = []
+    if dtype == "bf16" and speed < args.min_speed:
+        missed.append(f"{dtype} {shape}: speed {speed:.2f}, wanted {args.min_speed}")
+    if memory > args.max_memory:
+        missed.append(f"{dtype} {shape}: memory {memory:.2f}, allowed {args.max_memory}")
+    load = round(os.getloadavg()[0], 2)
+    ratios = {"speed": round(speed, 3), "memory": round(memory, 3), "load_average": load}
+    print(json.dumps({"compared": "tidegate/peft", "dtype": dtype, "shape": shape} | ratios),
+          flush=True)
+    return missed
+
+
+def main():
+    args = parse()
+    missed = []
+    for dtype in args.dtype:
+        for shape in args.shape:
+            found = compare(args, dtype, shape)
+            if found is None:
+                return 2
+            missed += found
+    for line in missed:
+        print(f"finetune_vs_peft: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
