@@ -1,0 +1,27 @@
+// Small charts as SVG text, for a page without scripts.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace tidegate::demo {
+
+std::string EscapeHtml(const std::string& text);
+
+struct Bar {
+  std::string name;
+  double value = 0;
+  bool strong = false;  // drawn in the accent colour
+};
+std::string BarChart(const std::vector<Bar>& bars, const std::string& unit, int decimals);
+
+struct Line {
+  std::string name;
+  bool dashed = false;
+  std::vector<std::pair<double, double>> points;
+};
+std::string LineChart(const std::vector<Line>& lines, const std::string& x_name,
+                      const std::string& y_name);
+
+}  // namespace tidegate::demo
