@@ -253,7 +253,7 @@ Draft Defaults(const JobSource& source) {
   job.batch_size = 8;
   job.max_length = 1024;
   job.packing = true;
-  job.assistant_only_loss = false;
+  job.assistant_only_loss = true;
   job.scheduler = protocols::Scheduler::kCosine;
   job.learning_rate = 2e-4;
   job.seed = 42;
