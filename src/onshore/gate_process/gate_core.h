@@ -65,6 +65,9 @@ class GateCore {
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
   // offered again later.
   Result<GateEffects> OnOfferRefused(const OfferRefused& refused);
+  // Link says whether the coordinator is connected. After each connection anew: what of an adapter
+  // is missing is wanted again, for what was under way is lost.
+  Result<GateEffects> OnLinkState(bool connected);
   // Now and then: what the supervisor may have missed is said again, what waited is tried again.
   Result<GateEffects> OnTick();
 
@@ -131,6 +134,7 @@ class GateCore {
   bool job_ended_ = false;
 
   // Per generation of the peers.
+  std::optional<bool> link_connected_;  // as link said last
   bool trainer_up_ = false, link_up_ = false;
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
   std::optional<uint32_t> trainer_version_, trainer_round_;

@@ -52,6 +52,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
   } else {
     link_up_ = true;
     link_walls_.reset();
+    link_connected_.reset();
     wanted_version_.reset();
     SayKnown(&out);
     TG_RETURN_IF_ERROR(OfferOpen(&out));
@@ -92,6 +93,15 @@ Status GateCore::Drive(GateEffects* out) {
   }
   if (link_up_) WantMissingBlocks(out);
   return trainer_up_ ? DriveTrainer(out) : OkStatus();
+}
+
+Result<GateEffects> GateCore::OnLinkState(bool connected) {
+  GateEffects out;
+  // What link was told before it said anything, it has asked for.
+  if (connected && link_connected_ == false) wanted_version_.reset();
+  link_connected_ = connected;
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
 }
 
 void GateCore::WantMissingBlocks(GateEffects* out) {

@@ -14,7 +14,7 @@ namespace tidegate::onshore {
 namespace {
 
 struct Options {
-  uint32_t generation = 0;
+  uint32_t generation = 0, uid = 0;
   std::filesystem::path site;
   std::string walls;
 };
@@ -86,6 +86,10 @@ class GateLoop {
       const auto need = protocols::Decode<NeedBlock>(received.body);
       if (need) return core_->OnNeedBlock(*need);
     }
+    if (received.type == IpcType::kLinkState && from == To::kLink) {
+      const auto state = protocols::Decode<LinkState>(received.body);
+      if (state) return core_->OnLinkState(state->connected);
+    }
     if (received.type == IpcType::kOfferRefused && from == To::kLink) {
       const auto refused = protocols::Decode<OfferRefused>(received.body);
       if (refused) return core_->OnOfferRefused(*refused);
@@ -130,6 +134,8 @@ Status RunGate(const Options& options) {
   spec.tries.forbidden = {{"site_config", (options.site / "site.toml").native()},
                           {"link_key", (options.site / "keys" / "link.key").native()}};
   spec.generation = options.generation;
+  spec.uid = options.uid;
+  spec.owned = {dir};
   TG_ASSIGN_OR_RETURN(const Started started, StartWalled(spec));
   const bool chrooted = started.report.row(Wall::kChroot).state == WallState::kUp;
   TG_ASSIGN_OR_RETURN(std::unique_ptr<GateCore> core,
@@ -151,6 +157,7 @@ int main(int argc, char** argv) {
   app.add_option("--generation", options.generation, "number of this start")->required();
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--walls", options.walls, "walls demanded")->required();
+  app.add_option("--uid", options.uid, "a start as root: the uid to become");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "crypto/hash.h"
+
 namespace tidegate::onshore {
 namespace {
 
@@ -12,7 +14,6 @@ using protocols::MessageType;
 constexpr size_t kMaxOutgoing = 16;
 // Blocks of one content between gate and coordinator at once: 1 MiB in this process.
 constexpr uint32_t kMaxAsked = 4;
-constexpr size_t kMaxWants = 256;
 constexpr uint64_t kGrantBytes = 1u << 20;
 
 template <typename Message>
@@ -37,7 +38,8 @@ LinkEffects LinkCore::OnConnected(uint64_t session) {
     outgoing.asked.clear();
     out.push_back(ToCoordinator{Channel::kControl, MessageType::kOffer, outgoing.offer});
   }
-  AskCoordinator(&out);
+  // What was under way is lost. The gate hears of the new connection and says what it still lacks.
+  incoming_.reset();
   const LinkEffects lease = OnLease();
   out.insert(out.end(), lease.begin(), lease.end());
   return out;
@@ -189,30 +191,14 @@ LinkEffects LinkCore::OnGateMessage(IpcType type, ByteSpan body) {
   }
   if (type == IpcType::kWantBlocks) {
     const auto want = protocols::Decode<WantBlocks>(body);
-    if (!want) return out;
-    if (!incoming_ || incoming_->content != want->content) {
-      incoming_ = Incoming{want->content, {}, 0};
-    }
-    if (incoming_->wants.size() < kMaxWants) incoming_->wants.push_back(*want);
-    if (!connected_) return out;
-    const uint64_t credit = incoming_->wants.size() == 1 ? transport::kWindowBytes : 0;
+    if (!want || !connected_) return out;
+    const bool fresh = !incoming_ || incoming_->content != want->content;
+    if (fresh) incoming_ = Incoming{want->content, 0};
+    const uint64_t credit = fresh ? transport::kWindowBytes : 0;
     out.push_back(Wire(Channel::kBulk, MessageType::kWant,
                        protocols::Want{want->content, want->first, want->count, credit}));
   }
   return out;
-}
-
-// After a reconnect: everything the gate asked for, with a fresh window. What came meanwhile is
-// asked for twice; the gate takes a block once.
-void LinkCore::AskCoordinator(LinkEffects* out) {
-  if (!incoming_) return;
-  uint64_t credit = transport::kWindowBytes;
-  incoming_->ungranted = 0;
-  for (const WantBlocks& want : incoming_->wants) {
-    out->push_back(Wire(Channel::kBulk, MessageType::kWant,
-                        protocols::Want{want.content, want.first, want.count, credit}));
-    credit = 0;
-  }
 }
 
 LinkEffects LinkCore::OnGateBulk(BulkKind kind, const Hash32& content, uint32_t index,
@@ -222,6 +208,11 @@ LinkEffects LinkCore::OnGateBulk(BulkKind kind, const Hash32& content, uint32_t 
   if (kind == BulkKind::kBlock) {
     const auto it = outgoing_.find(content);
     if (it == outgoing_.end() || !connected_ || it->second.asked.erase(index) == 0) return out;
+    // Only what the gate signed goes out, whatever mistake hands link other bytes.
+    if (crypto::Sha256::Of(bytes) != it->second.release.manifest().blocks.items.at(index)) {
+      ++refused_;
+      return out;
+    }
     out.push_back(ToCoordinator{Channel::kBulk, MessageType::kChunk,
                                 protocols::EncodeChunk({content, index, bytes})});
   }

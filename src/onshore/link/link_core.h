@@ -69,7 +69,6 @@ class LinkCore {
   };
   struct Incoming {
     Hash32 content{};
-    std::vector<WantBlocks> wants;
     uint64_t ungranted = 0;
   };
 
@@ -78,7 +77,6 @@ class LinkCore {
   void OnCredit(ByteSpan body);
   LinkEffects OnHave(ByteSpan body);
   LinkEffects OnError(ByteSpan body);
-  void AskCoordinator(LinkEffects* out);
   void Forget(ByteSpan receipt);
   LinkEffects OnChunk(ByteSpan body);
 

@@ -27,7 +27,7 @@ constexpr size_t kMaxQueuedToGate = 16u << 20;
 constexpr int kGateWaitMillis = 100;
 
 struct Options {
-  uint32_t generation = 0;
+  uint32_t generation = 0, uid = 0;
   std::filesystem::path site;
   std::string address, walls;
 };
@@ -170,6 +170,7 @@ Status RunLink(const Options& options) {
                           {"policy", (options.site / "policy.toml").native()}};
   spec.pinned_address = options.address.substr(options.address.find("//") + 2);
   spec.generation = options.generation;
+  spec.uid = options.uid;
   TG_ASSIGN_OR_RETURN(Started started, StartWalled(spec));
   transport::ClientOptions client_options;
   client_options.address = options.address;
@@ -196,6 +197,7 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
   app.add_option("--walls", options.walls, "walls demanded")->required();
+  app.add_option("--uid", options.uid, "a start as root: the uid to become");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

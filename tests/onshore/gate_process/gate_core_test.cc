@@ -514,6 +514,32 @@ TEST_F(GateCoreTest, OneTryThatWentThroughStopsTrainingAndIsNamed) {
   EXPECT_EQ(Leaves(gate::LeafType::kIsolation), 3) << "gate, link and trainer";
 }
 
+TEST_F(GateCoreTest, WhatIsMissingOfAnAdapterIsWantedAgainAfterEachReconnect) {
+  Start();
+  const auto wanted = [this](bool connected) {
+    return MessageOf(*core_->OnLinkState(connected), IpcType::kWantBlocks) != nullptr;
+  };
+  EXPECT_FALSE(wanted(false)) << "nothing is known yet";
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  EXPECT_NE(
+      MessageOf(Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(0))),
+                IpcType::kWantBlocks),
+      nullptr);
+  EXPECT_TRUE(wanted(true)) << "connected for the first time";
+  EXPECT_FALSE(wanted(true)) << "no news";
+  EXPECT_FALSE(wanted(false));
+  const GateEffects effects = *core_->OnLinkState(true);
+  const auto want = protocols::Decode<WantBlocks>(MessageOf(effects, IpcType::kWantBlocks)->body);
+  EXPECT_EQ(want->content, AdapterOf(0).content);
+  EXPECT_EQ(want->count, 1u);
+  GiveBlock(0);
+  EXPECT_FALSE(wanted(false));
+  EXPECT_FALSE(wanted(true)) << "nothing is missing";
+  // A link that was started again is told with its HELLO; its first word is no reconnect.
+  core_->OnHello(To::kLink).value();
+  EXPECT_FALSE(wanted(true));
+}
+
 TEST_F(GateCoreTest, ADamagedAdapterBlockIsRefusedAndTheFinalVersionEndsTheJob) {
   Start();
   Bulk(To::kLink, BulkKind::kJob, JobBytes());

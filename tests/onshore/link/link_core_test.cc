@@ -163,6 +163,20 @@ TEST_F(LinkCoreTest, OnlyWhatTheSitesOwnGateSignedIsOffered) {
   EXPECT_TRUE(Said(link_.OnConnected(kSession), MessageType::kOffer).empty());
 }
 
+TEST_F(LinkCoreTest, ABlockThatIsNotTheSignedOneStaysHere) {
+  link_.OnConnected(kSession);
+  Offer(update_);
+  Want(update_, 0, 4, 4 * kBlockBytes);
+  const auto asked = Pump();
+  ASSERT_EQ(asked.size(), 4u);
+  Bytes other = update_.blocks[asked[0]];
+  other[100] ^= 1;
+  EXPECT_TRUE(
+      link_.OnGateBulk(BulkKind::kBlock, update_.manifest.content, asked[0], other).empty());
+  EXPECT_EQ(link_.refused(), 1u);
+  EXPECT_EQ(Said(Give(update_, asked[1]), MessageType::kChunk).size(), 1u);
+}
+
 TEST_F(LinkCoreTest, AReconnectAsksAndIsAskedAnewAndSaysWhatIsKnown) {
   Known known;
   known.round = 4;
@@ -191,11 +205,15 @@ TEST_F(LinkCoreTest, AReconnectAsksAndIsAskedAnewAndSaysWhatIsKnown) {
   EXPECT_FALSE(protocols::Decode<LinkState>(Told(out, IpcType::kLinkState).at(0))->connected);
   EXPECT_TRUE(link_.OnLease().empty());
   EXPECT_TRUE(Give(update_, asked[0]).empty());
+  EXPECT_TRUE(link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{adapter, 70, 4})).empty())
+      << "nobody to ask";
   out = link_.OnConnected(kSession);
-  const auto wants = Said(out, MessageType::kWant);
-  ASSERT_EQ(wants.size(), 2u);
-  EXPECT_EQ(protocols::Decode<protocols::Want>(wants[0])->credit_bytes, transport::kWindowBytes);
-  EXPECT_EQ(protocols::Decode<protocols::Want>(wants[1])->first, 64u);
+  EXPECT_TRUE(Said(out, MessageType::kWant).empty()) << "the gate knows what it still lacks";
+  EXPECT_TRUE(protocols::Decode<LinkState>(Told(out, IpcType::kLinkState).at(0))->connected);
+  const auto again = link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{adapter, 70, 4}));
+  EXPECT_EQ(*protocols::Decode<protocols::Want>(Said(again, MessageType::kWant).at(0)),
+            (protocols::Want{adapter, 70, 4, transport::kWindowBytes}))
+      << "a window anew";
   EXPECT_EQ(Said(out, MessageType::kOffer).size(), 1u);
   EXPECT_TRUE(Pump().empty()) << "the credit is gone with the connection";
   EXPECT_TRUE(Give(update_, asked[1]).empty()) << "so is what was under way";

@@ -34,7 +34,12 @@ class LinkProcessTest : public testing::Test {
       ++hellos_;
       ASSERT_TRUE(
           site_.gate().SendBulk(BulkKind::kOffer, update_.manifest.content, 0, update_.offer).ok());
+      connected_.reset();
       if (wants_adapter_) WantAdapter();
+    } else if (received.type == IpcType::kLinkState) {
+      const bool connected = protocols::Decode<LinkState>(received.body)->connected;
+      if (wants_adapter_ && connected && connected_ == false) WantAdapter();
+      connected_ = connected;
     } else if (received.type == IpcType::kIsolation) {
       statement_ = protocols::Decode<Isolation>(received.body)->table.text;
     } else if (received.type == IpcType::kNeedBlock) {
@@ -52,11 +57,14 @@ class LinkProcessTest : public testing::Test {
       bulks_.push_back(*received.bulk);
     }
   }
+  // What is missing of it.
   void WantAdapter() {
-    const auto count = static_cast<uint32_t>(downward_.blocks.size());
-    ASSERT_TRUE(site_.gate()
-                    .Send(IpcType::kWantBlocks, WantBlocks{downward_.manifest.content, 0, count})
-                    .ok());
+    for (uint32_t i = 0; i < downward_.blocks.size(); ++i) {
+      if (adapter_.contains(i)) continue;
+      ASSERT_TRUE(site_.gate()
+                      .Send(IpcType::kWantBlocks, WantBlocks{downward_.manifest.content, i, 1})
+                      .ok());
+    }
   }
   // The coordinator: takes the update within a window, sends the adapter that is wanted.
   void OnServer(const Server::Event& event) {
@@ -138,6 +146,7 @@ class LinkProcessTest : public testing::Test {
   std::optional<OfferRefused> refused_;
   std::optional<protocols::ErrorMessage> answer_;
   std::string statement_;
+  std::optional<bool> connected_;  // as link said last
   bool wants_adapter_ = true;
   bool held_ = false;  // the coordinator lets no more than kHeldBytes come
   int hellos_ = 0, offers_ = 0, chunks_ = 0, commits_ = 0;
