@@ -1,5 +1,7 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -50,7 +52,8 @@ TEST(Rng, PhiloxKnownAnswers) {
 }
 
 TEST(File, DurableWriteReplacesWholeAndKeepsMode) {
-  const auto dir = std::filesystem::temp_directory_path() / "tidegate_base_test";
+  const auto dir =
+      std::filesystem::temp_directory_path() / fmt::format("tidegate_base_{}", ::getpid());
   std::filesystem::create_directories(dir);
   const auto path = dir / "key";
   ASSERT_TRUE(WriteFileDurably(path, AsBytes("one"), 0600).ok());

@@ -1,6 +1,8 @@
 #include "base/subprocess.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <csignal>
 
 #include "base/file.h"
@@ -30,7 +32,8 @@ TEST(Subprocess, TimeAndOutputAreBounded) {
 }
 
 TEST(Subprocess, AChildRunsBesideUsAndDiesWithItsObject) {
-  const auto log = std::filesystem::temp_directory_path() / "tidegate_subprocess_test.log";
+  const auto log = std::filesystem::temp_directory_path() /
+                   fmt::format("tidegate_subprocess_{}.log", ::getpid());
   std::filesystem::remove(log);
   pid_t pid = -1;
   {

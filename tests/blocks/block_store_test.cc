@@ -1,6 +1,8 @@
 #include "blocks/block_store.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -19,7 +21,8 @@ class BlockStoreTest : public testing::Test {
   fs::path PathOf(const Digest& id) const {
     return dir_ / ToHex(id).substr(0, 2) / ToHex(id).substr(2);
   }
-  const fs::path dir_ = fs::temp_directory_path() / "tidegate_block_store_test";
+  const fs::path dir_ =
+      fs::temp_directory_path() / fmt::format("tidegate_block_store_{}", ::getpid());
 };
 
 TEST_F(BlockStoreTest, WhatIsPutComesBackAfterReopening) {

@@ -1,6 +1,8 @@
 #include "crypto/base_hash.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -23,7 +25,7 @@ Bytes Entry(std::string_view name, std::string_view content) {
 }
 
 TEST(BaseHash, IsOfTheFilesThatDecideAndOfNothingElse) {
-  const fs::path dir = fs::temp_directory_path() / "tidegate_base_hash_test";
+  const fs::path dir = fs::temp_directory_path() / fmt::format("tidegate_base_hash_{}", ::getpid());
   fs::remove_all(dir);
   fs::create_directories(dir);
   ASSERT_TRUE(WriteFileDurably(dir / "config.json", AsBytes("{}")).ok());
