@@ -109,14 +109,6 @@ Status Coordinator::RemoveOrphans() {
 Status Coordinator::BeginTurn() { return store_->Begin(); }
 
 Result<std::vector<Outgoing>> Coordinator::EndTurn() {
-  // Credit goes back once a turn, however many blocks came in it.
-  for (auto& [name, site] : sites_) {
-    for (auto& [content, incoming] : site.offers) {
-      if (const auto credit = incoming.TakeCredit()) {
-        Send(name, Channel::kBulk, MessageType::kCredit, protocols::Encode(*credit));
-      }
-    }
-  }
   TG_RETURN_IF_ERROR(blocks_.Sync());
   TG_RETURN_IF_ERROR(store_->Commit());
   for (const Digest& id : std::exchange(remove_blocks_, {})) {

@@ -92,6 +92,7 @@ class Coordinator {
     std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
     // The last contents taken: a COMMIT that comes again is answered with their receipt.
     std::deque<std::pair<Digest, protocols::UpdateKey>> taken;
+    void Remember(const protocols::ReleaseManifest& release);
   };
   struct SiteLosses {
     uint32_t round = 0, train_milli = 0, heldout_milli = 0;

@@ -48,6 +48,11 @@ Status Coordinator::OnMessage(const std::string& name, MessageType type, ByteSpa
   }
 }
 
+void Coordinator::Site::Remember(const protocols::ReleaseManifest& release) {
+  taken.emplace_back(release.content, release.key);
+  if (taken.size() > kTakenRemembered) taken.pop_front();
+}
+
 Result<protocols::Signed> Coordinator::SignReceipt(const protocols::ReleaseManifest& release,
                                                    const std::string& head,
                                                    protocols::ReceiptOutcome outcome, int64_t now) {
@@ -119,7 +124,7 @@ Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
   const std::string& name = site.stored.name;
   // Until one is taken, the last offer under a key is the one that counts.
   std::erase_if(site.offers, [&](const auto& other) {
-    return other.second.manifest().key == release.key && other.first != release.content;
+    return other.second.manifest.key == release.key && other.first != release.content;
   });
   if (site.offers.size() >= kMaxOffersPerSite && !site.offers.contains(release.content)) {
     SendError(name, MessageType::kOffer, release.content,
@@ -128,15 +133,14 @@ Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
     return OkStatus();
   }
   const Digest content = release.content;
-  Incoming incoming(offer.release, std::move(release), offer.ledger_head.text);
-  const auto& ids = incoming.manifest().blocks.items;
-  for (uint32_t i = 0; i < ids.size(); ++i) {
-    if (blocks_.Has(ids[i])) incoming.MarkHave(i);
-  }
-  const auto it = site.offers.insert_or_assign(content, std::move(incoming)).first;
-  Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(it->second.HaveMessage()));
-  it->second.announced = it->second.complete();
-  for (const protocols::Want& want : it->second.WantMessages()) {
+  std::vector<bool> have;
+  for (const Digest& id : release.blocks.items) have.push_back(blocks_.Has(id));
+  Incoming fresh(offer.release, std::move(release), offer.ledger_head.text, std::move(have));
+  Incoming& incoming = site.offers.insert_or_assign(content, std::move(fresh)).first->second;
+  Send(name, Channel::kControl, MessageType::kHave,
+       protocols::Encode(incoming.receiver.HaveMessage()));
+  incoming.announced = incoming.receiver.complete();
+  for (const protocols::Want& want : incoming.receiver.Ask()) {
     Send(name, Channel::kControl, MessageType::kWant, protocols::Encode(want));
   }
   return OkStatus();
@@ -154,13 +158,14 @@ Status Coordinator::OnChunk(Site& site, ByteSpan body) {
   // Of an offer that was taken, refused or dropped: nothing to say.
   if (it == site.offers.end()) return OkStatus();
   Incoming& incoming = it->second;
-  if (!incoming.Fits(chunk->index, chunk->bytes.size())) {
+  transport::BlockReceiver& receiver = incoming.receiver;
+  if (!receiver.Fits(*chunk)) {
     SendError(name, MessageType::kChunk, chunk->content,
               InvalidArgument("block {} of {} bytes is not of this content", chunk->index,
                               chunk->bytes.size()));
     return OkStatus();
   }
-  const Status put = blocks_.Put(incoming.manifest().blocks.items[chunk->index], chunk->bytes);
+  const Status put = blocks_.Put(incoming.manifest.blocks.items[chunk->index], chunk->bytes);
   if (put.code() == Code::kInvalidArgument) {
     SendError(name, MessageType::kChunk, chunk->content,
               DataLoss("block {} does not have the bytes of its id", chunk->index));
@@ -168,13 +173,15 @@ Status Coordinator::OnChunk(Site& site, ByteSpan body) {
   }
   if (put.code() == Code::kResourceExhausted) return RefuseUpdate(site, chunk->content, put);
   TG_RETURN_IF_ERROR(put);
-  if (JobRun* job = FindJob(incoming.manifest().key.job); job != nullptr) {
+  if (JobRun* job = FindJob(incoming.manifest.key.job); job != nullptr) {
     job->bytes_in += chunk->bytes.size();
   }
-  incoming.Took(chunk->index, chunk->bytes.size());
-  if (!incoming.complete()) return OkStatus();
+  if (const auto credit = receiver.Stored(chunk->index, chunk->bytes.size())) {
+    Send(name, Channel::kBulk, MessageType::kCredit, protocols::Encode(*credit));
+  }
+  if (!receiver.complete()) return OkStatus();
   if (!std::exchange(incoming.announced, true)) {
-    Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(incoming.HaveMessage()));
+    Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(receiver.HaveMessage()));
   }
   return incoming.commit_asked ? TakeUpdate(site, chunk->content) : OkStatus();
 }
@@ -189,7 +196,7 @@ Status Coordinator::OnCommit(Site& site, ByteSpan body) {
   const auto it = site.offers.find(commit->content);
   if (it == site.offers.end()) return CommitAgain(site, commit->content);
   it->second.commit_asked = true;
-  return it->second.complete() ? TakeUpdate(site, commit->content) : OkStatus();
+  return it->second.receiver.complete() ? TakeUpdate(site, commit->content) : OkStatus();
 }
 
 // Not under way: taken already, or never offered on this connection.
@@ -210,7 +217,7 @@ Status Coordinator::CommitAgain(Site& site, const Digest& content) {
 
 Status Coordinator::RefuseUpdate(Site& site, const Digest& content, const Status& why) {
   if (const auto it = site.offers.find(content); it != site.offers.end()) {
-    const auto& ids = it->second.manifest().blocks.items;
+    const auto& ids = it->second.manifest.blocks.items;
     remove_blocks_.insert(remove_blocks_.end(), ids.begin(), ids.end());
     site.offers.erase(it);
   }
@@ -221,7 +228,7 @@ Status Coordinator::RefuseUpdate(Site& site, const Digest& content, const Status
 Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   const std::string& name = site.stored.name;
   const Incoming& incoming = site.offers.at(content);
-  const protocols::ReleaseManifest release = incoming.manifest();
+  const protocols::ReleaseManifest release = incoming.manifest;
   JobRun* job = FindJob(release.key.job);
   if (job == nullptr || !job->collecting() ||
       federation::CurrentRound(job->state) != release.key.round) {
@@ -239,7 +246,7 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
     // Damaged on our disk: fetched again.
     LogWarning("update_block_lost site={} block={}", name, ToHex(*lost));
     TG_RETURN_IF_ERROR(blocks_.Remove(*lost));
-    return TakeOffer(site, {incoming.release(), incoming.ledger_head()}, release);
+    return TakeOffer(site, {incoming.document, incoming.ledger_head}, release);
   }
   if (!plain) return RefuseUpdate(site, content, plain.error());
   const auto header = protocols::ReadUpdateHeader(*plain);
@@ -248,18 +255,17 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   update.key = release.key;
   update.content = release.content;
   update.weight = header->weight;
-  update.release = incoming.release();
+  update.release = incoming.document;
   update.accepted_unix_millis = clock_.UnixMillis();
   TG_ASSIGN_OR_RETURN(
       const protocols::Signed receipt,
-      SignReceipt(release, incoming.ledger_head(), protocols::ReceiptOutcome::kCounted,
+      SignReceipt(release, incoming.ledger_head, protocols::ReceiptOutcome::kCounted,
                   update.accepted_unix_millis));
   const federation::UpdateAccepted event{
       name, release.key.round, {release.content, header->weight}};
   TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, event, receipt));
   site.offers.erase(release.content);
-  site.taken.emplace_back(release.content, release.key);
-  if (site.taken.size() > kTakenRemembered) site.taken.pop_front();
+  site.Remember(release);
   job->losses[name] = {release.key.round, header->metrics.train_loss_milli,
                        header->metrics.heldout_loss_milli};
   LogInfo("update_accepted job={} round={} site={} bytes={} weight={}",
@@ -281,6 +287,7 @@ Status Coordinator::AcceptLate(Site& site, const protocols::ReleaseManifest& rel
   TG_ASSIGN_OR_RETURN(const protocols::Signed receipt,
                       SignReceipt(release, head, update.outcome, update.accepted_unix_millis));
   TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, std::nullopt, receipt));
+  site.Remember(release);
   LogInfo("update_late round={} site={}", release.key.round, site.stored.name);
   Send(site.stored.name, Channel::kControl, MessageType::kReceipt,
        protocols::Encode(protocols::ReceiptMessage{receipt}));
@@ -307,7 +314,7 @@ Status Coordinator::OnWant(Site& site, ByteSpan body) {
     if (site.outflows.size() >= kMaxOutflowsPerSite) site.outflows.erase(site.outflows.begin());
     it = site.outflows.emplace(want->content, Outflow((*job)->version)).first;
   }
-  if (!it->second.OnWant(*want)) {
+  if (!it->second.sender.OnWant(*want)) {
     SendError(name, MessageType::kWant, want->content,
               InvalidArgument("blocks {} + {} are not of this content, or too many ranges wait",
                               want->first, want->count));
@@ -324,13 +331,18 @@ Status Coordinator::OnCredit(Site& site, ByteSpan body) {
   }
   const auto it = site.outflows.find(credit->content);
   if (it == site.outflows.end()) return OkStatus();
-  it->second.OnCredit(credit->bytes);
+  if (!it->second.sender.OnCredit(*credit)) {
+    SendError(site.stored.name, MessageType::kCredit, credit->content,
+              InvalidArgument("credit of {} bytes; {} is the most", credit->bytes,
+                              protocols::kMaxCreditBytes));
+    return OkStatus();
+  }
   return FillOutflow(site, it->second);
 }
 
 Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
-  const protocols::AdapterManifest& manifest = outflow.manifest();
-  while (const auto index = outflow.Next()) {
+  const protocols::AdapterManifest& manifest = outflow.manifest;
+  while (const auto index = outflow.sender.Next()) {
     const auto block = blocks_.Get(manifest.blocks.items[*index]);
     if (!block) {
       LogError("adapter_block_lost version={} block={} reason={}", manifest.version, *index,

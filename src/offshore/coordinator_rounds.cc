@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "blocks/content.h"
 #include "crypto/document.h"
 #include "federation/server/aggregate.h"
 #include "federation/shared/grid.h"
@@ -67,7 +68,11 @@ Status Coordinator::Do(JobRun& job, const Effect& effect) {
   LogInfo("job_ended job={} finished={} version={}", job.facts.manifest.name.text, end.finished,
           job.state.version);
   job.announcement_document.reset();
-  if (!end.finished) return SendNotice(job, 0, end.reason);
+  if (!end.finished) {
+    TG_RETURN_IF_ERROR(SendNotice(job, 0, end.reason));
+    // 0: no round was opened.
+    return job.announcement.round == 0 ? OkStatus() : DropRoundLater(job, job.announcement.round);
+  }
   PushToAll(job);
   return OkStatus();
 }
@@ -246,13 +251,19 @@ Status Coordinator::DropRoundLater(const JobRun& job, uint32_t round) {
                           release->blocks.items.end());
   }
   for (auto& [name, site] : sites_) {
-    std::erase_if(site.offers, [&](const auto& offer) {
-      const protocols::ReleaseManifest& release = offer.second.manifest();
-      if (release.key.job != job.facts.id || release.key.round != round) return false;
+    for (auto it = site.offers.begin(); it != site.offers.end();) {
+      const Incoming& incoming = it->second;
+      const protocols::ReleaseManifest& release = incoming.manifest;
+      if (release.key.job != job.facts.id || release.key.round != round) {
+        ++it;
+        continue;
+      }
       remove_blocks_.insert(remove_blocks_.end(), release.blocks.items.begin(),
                             release.blocks.items.end());
-      return true;
-    });
+      // Or the site would wait for a receipt for as long as it stays connected.
+      TG_RETURN_IF_ERROR(AcceptLate(site, release, incoming.document, incoming.ledger_head));
+      it = site.offers.erase(it);
+    }
   }
   return OkStatus();
 }

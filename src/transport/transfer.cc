@@ -5,16 +5,13 @@
 #include "crypto/hash.h"
 
 namespace tidegate::transport {
-namespace {
-
-constexpr size_t kMaxRanges = 256;
-constexpr uint64_t kGrantBytes = 1u << 20;  // credit goes back in steps of this
-
-}  // namespace
-
 BlockReceiver::BlockReceiver(const Digest& content, uint64_t content_bytes,
-                             std::vector<Digest> blocks, std::vector<bool> have)
-    : content_(content), bytes_(content_bytes), blocks_(std::move(blocks)), have_(std::move(have)) {
+                             std::vector<Digest> blocks, std::vector<bool> have, uint64_t window)
+    : content_(content),
+      bytes_(content_bytes),
+      window_(window),
+      blocks_(std::move(blocks)),
+      have_(std::move(have)) {
   have_.resize(blocks_.size(), false);
   missing_ = static_cast<uint32_t>(std::count(have_.begin(), have_.end(), false));
 }
@@ -27,14 +24,15 @@ uint64_t BlockReceiver::SizeOf(uint32_t index) const {
 std::vector<protocols::Want> BlockReceiver::Ask() {
   std::vector<protocols::Want> wants;
   ungranted_ = 0;
-  uint64_t credit = kWindowBytes;
-  for (uint32_t i = 0; i < blocks_.size() && wants.size() < kMaxRanges;) {
+  uint64_t credit = window_;
+  for (uint32_t i = 0; i < blocks_.size();) {
     if (have_[i]) {
       ++i;
       continue;
     }
+    const bool last = wants.size() + 1 == kMaxRanges;
     uint32_t end = i + 1;
-    while (end < blocks_.size() && !have_[end]) ++end;
+    while (end < blocks_.size() && (last || !have_[end])) ++end;
     wants.push_back({content_, i, end - i, credit});
     credit = 0;
     i = end;
@@ -42,11 +40,13 @@ std::vector<protocols::Want> BlockReceiver::Ask() {
   return wants;
 }
 
+bool BlockReceiver::Fits(const protocols::Chunk& chunk) const {
+  return chunk.content == content_ && chunk.index < blocks_.size() &&
+         chunk.bytes.size() == SizeOf(chunk.index);
+}
+
 BlockReceiver::Verdict BlockReceiver::Check(const protocols::Chunk& chunk) const {
-  if (chunk.content != content_ || chunk.index >= blocks_.size() ||
-      chunk.bytes.size() != SizeOf(chunk.index)) {
-    return Verdict::kRefused;
-  }
+  if (!Fits(chunk)) return Verdict::kRefused;
   if (have_[chunk.index]) return Verdict::kDuplicate;
   return crypto::Sha256::Of(chunk.bytes) == blocks_[chunk.index] ? Verdict::kStored
                                                                  : Verdict::kRefused;
@@ -77,13 +77,13 @@ protocols::Have BlockReceiver::HaveMessage() const {
 bool BlockSender::OnWant(const protocols::Want& want) {
   if (want.content != content_ || want.count == 0 || want.first >= blocks_ ||
       want.count > blocks_ - want.first || want.credit_bytes > protocols::kMaxCreditBytes ||
-      ranges_.size() >= kMaxRanges) {
+      (want.credit_bytes == 0 && ranges_.size() >= kMaxRanges)) {
     return false;
   }
   // A fresh window begins a fresh question: what was asked before counts as lost.
   if (want.credit_bytes > 0) Reset();
   ranges_.emplace_back(want.first, want.count);
-  credit_ += want.credit_bytes;
+  credit_ = std::min(credit_ + want.credit_bytes, most_);
   return true;
 }
 
@@ -91,7 +91,7 @@ bool BlockSender::OnCredit(const protocols::Credit& credit) {
   if (credit.content != content_ || credit.bytes > protocols::kMaxCreditBytes - credit_) {
     return false;
   }
-  credit_ += credit.bytes;
+  credit_ = std::min(credit_ + credit.bytes, most_);
   return true;
 }
 

@@ -157,6 +157,45 @@ TEST_F(CoordinatorTest, AtTheDeadlineAQuorumIsSummedAndTheLateUpdateIsReceiptedA
   EXPECT_EQ(south.receipt_bytes[1], first) << "one receipt for ever";
 }
 
+// Its blocks are still coming when the round ends: the site must not wait for a receipt for ever.
+TEST_F(CoordinatorTest, AnUpdateUnderWayWhenItsRoundEndsIsReceiptedAsLate) {
+  federation.site("south").silent = true;
+  ConnectBoth();
+  federation.Submit("quorum = 1\nrounds = 2\ndeadline_seconds = 10\n");
+  federation.Settle();
+  FakeSite& south = federation.site("south");
+  federation.Say("south", FakeSite::OfferOf(south.Make(1)));
+  ASSERT_TRUE(south.receipts.empty());
+  federation.clock.Advance(10'000);
+  federation.Time();
+  ASSERT_TRUE(south.receipts.contains(1));
+  EXPECT_EQ(south.receipts[1].outcome, protocols::ReceiptOutcome::kLate);
+  const Bytes first = south.receipt_bytes[1];
+  federation.Settle();
+  EXPECT_TRUE(south.errors.empty())
+      << "its chunks and its COMMIT come too late, and are no offence";
+  EXPECT_EQ(south.receipt_bytes[1], first);
+}
+
+TEST_F(CoordinatorTest, AJobStoppedWhileAnUpdateIsUnderWayEndsForItsSite) {
+  federation.site("south").silent = true;
+  ConnectBoth();
+  const std::string id = federation.Submit(kJob);
+  federation.Settle();
+  FakeSite& south = federation.site("south");
+  federation.Say("south", FakeSite::OfferOf(south.Make(1)));
+  ASSERT_TRUE(federation.Request({{"verb", "job_stop"}, {"job", id}}).has_value());
+  federation.Settle();
+  ASSERT_TRUE(federation.open()) << "the coordinator goes on";
+  EXPECT_EQ(Job(id)["state"], "stopped");
+  ASSERT_TRUE(south.receipts.contains(1));
+  EXPECT_EQ(south.receipts[1].outcome, protocols::ReceiptOutcome::kLate);
+  EXPECT_TRUE(south.errors.empty());
+  EXPECT_EQ((*federation.Request({{"verb", "status"}}))["block_bytes"],
+            south.adapter->content_bytes)
+      << "the spools of the stopped round are gone";
+}
+
 TEST_F(CoordinatorTest, BelowQuorumNothingIsAppliedAndThreeInARowEndTheJob) {
   federation.site("south").silent = true;
   ConnectBoth();
