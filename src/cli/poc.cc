@@ -133,6 +133,7 @@ Status Poc::ProvisionSite(const PocSite& site) {
   };
   set("threads", std::to_string(options_.threads));
   set("dtype", "\"" + options_.dtype + "\"");
+  if (!options_.separate_uids.empty()) set("separate_uids", options_.separate_uids);
   if (!options_.walls.empty()) set("walls", "\"" + options_.walls + "\"");
   TG_RETURN_IF_ERROR(WriteFileDurably(dir / "site.toml", AsBytes(config), 0600));
   Say(fmt::format("site {} is enrolled", site.name));

@@ -27,7 +27,8 @@ struct PocOptions {
   std::string job_toml;  // the job file without name, base and sites
   int threads = 1;       // of each trainer
   std::string dtype = "auto";
-  std::string walls;  // empty: the sites' default
+  std::string walls;          // empty: the sites' default
+  std::string separate_uids;  // "[TRAINER, GATE, LINK]" for each site, a start as root; empty: none
   int timeout_seconds = 900;
   std::FILE* progress = nullptr;  // where progress lines go; null: nowhere
 };

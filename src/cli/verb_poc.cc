@@ -100,6 +100,8 @@ void RegisterPocVerb(CLI::App& app, Invocation& invocation) {
   verb->add_option("--threads", flags->options.threads, "Of each trainer")->capture_default_str();
   verb->add_option("--dtype", flags->options.dtype, "auto, bf16 or f32")->capture_default_str();
   verb->add_option("--walls", flags->options.walls, "Walls demanded of each process");
+  verb->add_option("--separate-uids", flags->options.separate_uids,
+                   "[TRAINER, GATE, LINK]: a start as root, each process its own uid");
   verb->add_option("--timeout", flags->options.timeout_seconds, "Seconds for the whole job")
       ->capture_default_str();
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -33,6 +34,22 @@ Status WaitForGo() {
   }
 }
 
+// Gives a folder and all below it to `uid`; links are not followed.
+Status Own(const std::filesystem::path& path, uint32_t uid) {
+  if (::lchown(path.c_str(), uid, uid) != 0) {
+    return ErrnoStatus("give a folder to its process:", path.native(), errno);
+  }
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    if (::lchown(it->path().c_str(), uid, uid) != 0) {
+      return ErrnoStatus("give a file to its process:", it->path().native(), errno);
+    }
+  }
+  if (error) return Unavailable("cannot list {}: {}", path.native(), error.message());
+  return OkStatus();
+}
+
 uint32_t WallBits(const WallReport& report) {
   uint32_t bits = 0;
   for (int i = 0; i < kWallCount; ++i) {
@@ -44,6 +61,10 @@ uint32_t WallBits(const WallReport& report) {
 }  // namespace
 
 Result<Started> StartWalled(StartSpec spec) {
+  if (spec.uid != 0) {
+    spec.walls.uid = spec.walls.gid = spec.uid;
+    for (const std::filesystem::path& path : spec.owned) TG_RETURN_IF_ERROR(Own(path, spec.uid));
+  }
   TG_ASSIGN_OR_RETURN(const pid_t parent, ExpectedParent());
   spec.walls.expected_parent = parent;
   spec.walls.kept_fds.push_back({kControlFd, FdKind::kChannel});

@@ -2,7 +2,9 @@
 // The same for trainer, gate and link. Linux; one thread; after an error the process must end.
 #pragma once
 
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "base/status.h"
@@ -18,6 +20,9 @@ struct StartSpec {
   TryContext tries;            // role, forbidden objects; sibling is filled in with the parent
   std::string pinned_address;  // link, for the statement
   uint32_t generation = 0;
+  // A start as root: this uid and gid for the process, and for `owned` with all below it.
+  uint32_t uid = 0;
+  std::vector<std::filesystem::path> owned;
 };
 
 struct Started {

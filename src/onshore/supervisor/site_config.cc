@@ -44,14 +44,34 @@ Status SetText(const std::filesystem::path& file, const toml::key& key, const to
   return OkStatus();
 }
 
+Status TakeUids(const std::filesystem::path& file, const toml::key& key, const toml::node& node,
+                SiteConfig* config) {
+  const toml::array* list = node.as_array();
+  std::array<uint32_t, 3> uids{};
+  bool fits = list != nullptr && list->size() == uids.size();
+  for (size_t i = 0; fits && i < uids.size(); ++i) {
+    const auto value = (*list)[i].value_exact<int64_t>();
+    fits = value && *value > 0 && *value < UINT32_MAX;
+    if (fits) uids[i] = static_cast<uint32_t>(*value);
+  }
+  if (!fits || uids[0] == uids[1] || uids[0] == uids[2] || uids[1] == uids[2]) {
+    return BadKey(file, key, "must be three different uids above 0: trainer, gate, link");
+  }
+  if (::geteuid() != 0) return BadKey(file, key, "needs a start as root");
+  config->separate_uids = uids;
+  return OkStatus();
+}
+
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",    "base",  "records",     "heldout",
-                                        "threads", "dtype", "coordinator", "walls"};
+  constexpr std::string_view kKeys[] = {"name",        "base",    "records",
+                                        "heldout",     "threads", "dtype",
+                                        "coordinator", "walls",   "separate_uids"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
   std::string text;
+  if (key == "separate_uids") return TakeUids(file, key, node, config);
   if (key == "threads") {
     const auto value = node.value_exact<int64_t>();
     if (!value || *value < 1 || *value > 256) return BadKey(file, key, "must be 1 … 256");

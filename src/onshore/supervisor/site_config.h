@@ -3,7 +3,9 @@
 
 #include <sys/socket.h>
 
+#include <array>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -18,7 +20,9 @@ struct SiteConfig {
   int threads = 1;                // of the trainer
   std::string dtype = "auto";
   std::string coordinator;  // "tcp://192.0.2.1:7443" or "tcp://name:7443"
-  std::string walls;        // demanded of each process; default: kDefaultDemanded
+  // A start as root: the uid and gid of trainer, gate and link, in this order.
+  std::optional<std::array<uint32_t, 3>> separate_uids;
+  std::string walls;  // demanded of each process; default: kDefaultDemanded
 };
 
 // Unknown keys are errors, with the line. Relative paths are from `dir`. docs/formats/site.md.

@@ -53,6 +53,12 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
   add("--generation", std::to_string(process.generation));
   add("--dir", options_.site.native());
   add("--walls", config_.walls);
+  if (config_.separate_uids) {
+    const auto& [trainer, gate, link] = *config_.separate_uids;
+    add("--uid", std::to_string(process.kind == Kind::kTrainer ? trainer
+                                : process.kind == Kind::kGate  ? gate
+                                                               : link));
+  }
   if (process.kind == Kind::kLink) add("--address", "tcp://" + FormatAddress(address_));
   if (process.kind == Kind::kTrainer) {
     add("--name", config_.name);

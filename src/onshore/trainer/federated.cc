@@ -155,6 +155,8 @@ Result<onshore::Started> Start(const SiteOptions& options) {
                           {"link_key", (options.site / "keys" / "link.key").native()},
                           {"policy", (options.site / "policy.toml").native()}};
   spec.generation = options.generation;
+  spec.uid = options.uid;
+  spec.owned = {TrainerDir(options)};
   return onshore::StartWalled(spec);
 }
 
@@ -178,6 +180,7 @@ CLI::App* AddFederatedVerb(CLI::App& app, SiteOptions& options) {
   verb->add_option("--threads", options.threads, "threads to train with");
   verb->add_option("--dtype", options.dtype, "auto, bf16 or f32");
   verb->add_option("--walls", options.walls, "walls demanded")->required();
+  verb->add_option("--uid", options.uid, "a start as root: the uid to become");
   return verb;
 }
 

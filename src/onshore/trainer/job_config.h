@@ -12,7 +12,7 @@ namespace tidegate::trainer {
 
 // What the site itself decides; the job decides the rest.
 struct SiteOptions {
-  uint32_t generation = 0;
+  uint32_t generation = 0, uid = 0;
   std::string name;               // of the site
   std::filesystem::path site;     // SITE
   std::filesystem::path base;     // HF folder
