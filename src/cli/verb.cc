@@ -18,6 +18,8 @@ void WriteError(const Invocation& invocation, const Status& status) {
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
+}  // namespace
+
 std::string FullName(const CLI::App* verb) {
   std::string name = verb->get_name();
   for (const CLI::App* up = verb->get_parent(); up != nullptr && up->get_parent() != nullptr;
@@ -26,8 +28,6 @@ std::string FullName(const CLI::App* verb) {
   }
   return name;
 }
-
-}  // namespace
 
 CLI::App* AddVerb(CLI::App& parent, const std::string& name, const std::string& help,
                   Invocation& invocation, std::function<Status()> run) {

@@ -35,6 +35,9 @@ struct Invocation {
 CLI::App* AddVerb(CLI::App& parent, const std::string& name, const std::string& help,
                   Invocation& invocation, std::function<Status()> run);
 
+// "data check": the verb with the groups it is in.
+std::string FullName(const CLI::App* verb);
+
 // Adds a subcommand that only groups others, such as `base`.
 CLI::App* AddGroup(CLI::App& parent, const std::string& name, const std::string& help);
 

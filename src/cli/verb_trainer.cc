@@ -37,8 +37,8 @@ void AddPassThrough(CLI::App& parent, const std::string& name, const std::string
   CLI::App* verb = parent.add_subcommand(name, help);
   verb->set_help_flag();
   verb->prefix_command();
-  verb->callback([verb, name, trainer_verb, &invocation] {
-    invocation.verb = name;
+  verb->callback([verb, trainer_verb, &invocation] {
+    invocation.verb = FullName(verb);
     invocation.run = [verb, trainer_verb] {
       return BecomeTrainer(trainer_verb, verb->remaining());
     };

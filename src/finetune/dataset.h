@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,7 @@
 namespace tidegate::finetune {
 
 struct DataOptions {
-  int64_t max_length = 1024;  // tokens; longer records are cut at the end
+  int64_t max_length = 1024;  // tokens; longer records are cut at the end, and counted
   bool assistant_only_loss = true;
 };
 
@@ -33,16 +34,42 @@ nlohmann::ordered_json ReportJson(const DataReport& report);
 std::string ReportText(const DataReport& report);
 
 // Adds used, tokens, targets and longest of `sequences`.
-void CountSequences(const std::vector<tokens::TokenSequence>& sequences, DataReport* report);
+void CountSequences(std::span<const tokens::TokenSequence> sequences, DataReport* report);
 
 struct Dataset {
   std::vector<tokens::TokenSequence> sequences;
   DataReport report;
 };
 
-// Errors name the file and the line; kInvalidArgument when no record is usable.
+// Errors name the file and the line; kInvalidArgument when no record is usable, and for a record
+// that is longer than the base has positions: nobody meant most of it to be thrown away.
 Result<Dataset> LoadDataset(const std::filesystem::path& path, const LoadedBase& base,
                             const DataOptions& options);
+
+// What is wrong with a file, line by line, for who repairs it.
+struct DataCheck {
+  struct BadLine {
+    int64_t line = 0;
+    std::string reason;  // names file and line, never content
+  };
+  struct Duplicate {
+    int64_t line = 0, first = 0;  // the record of `line` is that of `first`, by a hash of 64 bits
+  };
+  DataReport report;  // of the good lines
+  int64_t bad_lines = 0, duplicates = 0;
+  std::vector<BadLine> bad;       // the first kMaxBadLinesKept
+  std::vector<Duplicate> copies;  // the first kMaxBadLinesKept
+};
+
+// Reads all of the file, bad lines too. Errors are only those that end the reading.
+Result<DataCheck> CheckData(const std::filesystem::path& path, const LoadedBase& base,
+                            const DataOptions& options);
+
+nlohmann::ordered_json CheckJson(const DataCheck& check);
+std::string CheckText(const DataCheck& check);
+// kInvalidArgument when training would refuse the file: the first bad line, or no usable record.
+Status VerdictOf(const DataCheck& check, const std::filesystem::path& path,
+                 const DataOptions& options);
 
 struct TrainingData {
   Dataset train;

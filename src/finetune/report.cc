@@ -27,7 +27,36 @@ std::string ReportText(const DataReport& report) {
   return text;
 }
 
-void CountSequences(const std::vector<tokens::TokenSequence>& sequences, DataReport* report) {
+nlohmann::ordered_json CheckJson(const DataCheck& check) {
+  nlohmann::ordered_json json = ReportJson(check.report);
+  json["duplicates"] = check.duplicates;
+  json["duplicate_lines"] = nlohmann::ordered_json::array();
+  for (const DataCheck::Duplicate& copy : check.copies) {
+    json["duplicate_lines"].push_back({{"line", copy.line}, {"first", copy.first}});
+  }
+  json["bad_lines"] = check.bad_lines;
+  json["bad"] = nlohmann::ordered_json::array();
+  for (const DataCheck::BadLine& bad : check.bad) {
+    json["bad"].push_back({{"line", bad.line}, {"reason", bad.reason}});
+  }
+  return json;
+}
+
+std::string CheckText(const DataCheck& check) {
+  std::string text = ReportText(check.report) + "\n";
+  if (check.duplicates > 0) {
+    text += fmt::format("{} duplicates:", check.duplicates);
+    for (const DataCheck::Duplicate& copy : check.copies) {
+      text += fmt::format(" line {} is line {};", copy.line, copy.first);
+    }
+    text.back() = '\n';
+  }
+  if (check.bad_lines > 0) text += fmt::format("{} bad lines\n", check.bad_lines);
+  for (const DataCheck::BadLine& bad : check.bad) text += bad.reason + "\n";
+  return text;
+}
+
+void CountSequences(std::span<const tokens::TokenSequence> sequences, DataReport* report) {
   for (const tokens::TokenSequence& sequence : sequences) {
     const auto length = static_cast<int64_t>(sequence.ids.size());
     ++report->used;

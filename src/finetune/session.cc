@@ -29,8 +29,9 @@ Result<std::unique_ptr<Session>> Session::Create(const FinetuneConfig& config, L
   TG_RETURN_IF_ERROR(CheckConfig(config));
   const int64_t positions = base.config.max_positions;
   if (config.max_length > positions) {
-    return InvalidArgument("--max_length {} is beyond the {} positions of the base",
-                           config.max_length, positions);
+    return InvalidArgument(
+        "--max_length {} is beyond the {} positions of the base; give {} or less",
+        config.max_length, positions, positions);
   }
   std::unique_ptr<Session> session(new Session(config));
   session->base_ = std::move(base);

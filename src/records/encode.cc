@@ -95,6 +95,7 @@ Result<Onshore<Encoded>> Encoder::Encode(const Onshore<Record>& onshore,
     encoded.tokens.loss_mask.back() = 1;  // the tokenizer put it there
   }
   const auto limit = static_cast<size_t>(options.max_length);
+  encoded.length = static_cast<int64_t>(encoded.tokens.ids.size());
   if (encoded.tokens.ids.size() > limit) {
     encoded.truncated = true;
     encoded.tokens.ids.resize(limit);

@@ -27,6 +27,7 @@ struct EncoderOptions {
 struct Encoded {
   tokens::TokenSequence tokens;
   bool truncated = false;
+  int64_t length = 0;       // tokens before it was cut
   bool has_target = false;  // false: nothing in it would be trained
 };
 

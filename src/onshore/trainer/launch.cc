@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -73,6 +74,11 @@ int ExitCodeOf(int wait_status) {
         "trainer_killed signal=SIGKILL: out of memory? try --dtype bf16, a smaller --max_length"
         " or --per_device_train_batch_size; --resume goes on from the last saved step");
     return static_cast<int>(Code::kResourceExhausted);
+  }
+  // A signal that came before the child could note it.
+  if (std::find(kForwarded.begin(), kForwarded.end(), signal) != kForwarded.end()) {
+    LogWarning("trainer_stopped signal={} before it had begun", signal);
+    return static_cast<int>(Code::kCancelled);
   }
   LogError("trainer_died signal={}; --resume goes on from the last saved step", signal);
   return static_cast<int>(Code::kInternal);

@@ -16,8 +16,9 @@ namespace tidegate::trainer {
 
 // Runs `body` in a child whose 0 is /dev/null and whose 1 and 2 are pipes to ours, with the
 // parent's process id. SIGINT, SIGTERM and SIGHUP reach the child. Returns the exit code of `body`,
-// or kInternal's and kResourceExhausted's where a wall or the kernel ended the child (said on
-// standard error). Errors: the system's, when there can be no child.
+// or one for the signal that ended the child, said on standard error: kCancelled's for those three,
+// kResourceExhausted's for SIGKILL, kInternal's for others. Errors: the system's, when there can be
+// no child.
 Result<int> RunInChild(const std::function<int(pid_t parent)>& body);
 
 }  // namespace tidegate::trainer

@@ -59,7 +59,7 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& hel
                    "Process walls that must stand before a record is opened, or none")
       ->capture_default_str();
   verb->callback([&invocation, name, prepare = std::move(prepare), run = std::move(run)] {
-    invocation.verb = name;
+    invocation.verb = name == "data-check" ? "data check" : name;
     invocation.prepare = prepare;
     invocation.run = run;
   });
@@ -70,6 +70,12 @@ std::string Flag(const std::string& name) {
   std::string dashed = name;
   std::replace(dashed.begin(), dashed.end(), '_', '-');
   return dashed == name ? "--" + name : "--" + name + ",--" + dashed;
+}
+
+void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help) {
+  verb.add_option(Flag(name), value, help)
+      ->expected(0, 1)
+      ->option_text(value ? "[true|false]=true" : "[true|false]=false");
 }
 
 Status AllowRead(Invocation& invocation, const std::string& option,

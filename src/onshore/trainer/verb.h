@@ -35,6 +35,9 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& hel
 // "--lora_r" as PEFT and TRL write it, and "--lora-r".
 std::string Flag(const std::string& name);
 
+// A yes or no that is on by itself ("--packing") and takes a value too ("--packing false").
+void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help);
+
 // Adds the path to the walls' read-only ones; kNotFound naming the option when it is not there.
 Status AllowRead(Invocation& invocation, const std::string& option,
                  const std::filesystem::path& path);

@@ -47,13 +47,13 @@ Status RunEvalVerb(const Invocation& invocation, const EvalConfig& c, const std:
 
 Status RunDataCheck(const Invocation& invocation, const EvalConfig& c, const std::string& raised) {
   TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base, finetune::LoadedBase::LoadText(c.base));
-  TG_ASSIGN_OR_RETURN(const finetune::Dataset data,
-                      finetune::LoadDataset(c.data, base,
-                                            {.max_length = c.max_length,
-                                             .assistant_only_loss = c.assistant_only_loss}));
-  ordered_json json = finetune::ReportJson(data.report);
+  const finetune::DataOptions options{.max_length = c.max_length,
+                                      .assistant_only_loss = c.assistant_only_loss};
+  TG_ASSIGN_OR_RETURN(const finetune::DataCheck check, finetune::CheckData(c.data, base, options));
+  ordered_json json = finetune::CheckJson(check);
   json["walls"] = raised;
-  return Print(invocation, json, finetune::ReportText(data.report));
+  TG_RETURN_IF_ERROR(Print(invocation, json, finetune::CheckText(check)));
+  return finetune::VerdictOf(check, c.data, options);
 }
 
 void AddDataOptions(CLI::App& verb, EvalConfig& c) {
@@ -61,9 +61,8 @@ void AddDataOptions(CLI::App& verb, EvalConfig& c) {
   verb.add_option(Flag("data"), c.data, "Records, JSONL")->required();
   verb.add_option(Flag("max_length"), c.max_length, "Tokens; longer records are cut")
       ->capture_default_str();
-  verb.add_option(Flag("assistant_only_loss"), c.assistant_only_loss,
-                  "Of chats only the assistant's turns count; false: every token")
-      ->capture_default_str();
+  AddSwitch(verb, "assistant_only_loss", c.assistant_only_loss,
+            "Of chats only the assistant's turns count; false: every token");
 }
 
 }  // namespace

@@ -38,11 +38,9 @@ void AddModelOptions(CLI::App& verb, FinetuneConfig& c) {
       ->capture_default_str();
   verb.add_option(Flag("max_length"), c.max_length, "Tokens; longer examples are cut")
       ->capture_default_str();
-  verb.add_option(Flag("packing"), c.packing, "Several examples a row, without changing the loss")
-      ->capture_default_str();
-  verb.add_option(Flag("assistant_only_loss"), c.assistant_only_loss,
-                  "Of chats train the assistant's turns alone; false: every token, TRL's default")
-      ->capture_default_str();
+  AddSwitch(verb, "packing", c.packing, "Several examples a row, without changing the loss");
+  AddSwitch(verb, "assistant_only_loss", c.assistant_only_loss,
+            "Of chats train the assistant's turns alone; false: every token, TRL's default");
 }
 
 void AddTrainingOptions(CLI::App& verb, FinetuneConfig& c) {
