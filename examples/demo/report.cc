@@ -112,7 +112,7 @@ Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
   std::string html = fmt::format(
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tidegate demo</title>"
       "<meta name=\"viewport\" content=\"width=device-width\"><style>{}</style></head><body>"
-      "<h1>Two sites, one adapter, no record left</h1>"
+      "<h1>Two sites, one adapter, every record at home</h1>"
       "<p>{} was fine-tuned by two sites on records of their own: invented storage rules that no "
       "base model knows. Each site alone learns its own rules; the shared adapter learned both "
       "from {} sealed updates. Held-out questions use phrasings that were never trained; the codes "

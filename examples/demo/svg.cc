@@ -71,7 +71,7 @@ std::string BarChart(const std::vector<Bar>& bars, const std::string& unit, int 
 
 std::string LineChart(const std::vector<Line>& lines, const std::string& x_name,
                       const std::string& y_name) {
-  constexpr double kHeight = 300, kLeft = 50, kRight = 180, kTop = 20, kBottom = 40;
+  constexpr double kHeight = 300, kLeft = 50, kRight = 180, kTop = 34, kBottom = 40;
   double max_x = 1, max_y = 0, min_x = 1;
   for (const Line& line : lines) {
     for (const auto& [x, y] : line.points) {
