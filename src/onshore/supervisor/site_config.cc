@@ -62,22 +62,28 @@ Status TakeUids(const std::filesystem::path& file, const toml::key& key, const t
   return OkStatus();
 }
 
+Status SetCount(const std::filesystem::path& file, const toml::key& key, const toml::node& node,
+                int64_t most, int* out) {
+  const auto value = node.value_exact<int64_t>();
+  if (!value || *value < 1 || *value > most) {
+    return BadKey(file, key, fmt::format("must be 1 … {}", most));
+  }
+  *out = static_cast<int>(*value);
+  return OkStatus();
+}
+
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",        "base",    "records",
-                                        "heldout",     "threads", "dtype",
-                                        "coordinator", "walls",   "separate_uids"};
+  constexpr std::string_view kKeys[] = {"name",          "base",         "records",     "heldout",
+                                        "threads",       "dtype",        "coordinator", "walls",
+                                        "separate_uids", "ready_seconds"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
   std::string text;
   if (key == "separate_uids") return TakeUids(file, key, node, config);
-  if (key == "threads") {
-    const auto value = node.value_exact<int64_t>();
-    if (!value || *value < 1 || *value > 256) return BadKey(file, key, "must be 1 … 256");
-    config->threads = static_cast<int>(*value);
-    return OkStatus();
-  }
+  if (key == "threads") return SetCount(file, key, node, 256, &config->threads);
+  if (key == "ready_seconds") return SetCount(file, key, node, 3600, &config->ready_seconds);
   TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
   if (key == "name") {
     if (!IsName(text)) {

@@ -13,7 +13,6 @@
 namespace tidegate::onshore {
 namespace {
 
-constexpr int64_t kReadyMillis = 120'000;  // the self-test takes 20 ms, a GPU's start-up seconds
 constexpr size_t kMaxLogLine = 2000;
 constexpr size_t kLogBytesAtOnce = 64 << 10;  // what a pipe holds
 constexpr int kAllMessages = 4096;            // more than a pair holds
@@ -100,7 +99,7 @@ Status Supervisor::Start(Process& process) {
   process.log = process.kind == Kind::kTrainer ? Fd() : std::move(log_read);
   process.start_at.reset();
   process.policy.Started(MonotonicNow());
-  process.ready_by = MonotonicNow() + kReadyMillis;
+  process.ready_by = MonotonicNow() + int64_t{1000} * config_.ready_seconds;
   if (process.kind == Kind::kLink) {
     pin_channel_ = std::move(pin.supervisor);
     pin_listener_.reset();
@@ -228,7 +227,8 @@ void Supervisor::OnMessage(Process& process, const ControlMessage& message) {
 void Supervisor::CheckReady(Process& process) {
   if (!process.running() || !process.ready_by || *process.ready_by > MonotonicNow()) return;
   process.ready_by.reset();
-  LogWarning("process_killed name={}: not ready after {} s", process.name, kReadyMillis / 1000);
+  LogWarning("process_killed name={}: not ready after {} s (ready_seconds of site.toml)",
+             process.name, config_.ready_seconds);
   [[maybe_unused]] const Status killed = Kill(process.child);
 }
 

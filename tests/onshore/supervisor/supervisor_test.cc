@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/file.h"
 #include "onshore/sandbox/walls.h"
 #include "tests/onshore/supervisor/site_fixture.h"
 
@@ -135,6 +136,22 @@ TEST_F(SupervisorTest, AnErrorThatPassesIsTriedAgain) {
   Write("mode-link", "");
   EXPECT_TRUE(TraceGets("link", "go")) << Log();
   EXPECT_TRUE(Alive(supervisor_.pid()));
+}
+
+TEST_F(SupervisorTest, AChildThatIsNotReadyInTimeIsKilledAndStartedAgain) {
+  Write("site.toml", *ReadTextFile(site_ / "site.toml", 4096) + "ready_seconds = 1\n");
+  Write("mode-link", "never_ready");
+  StartSite();
+  ASSERT_TRUE(TraceGets("gate", "go")) << Log();
+  ASSERT_TRUE(Eventually([&] { return Starts("link") >= 2; })) << Log();
+  EXPECT_TRUE(LogHas("process_killed name=link: not ready after 1 s")) << Log();
+  EXPECT_TRUE(LogHas("process_ended name=link how=killed signal=9")) << Log();
+  const pid_t second = LastPid("link");
+  Write("mode-link", "");
+  ASSERT_TRUE(TraceGets("link", "go")) << Log();
+  EXPECT_FALSE(Alive(second)) << "its mode was read at its start: killed as the first was";
+  EXPECT_EQ(Starts("link"), 3);
+  EXPECT_EQ(Starts("gate"), 1) << "the gate was ready and is left alone";
 }
 
 TEST_F(SupervisorTest, OneSupervisorRunsForASite) {
