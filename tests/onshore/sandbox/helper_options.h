@@ -14,6 +14,7 @@ namespace tidegate::onshore {
 inline constexpr int kChannelFd = 3;
 inline constexpr int kPinFd = 4;    // link only
 inline constexpr int kExtraFd = 5;  // what a test smuggles in
+inline constexpr int kSiblingFd = 9;
 inline constexpr uid_t kNobody = 65534;
 
 class HelperOptions {

@@ -17,24 +17,7 @@ namespace tidegate::onshore {
 namespace {
 
 constexpr auto kLimit = std::chrono::seconds(90);
-
-// A pipe for the helper's standard error, so that a sanitizer's report is seen.
-struct LogPipe {
-  LogPipe() {
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
-    read = Fd(ends[0]);
-    write = Fd(ends[1]);
-  }
-  void Drain(std::string& out) const {
-    std::array<char, 4096> buffer;
-    ssize_t got = 0;
-    while ((got = ::read(read.get(), buffer.data(), buffer.size())) > 0) {
-      out.append(buffer.data(), static_cast<size_t>(got));
-    }
-  }
-  Fd read, write;
-};
+constexpr auto kEndLimit = std::chrono::seconds(10);
 
 // One message, or false at the end.
 bool Receive(int channel, std::vector<std::string>& messages) {
@@ -87,6 +70,32 @@ void MakeFile(const std::filesystem::path& path, std::string_view text) {
 }
 
 }  // namespace
+
+LogPipe::LogPipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
+  read = Fd(ends[0]);
+  write = Fd(ends[1]);
+}
+
+bool LogPipe::Drain(std::string& out) const {
+  std::array<char, 4096> buffer;
+  ssize_t got = 0;
+  while ((got = ::read(read.get(), buffer.data(), buffer.size())) > 0) {
+    out.append(buffer.data(), static_cast<size_t>(got));
+  }
+  return got == 0;
+}
+
+bool LogPipe::Ends(std::string& out) const {
+  const auto start = std::chrono::steady_clock::now();
+  while (!Drain(out)) {
+    pollfd wait{read.get(), POLLIN, 0};
+    ::poll(&wait, 1, 1000);
+    if (std::chrono::steady_clock::now() - start > kEndLimit) return false;
+  }
+  return true;
+}
 
 std::optional<std::string> HelperResult::Said(const std::string& word) const {
   for (const std::string& message : messages) {
@@ -171,7 +180,7 @@ HelperResult RunHelper(const HelperCall& call) {
     EXPECT_TRUE(Kill(*child).ok());
   }
   const Result<std::optional<ChildEnd>> end = Reap(*child, true);
-  log.Drain(result.log);
+  EXPECT_TRUE(log.Ends(result.log)) << "a process that the helper started outlives it";
   if (end && *end) result.end = **end;
   return result;
 }

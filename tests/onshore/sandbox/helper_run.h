@@ -28,6 +28,17 @@ struct HelperResult {
   mutable std::optional<IsolationStatement> statement_;
 };
 
+// A pipe for standard error, so that a sanitizer's report is seen. Every process that the helper
+// starts has its other end too.
+struct LogPipe {
+  LogPipe();
+  // Takes what there is; true at the end: no process has the other end.
+  bool Drain(std::string& out) const;
+  // Waits for that end, ten seconds at most.
+  bool Ends(std::string& out) const;
+  Fd read, write;
+};
+
 struct HelperCall {
   std::vector<std::string> words;
   int extra_fd = -1;                            // becomes kExtraFd in the helper
@@ -35,7 +46,7 @@ struct HelperCall {
   bool close_pin_before_work = false;           // the supervisor's pin dies after the statement
   bool no_rate_limit = false;                   // time passes with each call
 };
-// Runs it to its end (at most 90 s).
+// Runs it to its end (at most 90 s). That a process remains of it fails the test.
 HelperResult RunHelper(const HelperCall& call);
 std::filesystem::path HelperProgram();
 std::vector<std::string> HelperEnvironment();

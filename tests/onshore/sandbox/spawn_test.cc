@@ -148,11 +148,13 @@ TEST(SpawnTest, AChannelKeepsMessagesApartAndForARestartedReader) {
   EXPECT_EQ(::recv(channel->child.get(), buffer, 2, MSG_TRUNC), 5) << "the true length";
 }
 
-// The helper's parent is a process of its own, which dies: the helper must die with it.
+// The helper's parent is a process of its own, which dies: the helper must die with it, and so must
+// what the helper started.
 TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) {
   Result<Channel> channel = MakeChannel();
   ASSERT_TRUE(channel);
   const Site site;
+  LogPipe log;
   const pid_t supervisor = ::fork();
   ASSERT_GE(supervisor, 0);
   if (supervisor == 0) {
@@ -164,6 +166,7 @@ TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) {
     spec.arguments.push_back("hear");
     spec.environment = HelperEnvironment();
     spec.fds = {channel->child.get()};
+    spec.log_fd = log.write.get();
     const Result<Child> child = Spawn(spec);
     if (!child) ::_exit(1);
     ::close(channel->child.get());
@@ -171,6 +174,7 @@ TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) {
     ::_exit(0);
   }
   channel->child.reset();
+  log.write.reset();
   std::vector<char> buffer(kMaxStatementBytes);
   // The statement and the state: it is walled and waits.
   for (int i = 0; i < 2; ++i) {
@@ -181,6 +185,8 @@ TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) {
   pollfd wait{channel->supervisor.get(), POLLIN, 0};
   ASSERT_EQ(::poll(&wait, 1, 10'000), 1) << "the child lives on";
   EXPECT_EQ(::recv(channel->supervisor.get(), buffer.data(), buffer.size(), 0), 0);
+  std::string said;
+  EXPECT_TRUE(log.Ends(said)) << "its sibling lives on; " << said;
 }
 
 }  // namespace

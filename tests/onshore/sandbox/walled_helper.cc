@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -69,19 +70,33 @@ void ForbidUserNamespaces() {
   if (::syscall(SYS_capset, &header, none) != 0) Give("error capset");
 }
 
-// Another process of the same user, as a trainer is to a gate that runs under the same uid.
+// Another process of the same user, as a trainer is to a gate that runs under the same uid. It ends
+// when the helper does, that is, when the last end of a pipe is closed that the helper keeps at
+// kSiblingFd. PDEATHSIG would not do: it is sent with the rights of the parent that ends, and this
+// one is behind Landlock's scope for signals.
 pid_t StartSibling() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) Give(fmt::format("error pipe {}", errno));
   const pid_t pid = ::fork();
-  if (pid != 0) return pid;
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (pid < 0) Give(fmt::format("error fork {}", errno));
+  if (pid > 0) {
+    ::close(ends[0]);
+    if (::dup3(ends[1], kSiblingFd, O_CLOEXEC) < 0) Give(fmt::format("error dup3 {}", errno));
+    ::close(ends[1]);
+    return pid;
+  }
+  if (::dup2(ends[0], 0) < 0) ::_exit(1);
   ::close_range(3, ~0U, 0);
-  while (true) ::pause();
+  char byte = 0;
+  while (::read(0, &byte, 1) < 0 && errno == EINTR) {
+  }
+  ::_exit(0);
 }
 
 WallSpec MakeSpec(const HelperOptions& options, Role role, const WallFaults* faults) {
   WallSpec spec;
   spec.role = role;
-  spec.kept_fds = {{kChannelFd, FdKind::kChannel}};
+  spec.kept_fds = {{kChannelFd, FdKind::kChannel}, {kSiblingFd, FdKind::kPipe}};
   if (role == Role::kLink) {
     spec.kept_fds.push_back({kPinFd, FdKind::kChannel});
     spec.pin_channel = kPinFd;
