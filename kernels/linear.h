@@ -1,4 +1,5 @@
-// Linear layers with frozen weights: y = x Wᵀ (+ residual) and its input gradient dx = dy W.
+// Linear layers with frozen weights: y = x Wᵀ (+ bias) (+ residual) and its input gradient dx = dy
+// W.
 #pragma once
 
 #include "kernels/types.h"
@@ -29,13 +30,15 @@ struct WeightSource {
   const void* data;  // [n, k], borrowed
 };
 
-// y[m,n] = x[m,k] Wᵀ + residual[m,n]. residual may be null or alias y; y may not alias x.
+// y[m,n] = x[m,k] Wᵀ + bias[n] + residual[m,n], summed in the wide type and rounded once. residual
+// may be null or alias y; y may not alias x.
 struct LinearForwardArgs {
   const PreparedWeights* w;
   int64_t m;
   const void* x;
   const void* residual;
   void* y;
+  const void* bias = nullptr;  // activation type; null: none
 };
 
 // dx[m,k] = dy[m,n] W, or += when accumulate.

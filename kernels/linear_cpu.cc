@@ -13,15 +13,16 @@ template <DType T>
 void Forward(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
   const PlainWeights& w = Plain(args.w);
   if (args.m <= kGemvMaxRows) {
-    simd.gemv(context, {args.m, w.n(), w.k(), args.x, w.data(), args.residual, args.y});
+    simd.gemv(context, {args.m, w.n(), w.k(), args.x, w.data(), args.residual, args.y, args.bias});
     return;
   }
   // A residual that y already holds needs no second matrix.
   const MatmulPost post = args.residual == nullptr  ? MatmulPost::kNone
                           : args.residual == args.y ? MatmulPost::kSum
                                                     : MatmulPost::kResidual;
-  Matmul(context, {T, T, args.m, w.n(), w.k(), false, true, post}, args.x, w.data(), args.y,
-         args.residual);
+  const bool biased = args.bias != nullptr;
+  Matmul(context, {T, T, args.m, w.n(), w.k(), false, true, post, biased}, args.x, w.data(), args.y,
+         args.residual, args.bias);
 }
 
 template <DType T>

@@ -16,11 +16,11 @@ double Weight(const PlainWeights& w, int64_t i) {
   return 0;
 }
 
-void MultiplyTransposed(const PlainWeights& w, int64_t m, const double* x, const double* residual,
-                        double* y) {
+void MultiplyTransposed(const PlainWeights& w, int64_t m, const double* x, const double* bias,
+                        const double* residual, double* y) {
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < w.n(); ++j) {
-      double sum = 0;
+      double sum = bias == nullptr ? 0 : bias[j];
       for (int64_t l = 0; l < w.k(); ++l) sum += x[i * w.k() + l] * Weight(w, j * w.k() + l);
       y[i * w.n() + j] = residual == nullptr ? sum : residual[i * w.n() + j] + sum;
     }
@@ -35,11 +35,12 @@ std::unique_ptr<PreparedWeights> PrepareWeightsRef(const WeightSource& source) {
 
 void LinearForwardRef(const Context&, const LinearForwardArgs& args) {
   MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.x),
+                     static_cast<const double*>(args.bias),
                      static_cast<const double*>(args.residual), static_cast<double*>(args.y));
 }
 
 void LogitsRef(const Context&, const LogitsArgs& args) {
-  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.h), nullptr,
+  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.h), nullptr, nullptr,
                      static_cast<double*>(args.logits));
 }
 

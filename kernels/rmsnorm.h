@@ -11,7 +11,7 @@ struct RmsNormForwardArgs {
   const void* x;  // [m,n]
   const void* w;  // [n]
   double eps;
-  void* y;     // [m,n]
+  void* y;     // [m,n], may be x
   void* rstd;  // [m] GradType out, null when not wanted
 };
 
@@ -22,7 +22,7 @@ struct RmsNormBackwardArgs {
   const void* rstd;  // [m] GradType
   const void* dy;    // [m,n]
   bool accumulate;   // dx += or =
-  void* dx;          // [m,n]
+  void* dx;          // [m,n]; may be dy when it is not added to
 };
 
 }  // namespace tidegate::kernels

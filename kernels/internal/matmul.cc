@@ -42,7 +42,7 @@ struct KeyHash {
     const MatmulSpec& s = key.spec;
     uint64_t h = static_cast<uint64_t>(s.input) | static_cast<uint64_t>(s.output) << 2 |
                  static_cast<uint64_t>(s.post) << 4 | static_cast<uint64_t>(s.a_transposed) << 6 |
-                 static_cast<uint64_t>(s.b_transposed) << 7;
+                 static_cast<uint64_t>(s.b_transposed) << 7 | static_cast<uint64_t>(s.biased) << 8;
     for (const int64_t v : {s.m, s.n, s.k, key.a_stride, key.b_stride, key.c_stride,
                             static_cast<int64_t>(key.threads)}) {
       h = (h ^ static_cast<uint64_t>(v)) * 0x9E3779B97F4A7C15u;
@@ -55,7 +55,7 @@ struct KeyHash {
 // A primitive and the memory objects of its arguments, whose pointers are set for each call.
 struct Product {
   dnnl::matmul primitive;
-  memory a, b, c, residual, scratchpad;
+  memory a, b, c, residual, bias, scratchpad;
   size_t scratchpad_bytes;
   // Whether threads share the work so that none of them sums a part of what another sums.
   bool fixed_order;
@@ -90,9 +90,11 @@ dnnl::matmul::primitive_desc Describe(const Key& key) {
   attributes.set_post_ops(post);
   // Our scratch: thread-safe by construction, and counted.
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const dnnl::matmul::desc product(
-      Matrix(spec.input, spec.m, spec.k, key.a_stride, spec.a_transposed),
-      Matrix(spec.input, spec.k, spec.n, key.b_stride, spec.b_transposed), c);
+  const memory::desc a = Matrix(spec.input, spec.m, spec.k, key.a_stride, spec.a_transposed);
+  const memory::desc b = Matrix(spec.input, spec.k, spec.n, key.b_stride, spec.b_transposed);
+  const auto product =
+      spec.biased ? dnnl::matmul::desc(a, b, Matrix(spec.output, 1, spec.n, spec.n, false), c)
+                  : dnnl::matmul::desc(a, b, c);
   return dnnl::matmul::primitive_desc(product, attributes, Engine());
 }
 
@@ -114,6 +116,10 @@ Product Make(const Key& key) {
                        {DNNL_ARG_WEIGHTS, product.b},
                        {DNNL_ARG_DST, product.c},
                        {DNNL_ARG_SCRATCHPAD, product.scratchpad}};
+  if (key.spec.biased) {
+    product.bias = argument(description.bias_desc());
+    product.arguments.insert({DNNL_ARG_BIAS, product.bias});
+  }
   if (key.spec.post == MatmulPost::kResidual) {
     product.residual = argument(description.dst_desc());
     product.arguments.insert(
@@ -142,12 +148,13 @@ Product& Cached(const Key& key) {
 }
 
 void Execute(Product& product, const void* a, const void* b, void* c, const void* residual,
-             void* scratchpad) {
+             const void* bias, void* scratchpad) {
   thread_local dnnl::stream stream(Engine());
   product.a.set_data_handle(const_cast<void*>(a));
   product.b.set_data_handle(const_cast<void*>(b));
   product.c.set_data_handle(c);
   if (residual != nullptr) product.residual.set_data_handle(const_cast<void*>(residual));
+  if (bias != nullptr) product.bias.set_data_handle(const_cast<void*>(bias));
   product.scratchpad.set_data_handle(scratchpad);
   product.primitive.execute(stream, product.arguments);
 }
@@ -163,7 +170,8 @@ struct Blocks {
   int64_t rows, columns;
 };
 
-void MatmulInBlocks(MatmulSpec spec, const void* a, const void* b, void* c, const void* residual) {
+void MatmulInBlocks(MatmulSpec spec, const void* a, const void* b, void* c, const void* residual,
+                    const void* bias) {
   const size_t in = SizeOf(spec.input), out = SizeOf(spec.output);
   if (spec.post == MatmulPost::kResidual) {
     // Strided C with a binary operation would be done by plain loops.
@@ -191,6 +199,8 @@ void MatmulInBlocks(MatmulSpec spec, const void* a, const void* b, void* c, cons
       Execute(product, static_cast<const char*>(a) + static_cast<size_t>(a_at) * in,
               static_cast<const char*>(b) + static_cast<size_t>(b_at) * in,
               static_cast<char*>(c) + static_cast<size_t>(c_at) * out, nullptr,
+              spec.biased ? static_cast<const char*>(bias) + static_cast<size_t>(column) * out
+                          : nullptr,
               workspace.Allocate(product.scratchpad_bytes));
     } catch (const dnnl::error& error) {  // none may leave a parallel region
       if (error.status != dnnl_out_of_memory) Fail(part.spec, error);
@@ -205,18 +215,18 @@ void MatmulInBlocks(MatmulSpec spec, const void* a, const void* b, void* c, cons
 }  // namespace
 
 void Matmul(const Context& context, const MatmulSpec& spec, const void* a, const void* b, void* c,
-            const void* residual) {
+            const void* residual, const void* bias) {
   if (spec.m == 0 || spec.n == 0) return;
   const ScopedThreads threads(context.threads);
   try {
     Product& product = Cached(DenseKey(spec, threads.threads()));
     if (!product.fixed_order) {
-      MatmulInBlocks(spec, a, b, c, residual);
+      MatmulInBlocks(spec, a, b, c, residual, bias);
       return;
     }
     const Workspace::Scope scope(*context.workspace);
     Execute(product, a, b, c, spec.post == MatmulPost::kResidual ? residual : nullptr,
-            context.workspace->Allocate(product.scratchpad_bytes));
+            spec.biased ? bias : nullptr, context.workspace->Allocate(product.scratchpad_bytes));
   } catch (const dnnl::error& error) {
     Fail(spec, error);
   }

@@ -22,6 +22,7 @@ struct MatmulSpec {
   bool a_transposed;
   bool b_transposed;
   MatmulPost post;
+  bool biased = false;  // + a row of n values of C's type, before the rounding
 
   bool operator==(const MatmulSpec&) const = default;
 };
@@ -29,7 +30,7 @@ struct MatmulSpec {
 // m and n may be zero. The same bits for any context.threads. Scratch comes from
 // context.workspace. Throws std::bad_alloc.
 void Matmul(const Context& context, const MatmulSpec& spec, const void* a, const void* b, void* c,
-            const void* residual = nullptr);
+            const void* residual = nullptr, const void* bias = nullptr);
 
 // The name of the implementation that oneDNN chose, "brg:avx512_core_bf16" for example. "ref:any"
 // means plain loops, a hundred times slower, and must not happen for shapes we use.

@@ -82,6 +82,7 @@ void GemvPart(const GemvArgs& args, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(args.x);
   const T* w = static_cast<const T*>(args.w);
   const Out* residual = static_cast<const Out*>(args.residual);
+  const Out* bias = static_cast<const Out*>(args.bias);
   Out* y = static_cast<Out*>(args.y);
   float out[M][4];
   for (int64_t j = begin; j < end; j += 4) {
@@ -97,6 +98,7 @@ void GemvPart(const GemvArgs& args, int64_t begin, int64_t end) {
     }
     for (int i = 0; i < M; ++i) {
       F v = Load(out[i], rows);
+      if (bias != nullptr) v += Load(bias + j, rows);
       if (residual != nullptr) v += Load(residual + i * args.n + j, rows);
       Store(y + i * args.n + j, v, rows);
     }

@@ -6,14 +6,15 @@
 
 namespace tidegate::kernels {
 
-// y[m,n] = x[m,k] Wᵀ + residual, for 1 <= m <= kGemvMaxRows: bound by reading W once.
+// y[m,n] = x[m,k] Wᵀ + bias + residual, for 1 <= m <= kGemvMaxRows: bound by reading W once.
 inline constexpr int64_t kGemvMaxRows = 4;
 struct GemvArgs {
   int64_t m, n, k;
-  const void* x;         // [m,k] activation type
-  const void* w;         // [n,k] activation type
-  const void* residual;  // [m,n] output type or null
-  void* y;               // [m,n] output type
+  const void* x;               // [m,k] activation type
+  const void* w;               // [n,k] activation type
+  const void* residual;        // [m,n] output type or null
+  void* y;                     // [m,n] output type
+  const void* bias = nullptr;  // [n] output type
 };
 
 struct SimdOps {

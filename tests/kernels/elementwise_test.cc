@@ -56,6 +56,23 @@ TEST(RmsNorm, AgreesWithTheReference) {
   }
 }
 
+TEST(RmsNorm, WorksInPlace) {
+  const NormCase c = MakeNormCase(9, 70);
+  const Op forward = [&c](OpRun& run) {
+    void* y = run.Out("y", c.x);
+    run.table().rmsnorm_forward(run.context(), {c.m, c.n, y, run.In(c.w), c.eps, y, nullptr});
+  };
+  const Op backward = [&c](OpRun& run) {
+    void* dx = run.Out("dx", c.dy);
+    run.table().rmsnorm_backward(
+        run.context(), {c.m, c.n, run.In(c.x), run.In(c.w), run.InGrad(c.rstd), dx, false, dx});
+  };
+  Conform("rmsnorm in place", forward);
+  Conform("rmsnorm gradient in place", backward);
+  EXPECT_EQ(OnReference(forward).at("y"), OnReference(NormForward(c, false)).at("y"));
+  EXPECT_EQ(OnReference(backward).at("dx"), OnReference(NormBackward(c, false)).at("dx"));
+}
+
 TEST(RmsNorm, NormalisedRowsHaveMeanSquareOne) {
   const NormCase c{5, 64, 0, Random(1, 320, 7), Values(64, 1), {}, {}, {}};
   const Values y = OnReference(NormForward(c, false)).at("y");

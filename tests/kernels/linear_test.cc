@@ -25,6 +25,7 @@ size_t Count(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
 struct LinearCase {
   Shape shape;
   Values x, w, residual, dy;
+  Values bias{};
 };
 
 Op Forward(const LinearCase& c, bool with_residual, bool in_place) {
@@ -32,8 +33,9 @@ Op Forward(const LinearCase& c, bool with_residual, bool in_place) {
     const auto& [m, n, k] = c.shape;
     void* y = in_place ? run.Out("y", c.residual) : run.Out("y", Count(m, n));
     const void* residual = in_place ? y : with_residual ? run.In(c.residual) : nullptr;
+    const void* bias = c.bias.empty() ? nullptr : run.In(c.bias);
     run.table().linear_forward(run.context(),
-                               {run.Weights(c.w, n, k), m, run.In(c.x), residual, y});
+                               {run.Weights(c.w, n, k), m, run.In(c.x), residual, y, bias});
   };
 }
 
@@ -61,6 +63,11 @@ TEST(Linear, AgreesWithTheReference) {
     Conform(Describe("forward", s), Forward(c, false, false));
     Conform(Describe("forward with residual", s), Forward(c, true, false));
     Conform(Describe("forward in place", s), Forward(c, true, true));
+    LinearCase biased = c;
+    biased.bias = Random(5, Count(1, s.n));
+    Conform(Describe("forward with bias", s), Forward(biased, false, false));
+    Conform(Describe("forward with bias and residual", s), Forward(biased, true, false));
+    Conform(Describe("forward with bias in place", s), Forward(biased, true, true));
     Conform(Describe("backward", s), Backward(c, false));
     Conform(Describe("backward, added", s), Backward(c, true));
     Conform(Describe("logits", s), LogitsOf(c));
@@ -73,6 +80,9 @@ TEST(Linear, SmallIntegersAreExact) {
                        Integers(3, Count(s.m, s.n), 9), Integers(4, Count(s.m, s.n), 1)};
     ConformExactly(Describe("forward", s), Forward(c, true, false));
     ConformExactly(Describe("forward in place", s), Forward(c, true, true));
+    LinearCase biased = c;
+    biased.bias = Integers(5, Count(1, s.n), 5);
+    ConformExactly(Describe("forward with bias", s), Forward(biased, true, false));
     ConformExactly(Describe("backward", s), Backward(c, true));
     ConformExactly(Describe("logits", s), LogitsOf(c));
   }
@@ -199,6 +209,7 @@ TEST(Linear, OneDnnUsesItsFastKernelsForTheShapesOfModels) {
         for (const MatmulPost post : {MatmulPost::kNone, MatmulPost::kSum, MatmulPost::kResidual}) {
           for (const MatmulSpec& spec :
                {MatmulSpec{t, t, m, n, k, false, true, post},
+                MatmulSpec{t, t, m, n, k, false, true, post, true},
                 MatmulSpec{t, t, m, k, n, false, false, post},
                 MatmulSpec{t, DType::kF32, m, n, k, false, true, MatmulPost::kNone}}) {
             const std::string name = MatmulImplementation(context, spec);
