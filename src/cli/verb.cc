@@ -1,6 +1,10 @@
 #include "cli/verb.h"
 
 #include <cstdio>
+#include <exception>
+#include <new>
+
+#include "base/program.h"
 
 namespace tidegate::cli {
 namespace {
@@ -16,6 +20,17 @@ void WriteError(const Invocation& invocation, const Status& status) {
   }
   line += '\n';
   std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+// Everything a library can throw stops here: std::bad_alloc is a limit, not a crash.
+Status RunGuarded(const Invocation& invocation) {
+  try {
+    return invocation.run();
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("out of memory; free some, or use a smaller model");
+  } catch (const std::exception& e) {
+    return Internal("{}", e.what());
+  }
 }
 
 }  // namespace
@@ -34,7 +49,8 @@ CLI::App* AddVerb(CLI::App& parent, const std::string& name, const std::string& 
   CLI::App* verb = parent.add_subcommand(name, help);
   const std::map<std::string, Format> formats = {{"text", Format::kText}, {"json", Format::kJson}};
   verb->add_option("--format", invocation.format, "text or json")
-      ->transform(CLI::CheckedTransformer(formats))
+      ->check(CLI::IsMember({"text", "json"}))
+      ->transform(CLI::Transformer(formats))
       ->option_text("text|json");
   verb->callback([verb, &invocation, run = std::move(run)] {
     invocation.verb = FullName(verb);
@@ -63,13 +79,14 @@ Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
 }
 
 int RunMain(CLI::App& app, Invocation& invocation, int argc, const char* const* argv) {
+  app.set_version_flag("--version", fmt::format("tidegate {}", Version()));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : kExitUsage;
   }
   if (!invocation.run) return kExitUsage;
-  const Status status = invocation.run();
+  const Status status = RunGuarded(invocation);
   if (status.ok()) return invocation.exit_code;
   WriteError(invocation, status);
   return static_cast<int>(status.code());

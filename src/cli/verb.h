@@ -16,7 +16,6 @@
 namespace tidegate::cli {
 
 // sysexits' EX_USAGE: the command line itself was wrong.
-inline constexpr int kExitUsage = 64;
 // `ledger verify` without a head from elsewhere: consistent by itself, which is not verified.
 inline constexpr int kExitConsistentOnly = 65;
 

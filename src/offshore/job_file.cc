@@ -23,6 +23,7 @@ struct Draft {
   JobManifest job;
   model::LoraConfig lora;
   bool has_quorum = false;
+  bool has_max_weight = false;
 };
 
 struct Where {
@@ -163,7 +164,11 @@ Takers TopTakers() {
       {"weighting",
        OneOf<protocols::Weighting>(&J::weighting, {{"equal", protocols::Weighting::kEqual},
                                                    {"tokens", protocols::Weighting::kTokens}})},
-      {"max_weight", Whole(&J::max_weight, 1, protocols::kMaxWeight)},
+      {"max_weight",
+       [](const Where& at, const toml::node& node, Draft& draft) {
+         draft.has_max_weight = true;
+         return Whole(&J::max_weight, 1, protocols::kMaxWeight)(at, node, draft);
+       }},
       {"server_learning_rate", Real(&J::server_learning_rate, 1e-6, 10)},
       {"norm_clip", Real(&J::norm_clip, 0, 1e6)},
       {"seed", Whole(&J::seed, 0, std::numeric_limits<int64_t>::max())},
@@ -290,7 +295,7 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
     return InvalidArgument("{}: quorum {} is more than the job's {} sites", file, job.quorum,
                            job.sites.size());
   }
-  if (job.weighting == protocols::Weighting::kTokens && job.max_weight == 1) {
+  if (job.weighting == protocols::Weighting::kTokens && !draft.has_max_weight) {
     job.max_weight = 4096;
   }
   if (job.codec == protocols::Codec::kFixed32 && job.norm_clip > 0) {

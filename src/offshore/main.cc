@@ -1,12 +1,13 @@
 // tidegate-coordinator --dir COORD: runs a federation's rounds until a signal ends it.
 // tidegate-coordinator --dir COORD --request JSON: one verb on the folder of a coordinator that
 // does not run, as `tidegate` asks for it; the answer goes to standard output.
+#include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstring>
 #include <string>
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
 #include "offshore/serve.h"
@@ -33,20 +34,17 @@ Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
 }
 
 int Main(int argc, char** argv) {
+  CLI::App app("Runs the rounds of a federation until a signal ends it.", "tidegate-coordinator");
   std::string dir, request;
-  bool good = argc == 3 || argc == 5;
-  for (int i = 1; good && i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--dir") == 0) {
-      dir = argv[i + 1];
-    } else if (std::strcmp(argv[i], "--request") == 0) {
-      request = argv[i + 1];
-    } else {
-      good = false;
-    }
-  }
-  if (!good || dir.empty()) {
-    std::fprintf(stderr, "usage: tidegate-coordinator --dir DIR [--request JSON]\n");
-    return 64;
+  app.add_option("--dir", dir, "the federation's folder (coordinator.toml, keys/)")->required();
+  app.add_option("--request", request,
+                 "one verb, as JSON, on the folder of a coordinator that does not run; what "
+                 "`tidegate` uses");
+  app.set_version_flag("--version", std::string("tidegate-coordinator ") + Version());
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kExitUsage;
   }
   SetLogProcess("coordinator");
   if (!request.empty()) {

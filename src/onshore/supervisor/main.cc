@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "onshore/supervisor/supervisor.h"
 
 int main(int argc, char** argv) {
@@ -14,10 +15,11 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.site, "the site's folder (site.toml, policy.toml, keys/)")
       ->required();
   app.add_flag("--once", options.once, "end when a job has ended");
+  app.set_version_flag("--version", std::string("tidegate-onshore ") + Version());
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 64;
+    return app.exit(e) == 0 ? 0 : kExitUsage;
   }
   std::error_code error;
   const std::filesystem::path site = std::filesystem::canonical(options.site, error);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/program.h"
 #include "onshore/trainer/federated.h"
 #include "onshore/trainer/verb.h"
 
@@ -11,6 +12,7 @@ int main(int argc, char** argv) {
   CLI::App app("Trains, evaluates and runs models on private records, behind process walls.",
                "tidegate");
   app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("tidegate-trainer ") + tidegate::Version());
   app.get_formatter()->column_width(36);
   Invocation invocation;
   invocation.terminal = ::isatty(STDERR_FILENO) == 1;
@@ -23,7 +25,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kExitUsage;
+    return app.exit(e) == 0 ? 0 : tidegate::kExitUsage;
   }
   if (federated->parsed()) ::_exit(RunFederated(site));
   return RunInvocation(invocation);

@@ -14,8 +14,6 @@
 
 namespace tidegate::trainer {
 
-inline constexpr int kExitUsage = 64;
-
 struct Invocation {
   std::string verb;
   bool json = false;

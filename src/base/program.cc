@@ -1,0 +1,7 @@
+#include "base/program.h"
+
+namespace tidegate {
+
+const char* Version() { return TIDEGATE_VERSION; }
+
+}  // namespace tidegate
