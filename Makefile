@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test demo lint bench-round clean
+.PHONY: setup build test demo lint bench-round bench-finetune clean
 setup:
 	scripts/setup.sh
 
@@ -27,10 +27,8 @@ bench-round: build
 # Training steps beside transformers + PEFT on SmolLM2; GOLDEN_PYTHON is a python that has torch and
 # peft. Fails under 1.8 times their tokens per second in bf16 or over 0.4 times their memory.
 GOLDEN_PYTHON ?= python3
-TIDEGATE_CACHE ?= $(HOME)/.cache/tidegate
-BENCH_BASE ?= $(TIDEGATE_CACHE)/smollm2-135m-instruct
 bench-finetune: build
-	$(GOLDEN_PYTHON) bench/finetune_vs_peft.py --bench $(BUILD)/bin/finetune_step_bench --base $(BENCH_BASE)
+	$(GOLDEN_PYTHON) bench/finetune_vs_peft.py --bench $(BUILD)/bin/finetune_step_bench --base "$$(scripts/smollm2_base.sh $(BUILD))"
 
 clean:
 	rm -rf $(BUILD)

@@ -6,9 +6,9 @@ Prints a line of JSON for each engine and case and one with the ratios: "speed" 
 second over theirs in the fastest step of each (what else runs on the machine only slows a step),
 "mean_speed" over all steps, "memory" our peak over theirs. Exit status 1 when bf16 is under
 --min-speed times or any case over --max-memory times; 2 when a case did not run. Only a quiet
-machine gives numbers to quote: the load average is printed with them. FOLDER is an f32 Hugging Face folder
-(`tidegate base import --dtype f32` of the file that scripts/fetch_smollm2.sh fetches); --python is
-one with the packages of tests/golden/requirements-golden.txt.
+machine gives numbers to quote: the load average is printed with them. The last line is the least
+speed in bf16 and the most memory. FOLDER is a Hugging Face folder (scripts/smollm2_base.sh makes
+one); --python is one with the packages of tests/golden/requirements-golden.txt.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import sys
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", required=True, help="the program finetune_step_bench")
-    parser.add_argument("--base", required=True, help="f32 Hugging Face folder")
+    parser.add_argument("--base", required=True, help="Hugging Face folder")
     parser.add_argument("--python", default=sys.executable, help="one that has torch and peft")
     parser.add_argument("--dtype", nargs="+", default=["bf16", "f32"])
     parser.add_argument("--shape", nargs="+", default=["4x512", "1x2048"])
@@ -32,8 +32,7 @@ def parse():
     args = parser.parse_args()
     if not os.path.isfile(os.path.join(args.base, "config.json")):
         parser.error(
-            f"--base {args.base}: no config.json there; make the folder with scripts/"
-            "fetch_smollm2.sh and `tidegate base import --dtype f32`"
+            f"--base {args.base}: no config.json there; scripts/smollm2_base.sh BUILD makes the folder"
         )
     if not os.access(args.bench, os.X_OK):
         parser.error(f"--bench {args.bench}: no such program; build it first")
@@ -52,7 +51,7 @@ def run(command):
 
 
 def compare(args, dtype, shape):
-    """Runs both engines; returns what was missed, or None when one did not run."""
+    """Runs both engines; returns the ratios and what was missed, or None when one did not run."""
     rows, length = shape.split("x")
     common = ["--base", args.base, "--dtype", dtype, "--steps", str(args.steps)]
     common += ["--threads", str(args.threads)]
@@ -74,20 +73,24 @@ def compare(args, dtype, shape):
     line = {"compared": "tidegate/peft", "dtype": dtype, "shape": shape}
     line |= {name: round(value, 3) for name, value in ratios.items()}
     print(json.dumps(line), flush=True)
-    return missed
+    return {"speed": speed if dtype == "bf16" else None, "memory": memory, "missed": missed}
 
 
 def main():
     args = parse()
-    missed = []
+    cases = []
     for dtype in args.dtype:
         for shape in args.shape:
-            found = compare(args, dtype, shape)
-            if found is None:
+            cases.append(compare(args, dtype, shape))
+            if cases[-1] is None:
                 return 2
-            missed += found
+    missed = [line for case in cases for line in case["missed"]]
     for line in missed:
         print(f"finetune_vs_peft: {line}", file=sys.stderr)
+    speeds = [case["speed"] for case in cases if case["speed"] is not None]
+    least = f"bf16 speed at least {min(speeds):.2f} x (target {args.min_speed}), " if speeds else ""
+    most = max(case["memory"] for case in cases)
+    print(f"tidegate/peft: {least}memory at most {most:.2f} x (target {args.max_memory})")
     return 1 if missed else 0
 
 

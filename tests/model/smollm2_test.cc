@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <optional>
 
 #include "golden_model.h"
 #include "model/base_import.h"
@@ -60,17 +59,12 @@ class SmolLm2 : public testing::TestWithParam<DType> {
     if (GetParam() == DType::kBF16 && !HasBf16()) {
       GTEST_SKIP() << "this CPU has no bf16 instructions (AVX512-bf16)";
     }
-    fs::path dir = CacheDir() / "smollm2-135m-instruct";
-    if (!fs::exists(dir)) {
-      const fs::path gguf = CacheDir() / "smollm2-135m-instruct-q4_1.gguf";
-      if (!fs::exists(gguf)) {
-        GTEST_SKIP() << "neither " << dir << " nor " << gguf
-                     << "; scripts/fetch_smollm2.sh fetches the latter";
-      }
-      imported_.emplace();
-      dir = imported_->path() / "model";
-      (void)Must(ImportGguf(gguf, dir, {.dtype = tensor::DType::kF32}));
+    const fs::path gguf = CacheDir() / "smollm2-135m-instruct-q4_1.gguf";
+    if (!fs::exists(gguf)) {
+      GTEST_SKIP() << "no " << gguf << "; scripts/fetch_smollm2.sh fetches it";
     }
+    const fs::path dir = imported_.path() / "model";
+    (void)Must(ImportGguf(gguf, dir, {.dtype = tensor::DType::kF32}));
     base_ = Must(Base::Load(dir, {.dtype = GetParam()}));
     adapter_ = std::make_unique<Adapter>(GoldenAdapter(base_->config()));
     engine_ = Must(Engine::Create(base_, adapter_->lora()));
@@ -87,7 +81,7 @@ class SmolLm2 : public testing::TestWithParam<DType> {
 
   const SafetensorsFile trace_ =
       Must(SafetensorsFile::Open(GoldenDir("smollm2") / "trace.safetensors"));
-  std::optional<TempDir> imported_;
+  const TempDir imported_;
   std::shared_ptr<const Base> base_;
   std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<Engine> engine_;
