@@ -110,7 +110,7 @@ struct JobManifest {
   uint32_t max_weight = 1;
   Codec codec = Codec::kInt8;
   SuiteId suite = SuiteId::kTg1;
-  // Round r runs phase r mod size; each is a bit set of the layout's groups.
+  // Round r (from 1) runs phase (r − 1) mod size; each is a bit set of the layout's groups.
   Bounded<uint8_t, kMaxPhases> phase_groups;
   uint32_t rounds = 0;
   uint32_t local_steps = 0;

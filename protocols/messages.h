@@ -79,7 +79,7 @@ struct Abandon {
   }
 };
 
-// link → coordinator: an update is ready. The answer is HAVE + CREDIT, or the RECEIPT it already
+// link → coordinator: an update is ready. The answer is HAVE + WANT, or the RECEIPT it already
 // has, or ERROR.
 struct Offer {
   Signed release;                               // ReleaseManifest
