@@ -44,6 +44,13 @@ Status CheckContext(const TryContext& context) {
   return OkStatus();
 }
 
+bool IsGranted(const TryContext& context, const Try& entry) {
+  if (entry.place == nullptr) return false;
+  const bool scratch = std::string_view(entry.place) == kScratch;
+  return IsAllowed(entry.writes ? context.writable : context.readable,
+                   scratch ? context.scratch_directory : entry.place);
+}
+
 std::vector<BoundTry> Bind(const TryContext& context) {
   std::vector<Try> table;
   AppendNetworkTries(table);
@@ -66,7 +73,7 @@ std::vector<BoundTry> Bind(const TryContext& context) {
                      context.chrooted ? ENOENT : 0});
   }
   for (const Try& entry : table) {
-    if ((entry.roles & RoleBit(context.role)) == 0) continue;
+    if ((entry.roles & RoleBit(context.role)) == 0 || IsGranted(context, entry)) continue;
     bound.push_back({entry.name, [run = entry.run, &context] { return run(context); },
                      entry.through, entry.path && context.chrooted ? ENOENT : entry.also_refused});
   }
@@ -106,6 +113,13 @@ Verdict Judge(const BoundTry& entry, int control, int walled) {
 }
 
 }  // namespace
+
+bool IsAllowed(const std::vector<std::filesystem::path>& allowed,
+               const std::filesystem::path& place) {
+  return std::any_of(allowed.begin(), allowed.end(), [&place](const std::filesystem::path& own) {
+    return std::mismatch(own.begin(), own.end(), place.begin(), place.end()).first == own.end();
+  });
+}
 
 std::string_view VerdictName(Verdict verdict) {
   switch (verdict) {
@@ -167,6 +181,35 @@ Status CheckNoneOpen(std::span<const TryRow> rows) {
   return PermissionDenied(
       "{} of {} tries got through the walls: {}; the process must not see a record", open,
       rows.size(), names);
+}
+
+bool IsFileTry(std::string_view name) {
+  if (name.starts_with("read_")) return true;
+  std::vector<Try> table;
+  AppendFileTries(table);
+  return std::any_of(table.begin(), table.end(),
+                     [name](const Try& entry) { return entry.path && name == entry.name; });
+}
+
+Result<TestedWalls> RaiseTestedWalls(TestedSpec spec) {
+  TestedWalls tested;
+  spec.tries.role = spec.walls.role;
+  spec.tries.chrooted = !spec.walls.chroot.empty();
+  TG_ASSIGN_OR_RETURN(tested.rows, RunControl(spec.tries));
+  TG_ASSIGN_OR_RETURN(tested.report, RaiseWalls(spec.walls));
+  const WallReport& report = tested.report;
+  TG_RETURN_IF_ERROR(CheckDemanded(spec.demanded, report));
+  const bool chrooted = report.row(Wall::kChroot).state == WallState::kUp;
+  const bool files_walled = chrooted || report.row(Wall::kLandlockFs).state == WallState::kUp;
+  spec.tries.chrooted = chrooted;
+  TG_RETURN_IF_ERROR(RunWalled(spec.tries, tested.rows));
+  std::vector<TryRow> judged = tested.rows;
+  if (spec.files_may_be_open && !files_walled) {
+    std::erase_if(judged, [](const TryRow& row) { return IsFileTry(row.name); });
+  }
+  TG_RETURN_IF_ERROR(CheckNoneOpen(judged));
+  TG_RETURN_IF_ERROR(LockDown(spec.walls.role));
+  return tested;
 }
 
 }  // namespace tidegate::onshore

@@ -9,8 +9,10 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -29,9 +31,17 @@ struct TryContext {
   std::vector<ForbiddenFile> forbidden;
   pid_t sibling = 0;      // a live process of the same site, usually the supervisor
   bool chrooted = false;  // of the report; before the walls: whether a chroot is asked for
-  // Where the control may make and remove a file. Must not be on the process' allowed paths.
+  // Where the control may make and remove a file.
   std::string scratch_directory = "/tmp";
+  // Allowed paths that a person chose freely, canonical: a fixed try at or below one is left out.
+  // (`readable` has the writable ones too.) A site's own are never on a tried path: none here.
+  std::vector<std::filesystem::path> readable, writable;
 };
+
+// Whether `place` is one of the allowed paths or below one. By the letters alone: behind the walls
+// nobody can look.
+bool IsAllowed(const std::vector<std::filesystem::path>& allowed,
+               const std::filesystem::path& place);
 
 enum class Verdict : uint8_t {
   kRefused = 0,  // worked in the control, refused behind the walls
@@ -58,5 +68,24 @@ Status RunWalled(const TryContext& context, std::span<TryRow> rows);
 
 // kPermissionDenied naming the open tries (at most 8 of them and their number).
 Status CheckNoneOpen(std::span<const TryRow> rows);
+// Whether nothing but landlock_fs, a chroot or file modes can refuse the try of this name.
+bool IsFileTry(std::string_view name);
+
+// A whole start: the control, the walls, those that are demanded, the same tries again, lock-down.
+struct TestedSpec {
+  WallSpec walls;
+  TryContext tries;  // `role` and `chrooted` are filled in
+  WallSet demanded;
+  // Where the machine lacks landlock_fs and it is not demanded, file tries may be OPEN; the caller
+  // says so. Otherwise one open try is an error.
+  bool files_may_be_open = false;
+};
+struct TestedWalls {
+  WallReport report;
+  std::vector<TryRow> rows;
+};
+// After an error the process must end. kPermissionDenied: a demanded wall is missing, or a try went
+// through; both are named.
+Result<TestedWalls> RaiseTestedWalls(TestedSpec spec);
 
 }  // namespace tidegate::onshore

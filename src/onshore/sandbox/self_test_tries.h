@@ -23,9 +23,14 @@ struct Try {
   std::array<int, 4> through{};
   // Behind the walls, a refusal besides EPERM, EACCES and ENOSYS; 0 for none.
   int also_refused = 0;
-  // A path of the old root: behind a chroot it is not there, and ENOENT is a refusal.
+  // A path of the old root: behind a chroot it is not there, and ENOENT is a refusal. Only
+  // landlock_fs, a chroot or file modes stand against it.
   bool path = false;
+  // The path, where it is the same for everybody; kScratch for the context's.
+  const char* place = nullptr;
+  bool writes = false;
 };
+inline constexpr char kScratch[] = "scratch";
 
 // errno of a system call's result.
 inline int Outcome(long result) { return result < 0 ? errno : 0; }

@@ -68,20 +68,14 @@ Result<Started> StartWalled(StartSpec spec) {
   TG_ASSIGN_OR_RETURN(const pid_t parent, ExpectedParent());
   spec.walls.expected_parent = parent;
   spec.walls.kept_fds.push_back({kControlFd, FdKind::kChannel});
-  spec.tries.role = spec.walls.role;
   spec.tries.sibling = parent;
-  spec.tries.chrooted = !spec.walls.chroot.empty();
-  TG_ASSIGN_OR_RETURN(std::vector<TryRow> rows, RunControl(spec.tries));
-  TG_ASSIGN_OR_RETURN(const WallReport report, RaiseWalls(spec.walls));
-  TG_RETURN_IF_ERROR(CheckDemanded(spec.demanded, report));
-  spec.tries.chrooted = report.row(Wall::kChroot).state == WallState::kUp;
-  TG_RETURN_IF_ERROR(RunWalled(spec.tries, rows));
-  TG_RETURN_IF_ERROR(CheckNoneOpen(rows));
-  TG_RETURN_IF_ERROR(LockDown(spec.walls.role));
+  TG_ASSIGN_OR_RETURN(TestedWalls tested,
+                      RaiseTestedWalls({spec.walls, spec.tries, spec.demanded, false}));
   Started started;
-  started.report = report;
-  started.statement = EncodeStatement({report, spec.walls.kept_fds, spec.pinned_address, rows});
-  TG_RETURN_IF_ERROR(SendControl(ControlType::kReady, spec.generation, WallBits(report)));
+  started.report = tested.report;
+  started.statement = EncodeStatement(
+      {tested.report, spec.walls.kept_fds, spec.pinned_address, std::move(tested.rows)});
+  TG_RETURN_IF_ERROR(SendControl(ControlType::kReady, spec.generation, WallBits(tested.report)));
   TG_RETURN_IF_ERROR(WaitForGo());
   return started;
 }

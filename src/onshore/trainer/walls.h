@@ -25,9 +25,11 @@ struct LocalWalls {
 // Whether `demanded` is "none" or names that exist.
 Status CheckWallNames(const std::string& demanded);
 
-// Raises all walls that the machine has and returns their names ("netns seccomp ..."). A demanded
-// one that is missing is kPermissionDenied naming it, the reason and the remedy; other missing ones
-// are logged. With "none": a loud warning and the text "none".
+// Raises all walls that the machine has, tries what they must refuse (onshore/sandbox/self_test.h)
+// and returns their names ("netns seccomp ..."). A demanded one that is missing is
+// kPermissionDenied naming it, the reason and the remedy; other missing ones are logged. A try that
+// gets through is kPermissionDenied naming it; on a machine without landlock_fs, where that is not
+// demanded, tries of files are logged instead. With "none": a loud warning and the text "none".
 Result<std::string> RaiseLocalWalls(const LocalWalls& walls, pid_t parent);
 
 }  // namespace tidegate::trainer

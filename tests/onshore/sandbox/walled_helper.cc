@@ -140,7 +140,27 @@ TryContext MakeContext(const HelperOptions& options, Role role) {
     const size_t colon = pair.find(':');
     context.forbidden.push_back({pair.substr(0, colon), pair.substr(colon + 1)});
   }
+  for (const std::string& path : options.List("readable")) context.readable.emplace_back(path);
+  for (const std::string& path : options.List("writable")) context.writable.emplace_back(path);
   return context;
+}
+
+// A whole start in one call, as the programs make it.
+[[noreturn]] void RunTested(const HelperOptions& options, Role role) {
+  const WallFaults faults = MakeFaults(options);
+  TestedSpec spec;
+  spec.tries = MakeContext(options, role);
+  spec.walls = MakeSpec(options, role, &faults);
+  const Result<WallSet> demanded = ParseWallSet(options.Get("demanded"));
+  if (!demanded) Give("error " + demanded.error().message());
+  spec.demanded = *demanded;
+  spec.files_may_be_open = options.Has("files_may_be_open");
+  const Result<TestedWalls> tested = RaiseTestedWalls(spec);
+  if (!tested) Give("error " + tested.error().ToString());
+  Say(EncodeStatement({tested->report, spec.walls.kept_fds, "", tested->rows}));
+  if (options.Has("attack")) Say(fmt::format("attack {}", Attack(options.Get("attack"))));
+  Say("done");
+  ::_exit(0);
 }
 
 Status Work(const HelperOptions& options, Role role) {
@@ -176,6 +196,7 @@ void TellState() {
   if (options.Has("no_userns")) ForbidUserNamespaces();
   const Result<Role> role = ParseRole(options.Get("role"));
   if (!role) Give("error " + role.error().message());
+  if (options.Has("tested")) RunTested(options, *role);
   const WallFaults faults = MakeFaults(options);
   TryContext context = MakeContext(options, *role);
   Result<std::vector<TryRow>> rows = RunControl(context);
