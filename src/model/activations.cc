@@ -29,6 +29,12 @@ void ActivationArena::LayOutLayer(Carver& carver, int64_t t, Purpose purpose,
     layer->input_rstd = carver.Take(Bytes(t, 1, statistic));
     layer->mlp_rstd = carver.Take(Bytes(t, 1, statistic));
   }
+  if (purpose == Purpose::kTrain && config_.qk_norm) {
+    layer->q_raw = carver.Take(Bytes(t, config_.q_size(), element));
+    layer->k_raw = carver.Take(Bytes(t, config_.kv_size(), element));
+    layer->q_rstd = carver.Take(Bytes(t, config_.num_heads, statistic));
+    layer->k_rstd = carver.Take(Bytes(t, config_.num_kv_heads, statistic));
+  }
   for (const Module module : lora_.targets) {
     layer->u[static_cast<size_t>(module)] = carver.Take(Bytes(t, lora_.r, element));
   }

@@ -23,8 +23,12 @@ enum class Purpose : uint8_t {
 };
 
 struct LayerBuffers {
-  void* q = nullptr;           // [t, q_size], rotated
-  void* k = nullptr;           // [t, kv_size], rotated
+  void* q = nullptr;      // [t, q_size], rotated
+  void* k = nullptr;      // [t, kv_size], rotated
+  void* q_raw = nullptr;  // as q and k, before their norms; null where not kept or no norms
+  void* k_raw = nullptr;
+  void* q_rstd = nullptr;      // [t, heads] GradType, null as q_raw
+  void* k_rstd = nullptr;      // [t, kv heads]
   void* v = nullptr;           // [t, kv_size]
   void* attn = nullptr;        // [t, q_size]
   void* lse = nullptr;         // [heads, t] GradType

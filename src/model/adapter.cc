@@ -91,6 +91,11 @@ ModuleShape ShapeOf(const ModelConfig& base, Module module) {
   return {base.intermediate_size, base.hidden_size};
 }
 
+bool HasBias(const ModelConfig& base, Module module) {
+  if (module < Module::kO) return base.qkv_bias;
+  return module == Module::kO ? base.o_bias : base.mlp_bias;
+}
+
 Result<std::vector<Module>> ParseTargets(std::string_view text) {
   std::vector<Module> targets;
   if (text == "all-linear") {

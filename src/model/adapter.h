@@ -50,6 +50,8 @@ struct ModuleShape {
   int64_t in, out;
 };
 ModuleShape ShapeOf(const ModelConfig& base, Module module);
+// Whether the base's module has a bias, of `out` values.
+bool HasBias(const ModelConfig& base, Module module);
 
 // "all-linear", or names as PEFT spells them ("q_proj,v_proj"): unknown names are refused.
 Result<std::vector<Module>> ParseTargets(std::string_view text);

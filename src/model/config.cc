@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/file.h"
@@ -68,28 +69,51 @@ class Fields {
   std::string what_;
 };
 
-Status CheckModelType(const Fields& fields, std::string* model_type) {
-  TG_ASSIGN_OR_RETURN(*model_type, fields.String("model_type", ""));
-  if (*model_type == "llama") return OkStatus();
-  if (*model_type == "mistral") {
-    if (fields.Find("sliding_window") != nullptr) {
-      return Unsupported(
-          "{}: mistral with a sliding window is not supported; use a model whose sliding_window is "
-          "null",
-          fields.what());
+// Attention over a window of the last tokens, which every family spells in its own way.
+Status RefuseSlidingWindow(const Fields& fields, const std::string& model_type) {
+  const char* sign = nullptr;
+  if (model_type == "mistral" && fields.Find("sliding_window") != nullptr) sign = "sliding_window";
+  TG_ASSIGN_OR_RETURN(const bool used, fields.Bool("use_sliding_window", false));
+  if (used) sign = "use_sliding_window";
+  if (const json* types = fields.Find("layer_types"); types != nullptr) {
+    const auto full = [](const json& type) { return type == json("full_attention"); };
+    if (!types->is_array() || !std::all_of(types->begin(), types->end(), full)) {
+      sign = "layer_types";
     }
-    return OkStatus();
   }
-  if (model_type->empty()) return fields.Missing("model_type");
-  return Unsupported("{}: model_type \"{}\" is not supported; llama and mistral are", fields.what(),
-                     *model_type);
+  if (sign == nullptr) return OkStatus();
+  return Unsupported(
+      "{}: {} asks for sliding-window attention, which is not supported; use a model whose layers "
+      "all attend to the whole context",
+      fields.what(), sign);
+}
+
+Status ParseFamily(const Fields& fields, ModelConfig* c) {
+  TG_ASSIGN_OR_RETURN(c->model_type, fields.String("model_type", ""));
+  if (c->model_type.empty()) return fields.Missing("model_type");
+  TG_ASSIGN_OR_RETURN(const bool attention_bias, fields.Bool("attention_bias", false));
+  TG_ASSIGN_OR_RETURN(const bool mlp_bias, fields.Bool("mlp_bias", false));
+  if (c->model_type == "llama") {
+    c->qkv_bias = c->o_bias = attention_bias;
+    c->mlp_bias = mlp_bias;
+  } else if (c->model_type == "qwen2") {
+    c->qkv_bias = true;  // whatever the file says: transformers has no switch for it
+  } else if (c->model_type == "qwen3") {
+    c->qkv_bias = c->o_bias = attention_bias;
+    c->qk_norm = true;
+  } else if (c->model_type != "mistral") {
+    return Unsupported(
+        "{}: model_type \"{}\" is not supported; llama, mistral, qwen2 and qwen3 are",
+        fields.what(), c->model_type);
+  }
+  return RefuseSlidingWindow(fields, c->model_type);
 }
 
 // Features that change the computation and are not built.
 Status RefuseFeatures(const Fields& fields) {
-  for (const std::string_view key : {"attention_bias", "mlp_bias", "rope_interleaved"}) {
-    TG_ASSIGN_OR_RETURN(const bool on, fields.Bool(key, false));
-    if (on) return Unsupported("{}: {} = true is not supported", fields.what(), key);
+  TG_ASSIGN_OR_RETURN(const bool interleaved, fields.Bool("rope_interleaved", false));
+  if (interleaved) {
+    return Unsupported("{}: rope_interleaved = true is not supported", fields.what());
   }
   if (fields.Find("quantization_config") != nullptr) {
     return Unsupported("{}: a quantised model cannot be trained; use its F32, F16 or BF16 weights",
@@ -210,6 +234,10 @@ Status ParseSizes(const Fields& fields, ModelConfig* c) {
     TG_ASSIGN_OR_RETURN(c->head_dim, fields.Integer("head_dim", {}));
     return OkStatus();
   }
+  if (c->model_type == "qwen3") {
+    c->head_dim = 128;  // transformers' default for the family, not hidden_size / heads
+    return OkStatus();
+  }
   if (c->num_heads < 1 || c->hidden_size % c->num_heads != 0) {
     return InvalidArgument(
         "{}: hidden_size {} is not a multiple of num_attention_heads {} and head_dim is not given",
@@ -250,8 +278,12 @@ Status CheckRope(const RopeConfig& rope, std::string_view what) {
 }  // namespace
 
 int64_t ModelConfig::num_parameters() const {
-  const int64_t layer = 2 * hidden_size + 2 * hidden_size * q_size() + 2 * hidden_size * kv_size() +
-                        3 * hidden_size * intermediate_size;
+  int64_t layer = 2 * hidden_size + 2 * hidden_size * q_size() + 2 * hidden_size * kv_size() +
+                  3 * hidden_size * intermediate_size;
+  if (qkv_bias) layer += q_size() + 2 * kv_size();
+  if (o_bias) layer += hidden_size;
+  if (mlp_bias) layer += 2 * intermediate_size + hidden_size;
+  if (qk_norm) layer += 2 * head_dim;
   return vocab_size * hidden_size * (tied ? 1 : 2) + num_layers * layer + hidden_size;
 }
 
@@ -290,7 +322,7 @@ Result<ModelConfig> ParseHfConfig(std::string_view json_text, std::string_view w
   if (!root.is_object()) return InvalidArgument("{} is not a JSON object", what);
   const Fields fields(root, std::string(what));
   ModelConfig config;
-  TG_RETURN_IF_ERROR(CheckModelType(fields, &config.model_type));
+  TG_RETURN_IF_ERROR(ParseFamily(fields, &config));
   TG_RETURN_IF_ERROR(RefuseFeatures(fields));
   TG_RETURN_IF_ERROR(ParseSizes(fields, &config));
   TG_RETURN_IF_ERROR(ParseRope(fields, &config.rope));
@@ -305,6 +337,17 @@ Result<ModelConfig> LoadHfConfig(const std::filesystem::path& path) {
   TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
   return ParseHfConfig(text, path.native());
 }
+
+namespace {
+
+const char* ArchitectureOf(const std::string& model_type) {
+  if (model_type == "mistral") return "MistralForCausalLM";
+  if (model_type == "qwen2") return "Qwen2ForCausalLM";
+  if (model_type == "qwen3") return "Qwen3ForCausalLM";
+  return "LlamaForCausalLM";
+}
+
+}  // namespace
 
 std::string ToHfJson(const ModelConfig& c) {
   json rope_scaling = nullptr;
@@ -321,8 +364,8 @@ std::string ToHfJson(const ModelConfig& c) {
   if (c.eos_ids.size() == 1) eos = c.eos_ids[0];
   if (c.eos_ids.size() > 1) eos = c.eos_ids;
   json out = {
-      {"architectures", {c.model_type == "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"}},
-      {"attention_bias", false},
+      {"architectures", {ArchitectureOf(c.model_type)}},
+      {"attention_bias", c.qkv_bias},
       {"attention_dropout", 0.0},
       {"bos_token_id", c.bos_id ? json(*c.bos_id) : json(nullptr)},
       {"eos_token_id", eos},
@@ -343,11 +386,9 @@ std::string ToHfJson(const ModelConfig& c) {
       {"torch_dtype", c.dtype},
       {"vocab_size", c.vocab_size},
   };
-  if (c.model_type == "mistral") {
-    out["sliding_window"] = nullptr;
-  } else {
-    out["mlp_bias"] = false;
-  }
+  if (c.model_type == "mistral") out["sliding_window"] = nullptr;
+  if (c.model_type == "llama") out["mlp_bias"] = c.mlp_bias;
+  if (c.model_type.starts_with("qwen")) out["use_sliding_window"] = false;
   return out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

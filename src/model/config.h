@@ -26,10 +26,11 @@ struct RopeConfig {
   int64_t original_max_positions = 0;
 };
 
-// The shape of a Llama-family decoder. q has num_heads * head_dim outputs, which may differ from
-// hidden_size; k and v have num_kv_heads * head_dim.
+// The shape of a decoder of the Llama family, of which Mistral, Qwen2 (and 2.5) and Qwen3 are. q
+// has num_heads * head_dim outputs, which may differ from hidden_size; k and v have num_kv_heads *
+// head_dim.
 struct ModelConfig {
-  std::string model_type = "llama";  // or "mistral"
+  std::string model_type = "llama";  // "mistral", "qwen2", "qwen3"
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_layers = 0;
@@ -40,7 +41,11 @@ struct ModelConfig {
   int64_t max_positions = 0;  // tokens
   double rms_norm_eps = 1e-6;
   RopeConfig rope;
-  bool tied = false;  // lm_head is embed_tokens
+  bool tied = false;      // lm_head is embed_tokens
+  bool qkv_bias = false;  // which linear layers have a bias
+  bool o_bias = false;
+  bool mlp_bias = false;  // gate, up and down
+  bool qk_norm = false;   // RMSNorm over each head of q and of k, before RoPE (Qwen3)
   std::optional<int32_t> bos_id;
   std::vector<int32_t> eos_ids;  // any of them ends a turn; may be empty
   std::optional<int32_t> pad_id;
@@ -48,7 +53,7 @@ struct ModelConfig {
 
   int64_t q_size() const { return num_heads * head_dim; }
   int64_t kv_size() const { return num_kv_heads * head_dim; }
-  // Elements of all weights, the tied head counted once.
+  // Elements of all weights, biases included, the tied head counted once.
   int64_t num_parameters() const;
 };
 

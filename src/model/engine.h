@@ -65,6 +65,8 @@ class TransformerEngine final : public Engine {
   void ForwardLinear(int layer, Module module, const Rows& rows, const void* x,
                      const void* residual, const LayerBuffers& buffers, void* y);
   void Norm(int64_t m, const void* x, const void* w, void* y, void* rstd);
+  void ForwardQueriesAndKeys(int layer, const Rows& rows, const LayerBuffers& buffers);
+  void BackwardQueriesAndKeys(int layer, const Rows& rows);
   void ForwardHead(const tokens::PackedBatch& batch, bool with_gradient);
   LossSum SumLosses() const;
 

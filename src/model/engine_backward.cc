@@ -83,6 +83,22 @@ bool TransformerEngine::BackwardMlp(int layer, const Rows& rows) {
   return true;
 }
 
+// From the gradients of the rotated q and k to those of their linear layers, in place.
+void TransformerEngine::BackwardQueriesAndKeys(int layer, const Rows& rows) {
+  const Activations& a = *activations_;
+  const LayerBuffers& b = a.layers[static_cast<size_t>(layer)];
+  const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
+  table_.rope(context_,
+              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, true, a.dq});
+  table_.rope(context_,
+              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, true, a.dk});
+  if (!config_.qk_norm) return;
+  table_.rmsnorm_backward(context_, {rows.m * config_.num_heads, config_.head_dim, b.q_raw,
+                                     weights.q_norm, b.q_rstd, a.dq, false, a.dq});
+  table_.rmsnorm_backward(context_, {rows.m * config_.num_kv_heads, config_.head_dim, b.k_raw,
+                                     weights.k_norm, b.k_rstd, a.dk, false, a.dk});
+}
+
 bool TransformerEngine::BackwardAttention(int layer, const Rows& rows) {
   const Activations& a = *activations_;
   const size_t l = static_cast<size_t>(layer);
@@ -102,10 +118,7 @@ bool TransformerEngine::BackwardAttention(int layer, const Rows& rows) {
                                        a.dq,
                                        a.dk,
                                        a.dv});
-  table_.rope(context_,
-              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, true, a.dq});
-  table_.rope(context_,
-              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, true, a.dk});
+  BackwardQueriesAndKeys(layer, rows);
   if (lora_.Targets(Module::kQ) || lora_.Targets(Module::kK) || lora_.Targets(Module::kV)) {
     Norm(rows.m, a.x[l], weights.input_norm, a.norm, nullptr);
   }

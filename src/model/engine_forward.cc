@@ -8,13 +8,13 @@ void TransformerEngine::Norm(int64_t m, const void* x, const void* w, void* y, v
   table_.rmsnorm_forward(context_, {m, config_.hidden_size, x, w, config_.rms_norm_eps, y, rstd});
 }
 
-// y = x Wᵀ (+ residual) + s · dropout(x) Aᵀ Bᵀ, s being in the compute copy of B.
+// y = x Wᵀ (+ bias) (+ residual) + s · dropout(x) Aᵀ Bᵀ, s being in the compute copy of B.
 void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows, const void* x,
                                       const void* residual, const LayerBuffers& buffers, void* y) {
   const size_t index = static_cast<size_t>(module);
-  const kernels::PreparedWeights* w =
-      base_->layers()[static_cast<size_t>(layer)].linear[index].get();
-  table_.linear_forward(context_, {w, rows.m, x, residual, y});
+  const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
+  const kernels::PreparedWeights* w = weights.linear[index].get();
+  table_.linear_forward(context_, {w, rows.m, x, residual, y, weights.bias[index]});
   if (!lora_.Targets(module)) return;
   const void* adapter_x = x;
   if (rows.dropout) {
@@ -27,18 +27,34 @@ void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows
       context_, {rows.m, w->n(), w->k(), lora_.r, adapter_x, slot.a, slot.b, buffers.u[index], y});
 }
 
+// q and k, normalised per head where the family does so, and rotated.
+void TransformerEngine::ForwardQueriesAndKeys(int layer, const Rows& rows, const LayerBuffers& b) {
+  const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
+  const void* norm = activations_->norm;
+  void* q = b.q_raw != nullptr ? b.q_raw : b.q;
+  void* k = b.k_raw != nullptr ? b.k_raw : b.k;
+  ForwardLinear(layer, Module::kQ, rows, norm, nullptr, b, q);
+  ForwardLinear(layer, Module::kK, rows, norm, nullptr, b, k);
+  if (config_.qk_norm) {
+    const double eps = config_.rms_norm_eps;
+    table_.rmsnorm_forward(context_, {rows.m * config_.num_heads, config_.head_dim, q,
+                                      weights.q_norm, eps, b.q, b.q_rstd});
+    table_.rmsnorm_forward(context_, {rows.m * config_.num_kv_heads, config_.head_dim, k,
+                                      weights.k_norm, eps, b.k, b.k_rstd});
+  }
+  table_.rope(context_,
+              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, false, b.q});
+  table_.rope(context_,
+              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, false, b.k});
+}
+
 void TransformerEngine::ForwardLayer(int layer, const Rows& rows, const LayerBuffers& b,
                                      const void* x, void* y) {
   const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
   const Activations& a = *activations_;
   Norm(rows.m, x, weights.input_norm, a.norm, b.input_rstd);
-  ForwardLinear(layer, Module::kQ, rows, a.norm, nullptr, b, b.q);
-  ForwardLinear(layer, Module::kK, rows, a.norm, nullptr, b, b.k);
+  ForwardQueriesAndKeys(layer, rows, b);
   ForwardLinear(layer, Module::kV, rows, a.norm, nullptr, b, b.v);
-  table_.rope(context_,
-              {rows.m, config_.num_heads, config_.head_dim, rows.cos, rows.sin, false, b.q});
-  table_.rope(context_,
-              {rows.m, config_.num_kv_heads, config_.head_dim, rows.cos, rows.sin, false, b.k});
   if (rows.segment_start != nullptr) {
     table_.attention_forward(context_, {{rows.m, config_.num_heads, config_.num_kv_heads,
                                          config_.head_dim, rows.segment_start},

@@ -146,8 +146,14 @@ Status LoadedBase::LoadLayer(int64_t index) {
                         Plain(at + ModulePath(module) + ".weight", {shape.out, shape.in}));
     layer.linear[static_cast<size_t>(i)] =
         table_->prepare_weights(Source(data, shape.out, shape.in));
+    if (HasBias(config_, module)) {
+      TG_ASSIGN_OR_RETURN(layer.bias[static_cast<size_t>(i)],
+                          Plain(at + ModulePath(module) + ".bias", {shape.out}));
+    }
   }
-  return OkStatus();
+  if (!config_.qk_norm) return OkStatus();
+  TG_RETURN_IF_ERROR(LoadNorm(at + "self_attn.q_norm.weight", config_.head_dim, &layer.q_norm));
+  return LoadNorm(at + "self_attn.k_norm.weight", config_.head_dim, &layer.k_norm);
 }
 
 // A tensor that the architecture has no place for would change what the model computes elsewhere.

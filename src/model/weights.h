@@ -18,8 +18,11 @@ namespace tidegate::model {
 
 struct LayerWeights {
   std::array<std::unique_ptr<kernels::PreparedWeights>, kModulesPerLayer> linear;  // by Module
+  std::array<const void*, kModulesPerLayer> bias{};                                // [out] or null
   const void* input_norm = nullptr;                                                // [hidden]
   const void* mlp_norm = nullptr;                                                  // [hidden]
+  const void* q_norm = nullptr;                                                    // [head_dim]
+  const void* k_norm = nullptr;                                                    // or null
 };
 
 // Immutable after Load, so thread-safe. Tensors whose stored type is the activation type are read

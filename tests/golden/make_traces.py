@@ -1,6 +1,6 @@
 """Reference traces of the tiny models from transformers + PEFT.
 
-  python tests/golden/make_traces.py            (after make_tiny_llama.py)
+  python tests/golden/make_traces.py            (after make_tiny_models.py)
 
 Forward, loss, gradients and ten training steps. Writes <model>/adapter_in/ (a PEFT folder with a
 non-zero B) and <model>/trace.safetensors; README.md lists the tensors.
@@ -33,6 +33,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 RANK, ALPHA, STEPS, RATE, WARMUP = 4, 8, 10, 1e-2, 2
 SCALE_A, SCALE_B = 0.125, 0.0625
 LOGIT_ROWS = 4
+MODELS = ("tiny_llama", "tiny_llama_untied", "tiny_mistral", "tiny_qwen2", "tiny_qwen3")
 CONVERSATIONS = [
     [
         ("What is the storage rule?", "Store it at 4 C."),
@@ -200,7 +201,7 @@ def write_trace(name):
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for name in ("tiny_llama", "tiny_llama_untied"):
+    for name in MODELS:
         write_trace(name)
 
 

@@ -127,8 +127,14 @@ TEST_P(Golden, EveryAdapterGradient) {
 INSTANTIATE_TEST_SUITE_P(Models, Golden,
                          testing::Values(Case{"tiny_llama", DType::kF32, "tied_f32"},
                                          Case{"tiny_llama_untied", DType::kF32, "untied_f32"},
+                                         Case{"tiny_mistral", DType::kF32, "mistral_f32"},
+                                         Case{"tiny_qwen2", DType::kF32, "qwen2_f32"},
+                                         Case{"tiny_qwen3", DType::kF32, "qwen3_f32"},
                                          Case{"tiny_llama", DType::kBF16, "tied_bf16"},
-                                         Case{"tiny_llama_untied", DType::kBF16, "untied_bf16"}),
+                                         Case{"tiny_llama_untied", DType::kBF16, "untied_bf16"},
+                                         Case{"tiny_mistral", DType::kBF16, "mistral_bf16"},
+                                         Case{"tiny_qwen2", DType::kBF16, "qwen2_bf16"},
+                                         Case{"tiny_qwen3", DType::kBF16, "qwen3_bf16"}),
                          [](const auto& param) { return param.param.name; });
 
 }  // namespace

@@ -92,7 +92,9 @@ void ExpectGradientsAreDerivatives(const std::string& model, const LoraConfig& l
 }
 
 TEST(Transformer, GradientsAreDerivatives) {
-  ExpectGradientsAreDerivatives("tiny_llama", AllLinear());
+  for (const char* name : {"tiny_llama", "tiny_qwen2", "tiny_qwen3"}) {
+    ExpectGradientsAreDerivatives(name, AllLinear());
+  }
 }
 
 TEST(Transformer, GradientsAreDerivativesWithDropoutAndRankScaling) {

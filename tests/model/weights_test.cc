@@ -51,6 +51,28 @@ class WeightsFolder : public testing::Test {
   const std::string down_ = "model.layers.2.mlp.down_proj.weight";
 };
 
+TEST_F(WeightsFolder, EveryBiasIsReadAndAdded) {
+  const double loss = Loss();
+  config_["attention_bias"] = config_["mlp_bias"] = true;
+  EXPECT_THAT(Message(), HasSubstr("model.layers.0.self_attn.q_proj.bias"));
+  const ModelConfig shape = Must(LoadHfConfig(dir_.path() / "config.json"));
+  std::vector<std::string> names;
+  for (int i = 0; i < 3 * kModulesPerLayer; ++i) {
+    const Module module = static_cast<Module>(i % kModulesPerLayer);
+    names.push_back(
+        fmt::format("model.layers.{}.{}.bias", i / kModulesPerLayer, ModulePath(module)));
+    const int64_t out = ShapeOf(shape, module).out;
+    tensors_[names.back()] = {tensor::DType::kF32, {out}, Bytes(static_cast<size_t>(4 * out))};
+  }
+  EXPECT_EQ(Loss(), loss) << "biases of zero change nothing";
+  for (const std::string& name : names) {
+    // A key's bias turns every score of a query by the same amount, but for RoPE.
+    for (size_t i = 0; i < 8; ++i) PutFloat(name, i, 0.5f);
+    EXPECT_NE(Loss(), loss) << name;
+    for (size_t i = 0; i < 8; ++i) PutFloat(name, i, 0);
+  }
+}
+
 // Golden weights are bf16 values, so every type holds them exactly, wherever it can be read from.
 TEST_F(WeightsFolder, TheStoredTypeDoesNotMatter) {
   const double loss = Loss();

@@ -140,8 +140,14 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Case{"tiny_llama", kernels::DType::kF32, "", 1e-4, 1e-4, 1e-4, "tied_f32"},
         Case{"tiny_llama_untied", kernels::DType::kF32, "", 1e-4, 1e-4, 1e-4, "untied_f32"},
+        Case{"tiny_mistral", kernels::DType::kF32, "", 1e-4, 1e-4, 1e-4, "mistral_f32"},
+        Case{"tiny_qwen2", kernels::DType::kF32, "", 1e-4, 1e-4, 1e-4, "qwen2_f32"},
+        Case{"tiny_qwen3", kernels::DType::kF32, "", 1e-4, 1e-4, 1e-4, "qwen3_f32"},
         Case{"tiny_llama", kernels::DType::kBF16, "bf16.", 6e-3, 6e-2, 0, "tied_bf16"},
-        Case{"tiny_llama_untied", kernels::DType::kBF16, "bf16.", 9e-3, 6e-2, 0, "untied_bf16"}),
+        Case{"tiny_llama_untied", kernels::DType::kBF16, "bf16.", 9e-3, 6e-2, 0, "untied_bf16"},
+        Case{"tiny_mistral", kernels::DType::kBF16, "bf16.", 6e-3, 6e-2, 0, "mistral_bf16"},
+        Case{"tiny_qwen2", kernels::DType::kBF16, "bf16.", 6e-3, 6e-2, 0, "qwen2_bf16"},
+        Case{"tiny_qwen3", kernels::DType::kBF16, "bf16.", 9e-3, 6e-2, 0, "qwen3_bf16"}),
     [](const auto& param) { return param.param.name; });
 
 }  // namespace

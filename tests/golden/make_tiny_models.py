@@ -1,11 +1,14 @@
-"""Writes the two tiny random Llama folders that the tests train on.
+"""Writes the tiny random model folders that the tests train on.
 
-  python tests/golden/make_tiny_llama.py
+  python tests/golden/make_tiny_models.py
 
 tiny_llama:         tied head, grouped-query attention 3:1, head_dim 32, transformers v4 config
                     keys (rope_theta).
 tiny_llama_untied:  own lm_head, head_dim 64 independent of hidden/heads, llama3 rope scaling short
                     enough to bite within a test row, transformers v5 config keys (rope_parameters).
+tiny_mistral:       Mistral's keys, own lm_head, two KV heads.
+tiny_qwen2:         biases on q, k and v, tied head, no head_dim in the config.
+tiny_qwen3:         RMSNorm over each head of q and k, head_dim 32 where hidden/heads is 16.
 
 Weights are bf16 values stored as f32, so an f32 and a bf16 engine read the same model.
 """
@@ -108,9 +111,17 @@ def build_tokenizer():
     }
 
 
-def config(hidden, inner, layers, heads, kv_heads, head_dim, tied, vocab):
+FAMILIES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+def config(hidden, inner, layers, heads, kv_heads, head_dim, tied, vocab, family="llama"):
     return {
-        "architectures": ["LlamaForCausalLM"],
+        "architectures": [FAMILIES[family]],
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": 1,
@@ -123,7 +134,7 @@ def config(hidden, inner, layers, heads, kv_heads, head_dim, tied, vocab):
         "intermediate_size": inner,
         "max_position_embeddings": 256,
         "mlp_bias": False,
-        "model_type": "llama",
+        "model_type": family,
         "num_attention_heads": heads,
         "num_hidden_layers": layers,
         "num_key_value_heads": kv_heads,
@@ -136,7 +147,8 @@ def config(hidden, inner, layers, heads, kv_heads, head_dim, tied, vocab):
 
 def weights(c):
     """Every tensor of the model; linear layers have unit gain so that each one matters."""
-    hidden, inner, head_dim = c["hidden_size"], c["intermediate_size"], c["head_dim"]
+    hidden, inner, family = c["hidden_size"], c["intermediate_size"], c["model_type"]
+    head_dim = c.get("head_dim", hidden // c["num_attention_heads"])
     q_out, kv_out = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim
     shapes = {"model.embed_tokens.weight": (c["vocab_size"], hidden)}
     for layer in range(c["num_hidden_layers"]):
@@ -150,12 +162,21 @@ def weights(c):
         shapes[at + "mlp.gate_proj.weight"] = (inner, hidden)
         shapes[at + "mlp.up_proj.weight"] = (inner, hidden)
         shapes[at + "mlp.down_proj.weight"] = (hidden, inner)
+        if family == "qwen2":
+            shapes[at + "self_attn.q_proj.bias"] = (q_out,)
+            shapes[at + "self_attn.k_proj.bias"] = (kv_out,)
+            shapes[at + "self_attn.v_proj.bias"] = (kv_out,)
+        if family == "qwen3":
+            shapes[at + "self_attn.q_norm.weight"] = (head_dim,)
+            shapes[at + "self_attn.k_norm.weight"] = (head_dim,)
     shapes["model.norm.weight"] = (hidden,)
     if not c["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (c["vocab_size"], hidden)
     tensors = {}
     for stream, (name, shape) in enumerate(shapes.items()):
-        if len(shape) == 1:
+        if name.endswith(".bias"):
+            value = hashed(stream, shape, 0.5)
+        elif len(shape) == 1:
             value = 1.0 + hashed(stream, shape, 0.25)
         elif "embed" in name or "lm_head" in name:
             value = hashed(stream, shape, 0.25)
@@ -212,6 +233,31 @@ def main():
         "dtype": "float32",
     }
     write("tiny_llama_untied", untied, tokenizer)
+    mistral = config(64, 96, 2, 4, 2, 16, False, vocab, "mistral")
+    del mistral["attention_bias"], mistral["mlp_bias"]
+    mistral |= {"rope_theta": 1000000.0, "sliding_window": None, "torch_dtype": "float32"}
+    write("tiny_mistral", mistral, tokenizer)
+    qwen2 = config(64, 96, 2, 4, 2, 16, True, vocab, "qwen2")
+    del qwen2["attention_bias"], qwen2["mlp_bias"], qwen2["head_dim"]
+    qwen2 |= {
+        "rope_theta": 1000000.0,
+        "sliding_window": 128,
+        "max_window_layers": 2,
+        "use_sliding_window": False,
+        "torch_dtype": "float32",
+    }
+    write("tiny_qwen2", qwen2, tokenizer)
+    qwen3 = config(64, 96, 2, 4, 2, 32, False, vocab, "qwen3")
+    del qwen3["mlp_bias"]
+    qwen3 |= {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "layer_types": ["full_attention", "full_attention"],
+        "sliding_window": None,
+        "max_window_layers": 2,
+        "use_sliding_window": False,
+        "dtype": "float32",
+    }
+    write("tiny_qwen3", qwen3, tokenizer)
     print(f"vocabulary {vocab}, {len(tokenizer['model']['merges'])} merges")
 
 
