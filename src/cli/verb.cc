@@ -47,10 +47,13 @@ std::string FullName(const CLI::App* verb) {
 CLI::App* AddVerb(CLI::App& parent, const std::string& name, const std::string& help,
                   Invocation& invocation, std::function<Status()> run) {
   CLI::App* verb = parent.add_subcommand(name, help);
-  const std::map<std::string, Format> formats = {{"text", Format::kText}, {"json", Format::kJson}};
-  verb->add_option("--format", invocation.format, "text or json")
+  verb->add_option_function<std::string>(
+          "--format",
+          [&invocation](const std::string& text) {
+            invocation.format = text == "json" ? Format::kJson : Format::kText;
+          },
+          "text or json")
       ->check(CLI::IsMember({"text", "json"}))
-      ->transform(CLI::Transformer(formats))
       ->option_text("text|json");
   verb->callback([verb, &invocation, run = std::move(run)] {
     invocation.verb = FullName(verb);
