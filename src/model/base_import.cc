@@ -25,19 +25,26 @@ double AsWritten(double value) {
   return out;
 }
 
+// Keys of the model are named after its architecture ("llama.block_count"); those of the tokenizer
+// are whole.
 class MetadataReader {
  public:
-  MetadataReader(const tensor::GgufFile& gguf, std::string_view what) : gguf_(gguf), what_(what) {}
+  MetadataReader(const tensor::GgufFile& gguf, std::string_view architecture, std::string_view what)
+      : gguf_(gguf), architecture_(architecture), what_(what) {}
+
+  std::string Key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
 
   // A size of the model; `fallback` below zero means that the key must be there.
-  Result<int64_t> Size(std::string_view key, int64_t fallback = -1) const {
+  Result<int64_t> Size(std::string_view name, int64_t fallback = -1) const {
+    const std::string key = Key(name);
     if (fallback >= 0 && !gguf_.Has(key)) return fallback;
     TG_ASSIGN_OR_RETURN(const uint64_t value, gguf_.GetUnsigned(key));
     if (value > (1ull << 32)) return DataLoss("{}: {} is {}", what_, key, value);
     return static_cast<int64_t>(value);
   }
 
-  Result<double> Number(std::string_view key, double fallback) const {
+  Result<double> Number(std::string_view name, double fallback) const {
+    const std::string key = Key(name);
     if (!gguf_.Has(key)) return fallback;
     TG_ASSIGN_OR_RETURN(const double value, gguf_.GetFloat(key));
     return AsWritten(value);
@@ -52,27 +59,27 @@ class MetadataReader {
 
  private:
   const tensor::GgufFile& gguf_;
-  std::string_view what_;
+  std::string_view architecture_, what_;
 };
 
 Status ReadRope(const tensor::GgufFile& gguf, const MetadataReader& reader, std::string_view what,
                 RopeConfig* rope) {
-  TG_ASSIGN_OR_RETURN(rope->theta, reader.Number("llama.rope.freq_base", 10000.0));
+  TG_ASSIGN_OR_RETURN(rope->theta, reader.Number("rope.freq_base", 10000.0));
   if (gguf.Find("rope_freqs.weight") != nullptr) {
     return Unsupported(
         "{}: RoPE is scaled by the tensor \"rope_freqs.weight\" (Llama 3.1 and later), from which "
         "the configuration cannot be read back; import the model's Hugging Face folder",
         what);
   }
-  constexpr std::string_view kType = "llama.rope.scaling.type";
-  if (!gguf.Has(kType)) return OkStatus();
-  TG_ASSIGN_OR_RETURN(const std::string_view type, gguf.GetString(kType));
+  const std::string type_key = reader.Key("rope.scaling.type");
+  if (!gguf.Has(type_key)) return OkStatus();
+  TG_ASSIGN_OR_RETURN(const std::string_view type, gguf.GetString(type_key));
   if (type == "none") return OkStatus();
   if (type != "linear") {
     return Unsupported("{}: RoPE scaling \"{}\" is not supported; linear is", what, type);
   }
   rope->type = RopeType::kLinear;
-  TG_ASSIGN_OR_RETURN(rope->factor, reader.Number("llama.rope.scaling.factor", 1.0));
+  TG_ASSIGN_OR_RETURN(rope->factor, reader.Number("rope.scaling.factor", 1.0));
   return OkStatus();
 }
 
@@ -158,29 +165,33 @@ class Staging {
 
 Result<ModelConfig> GgufConfig(const tensor::GgufFile& gguf, std::string_view what) {
   TG_ASSIGN_OR_RETURN(const std::string_view architecture, gguf.GetString("general.architecture"));
-  if (architecture != "llama") {
-    return Unsupported("{}: the architecture \"{}\" is not supported; \"llama\" is", what,
-                       architecture);
+  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3") {
+    return Unsupported(
+        "{}: the architecture \"{}\" is not supported; \"llama\", \"qwen2\" and \"qwen3\" are",
+        what, architecture);
   }
-  const MetadataReader reader(gguf, what);
-  TG_ASSIGN_OR_RETURN(const int64_t experts, reader.Size("llama.expert_count", 0));
+  const MetadataReader reader(gguf, architecture, what);
+  TG_ASSIGN_OR_RETURN(const int64_t experts, reader.Size("expert_count", 0));
   if (experts > 0) {
     return Unsupported("{}: a mixture of {} experts is not supported", what, experts);
   }
   ModelConfig c;
-  TG_ASSIGN_OR_RETURN(c.hidden_size, reader.Size("llama.embedding_length"));
-  TG_ASSIGN_OR_RETURN(c.intermediate_size, reader.Size("llama.feed_forward_length"));
-  TG_ASSIGN_OR_RETURN(c.num_layers, reader.Size("llama.block_count"));
-  TG_ASSIGN_OR_RETURN(c.num_heads, reader.Size("llama.attention.head_count"));
-  TG_ASSIGN_OR_RETURN(c.num_kv_heads, reader.Size("llama.attention.head_count_kv", c.num_heads));
-  TG_ASSIGN_OR_RETURN(c.max_positions, reader.Size("llama.context_length"));
-  TG_ASSIGN_OR_RETURN(c.rms_norm_eps,
-                      reader.Number("llama.attention.layer_norm_rms_epsilon", 1e-5));
+  c.model_type = architecture;
+  c.qkv_bias = architecture == "qwen2";
+  c.qk_norm = architecture == "qwen3";
+  TG_ASSIGN_OR_RETURN(c.hidden_size, reader.Size("embedding_length"));
+  TG_ASSIGN_OR_RETURN(c.intermediate_size, reader.Size("feed_forward_length"));
+  TG_ASSIGN_OR_RETURN(c.num_layers, reader.Size("block_count"));
+  TG_ASSIGN_OR_RETURN(c.num_heads, reader.Size("attention.head_count"));
+  TG_ASSIGN_OR_RETURN(c.num_kv_heads, reader.Size("attention.head_count_kv", c.num_heads));
+  TG_ASSIGN_OR_RETURN(c.max_positions, reader.Size("context_length"));
+  TG_ASSIGN_OR_RETURN(c.rms_norm_eps, reader.Number("attention.layer_norm_rms_epsilon",
+                                                    architecture == "llama" ? 1e-5 : 1e-6));
   const int64_t even_share = c.num_heads > 0 ? c.hidden_size / c.num_heads : 0;
-  TG_ASSIGN_OR_RETURN(c.head_dim, reader.Size("llama.attention.key_length", even_share));
-  TG_ASSIGN_OR_RETURN(const int64_t rotated, reader.Size("llama.rope.dimension_count", c.head_dim));
+  TG_ASSIGN_OR_RETURN(c.head_dim, reader.Size("attention.key_length", even_share));
+  TG_ASSIGN_OR_RETURN(const int64_t rotated, reader.Size("rope.dimension_count", c.head_dim));
   TG_ASSIGN_OR_RETURN(const int64_t value_length,
-                      reader.Size("llama.attention.value_length", c.head_dim));
+                      reader.Size("attention.value_length", c.head_dim));
   if (rotated != c.head_dim || value_length != c.head_dim) {
     return Unsupported(
         "{}: heads of {} with {} rotated and {} for values are not supported; the "

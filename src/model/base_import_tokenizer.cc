@@ -25,10 +25,24 @@ json ByteLevel(bool use_regex) {
           {"use_regex", use_regex}};
 }
 
+// As Llama-3's, but every digit is alone.
+constexpr std::string_view kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 struct PreTokenizer {
   json steps;
   bool ignore_merges = false;
+  json normalizer = nullptr;
 };
+
+json SplitBy(std::string_view pattern) {
+  const json split = {{"type", "Split"},
+                      {"pattern", {{"Regex", pattern}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
+  return {{"type", "Sequence"}, {"pretokenizers", json::array({split, ByteLevel(false)})}};
+}
 
 // What llama.cpp's converter calls a pre-tokenizer, as Hugging Face tokenizers spell it.
 Result<PreTokenizer> FindPreTokenizer(std::string_view pre, std::string_view what) {
@@ -38,18 +52,12 @@ Result<PreTokenizer> FindPreTokenizer(std::string_view pre, std::string_view wha
     return PreTokenizer{
         {{"type", "Sequence"}, {"pretokenizers", json::array({digits, ByteLevel(true)})}}};
   }
-  if (pre == "llama-bpe") {
-    const json split = {{"type", "Split"},
-                        {"pattern", {{"Regex", kLlama3Pattern}}},
-                        {"behavior", "Isolated"},
-                        {"invert", false}};
-    return PreTokenizer{
-        {{"type", "Sequence"}, {"pretokenizers", json::array({split, ByteLevel(false)})}}, true};
-  }
+  if (pre == "llama-bpe") return PreTokenizer{SplitBy(kLlama3Pattern), true};
+  if (pre == "qwen2") return PreTokenizer{SplitBy(kQwen2Pattern), false, {{"type", "NFC"}}};
   return Unsupported(
-      "{}: the pre-tokenizer \"{}\" is not known; known are gpt-2, smollm and llama-bpe. Import "
-      "the "
-      "model's Hugging Face folder if there is one",
+      "{}: the pre-tokenizer \"{}\" is not known; known are gpt-2, smollm, llama-bpe and qwen2. "
+      "Import "
+      "the model's Hugging Face folder if there is one",
       what, pre);
 }
 
@@ -216,7 +224,7 @@ Result<TokenizerFiles> GgufTokenizer(const tensor::GgufFile& gguf, const ModelCo
   model["vocab"] = std::move(vocabulary.vocab);
   model["merges"] = std::move(merges);
   json root = {{"version", "1.0"},           {"truncation", nullptr},
-               {"padding", nullptr},         {"normalizer", nullptr},
+               {"padding", nullptr},         {"normalizer", pre_tokenizer.normalizer},
                {"decoder", ByteLevel(true)}, {"pre_tokenizer", pre_tokenizer.steps}};
   root["added_tokens"] = std::move(vocabulary.added);
   root["post_processor"] = std::move(post_processor);

@@ -27,6 +27,8 @@ std::vector<Source> Sources(const ModelConfig& c) {
   for (int64_t layer = 0; layer < c.num_layers; ++layer) {
     const std::string to = fmt::format("model.layers.{}.", layer);
     const std::string from = fmt::format("blk.{}.", layer);
+    // llama.cpp's converter reorders the rows of q and k for the Llama family alone.
+    const bool reordered = c.model_type == "llama";
     const auto add = [&](std::string_view name, std::string_view gguf_name, tensor::Shape shape,
                          int64_t heads = 0) {
       out.push_back({fmt::format("{}{}.weight", to, name),
@@ -34,13 +36,24 @@ std::vector<Source> Sources(const ModelConfig& c) {
     };
     add("input_layernorm", "attn_norm", {c.hidden_size});
     add("post_attention_layernorm", "ffn_norm", {c.hidden_size});
-    add("self_attn.q_proj", "attn_q", {c.q_size(), c.hidden_size}, c.num_heads);
-    add("self_attn.k_proj", "attn_k", {c.kv_size(), c.hidden_size}, c.num_kv_heads);
+    add("self_attn.q_proj", "attn_q", {c.q_size(), c.hidden_size}, reordered ? c.num_heads : 0);
+    add("self_attn.k_proj", "attn_k", {c.kv_size(), c.hidden_size}, reordered ? c.num_kv_heads : 0);
     add("self_attn.v_proj", "attn_v", {c.kv_size(), c.hidden_size});
     add("self_attn.o_proj", "attn_output", {c.hidden_size, c.q_size()});
     add("mlp.gate_proj", "ffn_gate", {c.intermediate_size, c.hidden_size});
     add("mlp.up_proj", "ffn_up", {c.intermediate_size, c.hidden_size});
     add("mlp.down_proj", "ffn_down", {c.hidden_size, c.intermediate_size});
+    if (c.qk_norm) {
+      add("self_attn.q_norm", "attn_q_norm", {c.head_dim});
+      add("self_attn.k_norm", "attn_k_norm", {c.head_dim});
+    }
+    if (!c.qkv_bias) continue;
+    for (const char* module : {"q", "k", "v"}) {
+      const int64_t size = *module == 'q' ? c.q_size() : c.kv_size();
+      out.push_back({fmt::format("{}self_attn.{}_proj.bias", to, module),
+                     fmt::format("{}attn_{}.bias", from, module),
+                     {size}});
+    }
   }
   return out;
 }
@@ -55,7 +68,8 @@ Status CheckAllTensorsKnown(const tensor::GgufFile& gguf, const std::vector<Sour
   for (const tensor::GgufTensor& tensor : gguf.tensors()) {
     if (std::binary_search(known.begin(), known.end(), tensor.name)) continue;
     return Unsupported(
-        "{}: the tensor \"{}\" is not part of a Llama model as this project computes it; import "
+        "{}: the tensor \"{}\" is not part of a model of its architecture as this project computes "
+        "it; import "
         "the model's Hugging Face folder if there is one",
         what, tensor.name);
   }

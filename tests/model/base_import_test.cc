@@ -1,5 +1,6 @@
 #include "model/base_import.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -10,6 +11,7 @@
 #include "crypto/hash.h"
 #include "gguf_builder.h"
 #include "model/tokenizer.h"
+#include "model/transformer.h"
 
 namespace tidegate::model {
 namespace {
@@ -107,7 +109,7 @@ TEST_F(BaseImport, WritesWhatTransformersReads) {
 
 TEST_F(BaseImport, APreTokenizerKeepsItsWayWithDigits) {
   const std::pair<const char*, std::vector<int32_t>> cases[] = {
-      {"smollm", {1, 2}}, {"gpt-2", {3}}, {"llama-bpe", {3}}};
+      {"smollm", {1, 2}}, {"gpt-2", {3}}, {"llama-bpe", {3}}, {"qwen2", {1, 2}}};
   for (const auto& [pre, ids] : cases) {
     GgufBuilder b = SmallLlama();
     b.SetText("tokenizer.ggml.pre", pre);
@@ -120,6 +122,39 @@ TEST_F(BaseImport, APreTokenizerKeepsItsWayWithDigits) {
     EXPECT_EQ(with.size(), ids.size() + (std::string_view(pre) == "llama-bpe")) << pre;
     fs::remove_all(root_ / "out");
   }
+}
+
+// Their rows of q and k are in transformers' order already.
+TEST_F(BaseImport, QwensHaveBiasesOrNormsAndTheirRowsStay) {
+  GgufBuilder qwen2 = SmallModel("qwen2"), qwen3 = SmallModel("qwen3");
+  qwen2.SetTensor("blk.0.attn_q.bias", {16}, std::vector<float>(16, 0.5f));
+  for (const char* name : {"blk.0.attn_k.bias", "blk.0.attn_v.bias"}) {
+    qwen2.SetTensor(name, {8}, std::vector<float>(8, 0.25f));
+  }
+  for (const char* name : {"blk.0.attn_q_norm.weight", "blk.0.attn_k_norm.weight"}) {
+    qwen3.SetTensor(name, {8}, std::vector<float>(8, 0.75f));
+  }
+  for (GgufBuilder* b : {&qwen2, &qwen3}) {
+    b->SetText("tokenizer.ggml.pre", "qwen2");
+    const auto report = Import(*b);
+    ASSERT_TRUE(report) << report.error().ToString();
+    EXPECT_EQ(report->weights, report->config.num_parameters());
+    EXPECT_EQ(Weights("model.layers.0.self_attn.q_proj.weight"), b->Values("blk.0.attn_q.weight"));
+    EXPECT_EQ(Json("tokenizer.json")["normalizer"]["type"], "NFC");
+    const auto base = Base::Load(root_ / "out", {});
+    EXPECT_TRUE(base) << base.error().ToString();
+    if (b == &qwen2) {
+      EXPECT_EQ(Weights("model.layers.0.self_attn.q_proj.bias"), std::vector<float>(16, 0.5f));
+    } else {
+      EXPECT_EQ(Weights("model.layers.0.self_attn.k_norm.weight"), std::vector<float>(8, 0.75f));
+    }
+    fs::remove_all(root_ / "out");
+  }
+  GgufBuilder without = SmallModel("qwen2");
+  EXPECT_THAT(Import(without).error().message(), testing::HasSubstr("blk.0.attn_q.bias"));
+  GgufBuilder llama = SmallLlama();
+  llama.SetTensor("blk.0.attn_q.bias", {16}, std::vector<float>(16, 0.5f));
+  EXPECT_THAT(Import(llama).error().message(), testing::HasSubstr("\"blk.0.attn_q.bias\" is not"));
 }
 
 TEST_F(BaseImport, AHeadOfItsOwnIsNotTied) {

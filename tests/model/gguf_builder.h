@@ -84,18 +84,18 @@ class GgufBuilder {
 
 // Hidden 16, inner 8, one layer, two heads of 8 with one for keys and values, five tokens. Weight i
 // of tensor number t is t + i / 1024.
-inline GgufBuilder SmallLlama() {
+inline GgufBuilder SmallModel(const std::string& architecture) {
   GgufBuilder b;
-  b.SetText("general.architecture", "llama");
-  b.SetUnsigned("llama.embedding_length", 16);
-  b.SetUnsigned("llama.feed_forward_length", 8);
-  b.SetUnsigned("llama.block_count", 1);
-  b.SetUnsigned("llama.attention.head_count", 2);
-  b.SetUnsigned("llama.attention.head_count_kv", 1);
-  b.SetUnsigned("llama.context_length", 128);
-  b.SetUnsigned("llama.rope.dimension_count", 8);
-  b.SetFloat("llama.rope.freq_base", 100000.0f);
-  b.SetFloat("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  b.SetText("general.architecture", architecture);
+  b.SetUnsigned(architecture + ".embedding_length", 16);
+  b.SetUnsigned(architecture + ".feed_forward_length", 8);
+  b.SetUnsigned(architecture + ".block_count", 1);
+  b.SetUnsigned(architecture + ".attention.head_count", 2);
+  b.SetUnsigned(architecture + ".attention.head_count_kv", 1);
+  b.SetUnsigned(architecture + ".context_length", 128);
+  b.SetUnsigned(architecture + ".rope.dimension_count", 8);
+  b.SetFloat(architecture + ".rope.freq_base", 100000.0f);
+  b.SetFloat(architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
   b.SetText("tokenizer.ggml.model", "gpt2");
   b.SetText("tokenizer.ggml.pre", "smollm");
   b.SetTexts("tokenizer.ggml.tokens", {"<s>", "1", "2", "12", "<tool>"});
@@ -120,5 +120,7 @@ inline GgufBuilder SmallLlama() {
   }
   return b;
 }
+
+inline GgufBuilder SmallLlama() { return SmallModel("llama"); }
 
 }  // namespace tidegate::model
