@@ -43,17 +43,34 @@ class Runner {
 
   Result<FinetuneSummary> Run() {
     TG_RETURN_IF_ERROR(Start());
-    while (session_.state().step < total_ && !summary_.stopped) TG_RETURN_IF_ERROR(OneStep());
-    if (hooks_.progress != nullptr) progress_.Finish();
-    if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
-    if (session_.state().step != saved_step_) TG_RETURN_IF_ERROR(Save());
-    TG_RETURN_IF_ERROR(metrics_->Write(EndLine()));
+    if (const Status status = Train(); !status.ok()) return Unexpected(WithRemedy(status));
     Summarize();
     return summary_;
   }
 
  private:
   bool StopAsked() const { return hooks_.should_stop && hooks_.should_stop(); }
+
+  Status Train() {
+    while (session_.state().step < total_ && !summary_.stopped) {
+      const Status status = OneStep();
+      // A step that is not finite changed nothing: what was learnt before it is kept.
+      if (status.code() == Code::kFailedPrecondition) TG_RETURN_IF_ERROR(SaveIfNew());
+      TG_RETURN_IF_ERROR(status);
+    }
+    if (hooks_.progress != nullptr) progress_.Finish();
+    // The state first: a disk that is full for the adapter then costs no step.
+    TG_RETURN_IF_ERROR(SaveIfNew());
+    if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
+    return metrics_->Write(EndLine());
+  }
+
+  Status WithRemedy(const Status& status) const {
+    if (status.code() != Code::kResourceExhausted) return status;
+    return Status(status.code(),
+                  fmt::format("{}; step {} of {} is saved in {}: free space there, then --resume",
+                              status.message(), saved_step_, total_, config_.output_dir.native()));
+  }
 
   Status Start() {
     std::error_code error;
@@ -81,6 +98,7 @@ class Runner {
     tokens_ += step.tokens;
     seconds_ += step.seconds;
     summary_.last_loss = step.loss;
+    ++summary_.steps_here;
     TG_RETURN_IF_ERROR(metrics_->Write(StepLine(step)));
     if (hooks_.progress != nullptr) progress_.Step(step);
     if (config_.eval_steps > 0 && step.step % config_.eval_steps == 0) {
@@ -126,6 +144,8 @@ class Runner {
     }
     return metrics_->Write(line);
   }
+
+  Status SaveIfNew() { return session_.state().step == saved_step_ ? OkStatus() : Save(); }
 
   Status Save() {
     TG_RETURN_IF_ERROR(store_.Save(session_.state(), session_.identity()));

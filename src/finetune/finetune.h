@@ -29,6 +29,7 @@ struct FinetuneSummary {
   bool stopped = false;  // should_stop ended it; the state is saved and no adapter was written
   int64_t steps = 0;     // of the whole run, resumed part included
   int64_t total_steps = 0;
+  int64_t steps_here = 0;        // done by this start
   double last_loss = 0;          // of the last step done here
   double tokens_per_second = 0;  // mean over the steps done here
   int64_t tokens_seen = 0, targets_seen = 0, skipped_windows = 0;

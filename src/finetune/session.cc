@@ -87,7 +87,11 @@ void Session::FillIdentity() {
   identity_ = {
       {"base", base_.base_checksum},
       {"tokenizer", base_.tokenizer_checksum},
-      {"data plan", HexOf(source_->fingerprint())},
+      {"data plan", HexOf(source_->fingerprint())},  // tokens and their order; its options by name:
+      {"max_length", fmt::format("{}", config_.max_length)},
+      {"packing", config_.packing ? "true" : "false"},
+      {"per_device_train_batch_size", fmt::format("{}", config_.per_device_train_batch_size)},
+      {"assistant_only_loss", config_.assistant_only_loss ? "true" : "false"},
       {"first adapter", start_checksum_},
       {"dtype", base_.dtype_name()},
       {"lora_r", fmt::format("{}", lora.r)},

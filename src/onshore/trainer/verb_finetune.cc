@@ -94,8 +94,10 @@ ordered_json SummaryJson(const FinetuneSummary& s, const FinetuneConfig& c) {
   json["stopped"] = s.stopped;
   json["steps"] = s.steps;
   json["total_steps"] = s.total_steps;
-  json["last_loss"] = s.last_loss;
-  json["tokens_per_second"] = s.tokens_per_second;
+  if (s.steps_here > 0) {
+    json["last_loss"] = s.last_loss;
+    json["tokens_per_second"] = s.tokens_per_second;
+  }
   json["tokens_seen"] = s.tokens_seen;
   json["targets_seen"] = s.targets_seen;
   json["skipped_windows"] = s.skipped_windows;
@@ -111,8 +113,11 @@ ordered_json SummaryJson(const FinetuneSummary& s, const FinetuneConfig& c) {
 
 std::string SummaryText(const FinetuneSummary& s, const FinetuneConfig& c) {
   std::string text = "data     " + finetune::ReportText(s.train_report) + "\n";
-  text += fmt::format("steps    {} of {}, last loss {:.4f}, {:.0f} tokens/s ({} with {} kernels)\n",
-                      s.steps, s.total_steps, s.last_loss, s.tokens_per_second, s.dtype, s.kernels);
+  const std::string here = s.steps_here > 0 ? fmt::format("last loss {:.4f}, {:.0f} tokens/s",
+                                                          s.last_loss, s.tokens_per_second)
+                                            : std::string("none was left to do");
+  text += fmt::format("steps    {} of {}, {} ({} with {} kernels)\n", s.steps, s.total_steps, here,
+                      s.dtype, s.kernels);
   if (s.has_eval)
     text += fmt::format("held out NLL {:.4f} over {} targets\n", s.eval.nll, s.eval.targets);
   return text + fmt::format("adapter  {}\n", c.output_dir.native());
