@@ -37,29 +37,34 @@ Result<Pipe> MakePipe() {
   return Pipe{Fd(fds[0]), Fd(fds[1])};
 }
 
-// Copies what there is; false at the end of the pipe. A reader of ours that went away (a closed
-// terminal, `| head`) loses the output; the training goes on.
-bool Copy(int from, int to) {
+// Copies what there is; false at the end of the pipe. Whatever happens to our output, the training
+// goes on.
+bool Copy(int from, int to, Status* written) {
   char buffer[4096];
   const ssize_t n = ::read(from, buffer, sizeof(buffer));
   if (n < 0) return errno == EINTR;
   if (n == 0) return false;
-  static_cast<void>(WriteAll(to, AsBytes({buffer, static_cast<size_t>(n)}), "the terminal"));
+  const Status status = WriteAll(to, AsBytes({buffer, static_cast<size_t>(n)}), "the output");
+  if (!status.ok()) *written = status;
   return true;
 }
 
-void CopyUntilClosed(const Fd& out, const Fd& err) {
+// Whether all that the child put on standard output got out, or nobody wanted it: a reader that
+// went away (a closed terminal, `| head`) is no loss, a full or broken disk is.
+bool CopyUntilClosed(const Fd& out, const Fd& err) {
   std::array<pollfd, 2> polled = {{{out.get(), POLLIN, 0}, {err.get(), POLLIN, 0}}};
+  std::array<Status, 2> written;
   while (polled[0].fd >= 0 || polled[1].fd >= 0) {
     if (::poll(polled.data(), polled.size(), -1) < 0) {
       if (errno == EINTR) continue;
-      return;
+      break;
     }
     for (size_t i = 0; i < polled.size(); ++i) {
       if (polled[i].fd < 0 || polled[i].revents == 0) continue;
-      if (!Copy(polled[i].fd, static_cast<int>(i) + 1)) polled[i].fd = -1;
+      if (!Copy(polled[i].fd, static_cast<int>(i) + 1, &written[i])) polled[i].fd = -1;
     }
   }
+  return written[0].code() != Code::kResourceExhausted && written[0].code() != Code::kDataLoss;
 }
 
 int ExitCodeOf(int wait_status) {
@@ -126,13 +131,17 @@ Result<int> RunInChild(const std::function<int(pid_t parent)>& body) {
   ::sigprocmask(SIG_SETMASK, &old, nullptr);
   out.write.reset();
   err.write.reset();
-  CopyUntilClosed(out.read, err.read);
+  const bool whole = CopyUntilClosed(out.read, err.read);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0) {
     if (errno != EINTR) return Unexpected(ErrnoStatus("wait for", "the walled trainer", errno));
   }
   g_child = 0;
-  return ExitCodeOf(status);
+  const int code = ExitCodeOf(status);
+  if (code == 0 && !whole) {
+    return Unavailable("cannot write to standard output; check where it is redirected to");
+  }
+  return code;
 }
 
 }  // namespace tidegate::trainer

@@ -18,7 +18,7 @@ namespace tidegate::trainer {
 // parent's process id. SIGINT, SIGTERM and SIGHUP reach the child. Returns the exit code of `body`,
 // or one for the signal that ended the child, said on standard error: kCancelled's for those three,
 // kResourceExhausted's for SIGKILL, kInternal's for others. Errors: the system's, when there can be
-// no child.
+// no child; kUnavailable when `body` went well and standard output did not take what it wrote.
 Result<int> RunInChild(const std::function<int(pid_t parent)>& body);
 
 }  // namespace tidegate::trainer
