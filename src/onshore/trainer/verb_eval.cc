@@ -98,6 +98,8 @@ void RegisterDataCheck(CLI::App& app, Invocation& invocation) {
         return RunDataCheck(invocation, *config, raised);
       });
   AddDataOptions(*verb, *config);
+  // As people type it, in its help; `tidegate` passes it on as one word.
+  verb->name("data check")->alias("data-check");
 }
 
 }  // namespace tidegate::trainer

@@ -22,20 +22,28 @@ struct GenerateConfig {
 
 Status Prepare(Invocation& invocation, const GenerateConfig& c) {
   if (c.prompt.empty()) return InvalidArgument("--prompt is empty; give it a text");
+  finetune::EvalConfig limits;
+  limits.threads = c.threads;
+  limits.max_new_tokens = c.options.max_new_tokens;
+  TG_RETURN_IF_ERROR(finetune::CheckEvalConfig(limits));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "base", c.base));
   if (!c.adapter.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "adapter", c.adapter));
   return OkStatus();
 }
 
-Result<std::string> PromptText(const finetune::LoadedBase& base, const GenerateConfig& c) {
-  if (c.raw || !base.chat) return c.prompt;
+// As records become tokens: a template writes its beginning of sequence itself, other texts get the
+// tokenizer's.
+Result<model::Encoding> EncodePrompt(const finetune::LoadedBase& base, const GenerateConfig& c) {
+  if (c.raw || !base.chat) {
+    return base.tokenizer->Encode(c.prompt, {.add_special_tokens = true});
+  }
   std::vector<model::ChatMessage> messages;
   if (!c.system.empty()) messages.push_back({"system", c.system});
   messages.push_back({"user", c.prompt});
   model::RenderOptions render = base.render;
   render.add_generation_prompt = true;
   TG_ASSIGN_OR_RETURN(model::Rendered rendered, base.chat->Render(messages, render));
-  return std::move(rendered.text);
+  return base.tokenizer->Encode(rendered.text);
 }
 
 std::string ReasonName(model::StopReason reason) {
@@ -57,8 +65,7 @@ Status Run(const Invocation& invocation, const GenerateConfig& c) {
   TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
                       finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads)));
   TG_ASSIGN_OR_RETURN(const auto engine, finetune::MakeEngine(base, c.adapter));
-  TG_ASSIGN_OR_RETURN(const std::string text, PromptText(base, c));
-  TG_ASSIGN_OR_RETURN(const model::Encoding prompt, base.tokenizer->Encode(text));
+  TG_ASSIGN_OR_RETURN(const model::Encoding prompt, EncodePrompt(base, c));
   model::GenerateOptions options = c.options;
   options.stop_ids = base.stop_ids;
   options.vocab_limit = base.tokenizer->vocab_size();
