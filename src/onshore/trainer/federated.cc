@@ -2,6 +2,9 @@
 
 #include <poll.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/log.h"
 #include "kernels/table.h"
 #include "onshore/ipc/peer.h"
@@ -13,6 +16,11 @@ namespace {
 
 using onshore::EventCode;
 using onshore::IpcType;
+
+// Of an event; -1 for a loss that is no number.
+int64_t Milli(double loss) {
+  return std::isfinite(loss) ? std::llround(std::clamp(loss, 0.0, 1e6) * 1000.0) : -1;
+}
 
 // Everything between the gate's messages and the job.
 class Loop {
@@ -119,13 +127,11 @@ class Loop {
     const uint32_t generation = options_.generation;
     Progress progress;
     progress.trained = [generation](uint32_t round, int64_t steps, double loss) {
-      onshore::SendEvent(EventCode::kTrained, generation,
-                         {round, steps, static_cast<int64_t>(loss * 1000), 0});
+      onshore::SendEvent(EventCode::kTrained, generation, {round, steps, Milli(loss), 0});
     };
     progress.evaluated = [generation](uint32_t version, double before, double after, bool kept) {
       onshore::SendEvent(EventCode::kEvaluated, generation,
-                         {version, static_cast<int64_t>(before * 1000),
-                          static_cast<int64_t>(after * 1000), kept ? 1 : 0});
+                         {version, Milli(before), Milli(after), kept ? 1 : 0});
     };
     return progress;
   }

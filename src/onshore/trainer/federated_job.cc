@@ -28,6 +28,24 @@ train::CheckpointStore States(const SiteOptions& options, const protocols::Id16&
   return train::CheckpointStore(JobDir(options, id) / "state");
 }
 
+// The held-out loss of the adapter that is kept; nothing when there is none, or when it was
+// measured on another base or other records.
+Result<std::optional<double>> KeptLoss(const std::filesystem::path& folder,
+                                       const std::filesystem::path& note,
+                                       const std::string& base_hash, int64_t targets) {
+  if (!std::filesystem::exists(note) ||
+      !std::filesystem::exists(folder / "adapter_model.safetensors")) {
+    return std::nullopt;
+  }
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(note, 1 << 16));
+  auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || !json["heldout_nll"].is_number() || json["base_hash"] != base_hash ||
+      json["heldout_targets"] != targets) {
+    return std::nullopt;
+  }
+  return json["heldout_nll"].get<double>();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<FederatedJob>> FederatedJob::Open(ByteSpan encoded,
@@ -94,27 +112,27 @@ Status FederatedJob::SetAdapter(uint32_t version, ByteSpan parameters) {
   heldout_milli_ = Milli(eval.nll);
   // The engine holds the loop's parameters again whatever comes next.
   session_->engine().SetParameters(session_->state().parameters);
-  return KeepIfBetter(version, eval.nll);
+  return KeepIfBetter(version, eval);
 }
 
-Status FederatedJob::KeepIfBetter(uint32_t version, double nll) {
-  const std::filesystem::path note = JobDir(options_, id_) / "kept.json";
-  double best = 0;
-  bool have = false;
-  if (std::filesystem::exists(note)) {
-    TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(note, 1 << 16));
-    const auto json = nlohmann::json::parse(text, nullptr, false);
-    have = json.is_object() && json.contains("heldout_nll") && json["heldout_nll"].is_number();
-    if (have) best = json["heldout_nll"].get<double>();
-  }
-  const bool keep = std::isfinite(nll) && (!have || nll < best);
+// Beside the adapter, not in the job's folder: a later job's first versions must not replace what
+// an earlier job has learnt.
+Status FederatedJob::KeepIfBetter(uint32_t version, const train::EvalResult& eval) {
+  const std::filesystem::path folder = TrainerDir(options_) / "adapter";
+  const std::filesystem::path note = TrainerDir(options_) / "kept.json";
+  TG_ASSIGN_OR_RETURN(const std::optional<double> best,
+                      KeptLoss(folder, note, ToHex(job_.base_hash), eval.targets));
+  const bool keep = std::isfinite(eval.nll) && (!best || eval.nll < *best);
   if (keep) {
-    TG_RETURN_IF_ERROR(session_->SaveAdapter(TrainerDir(options_) / "adapter", start_));
-    const nlohmann::ordered_json json = {
-        {"job", ToHex(id_)}, {"version", version}, {"heldout_nll", nll}};
+    TG_RETURN_IF_ERROR(session_->SaveAdapter(folder, start_));
+    const nlohmann::ordered_json json = {{"job", ToHex(id_)},
+                                         {"version", version},
+                                         {"base_hash", ToHex(job_.base_hash)},
+                                         {"heldout_targets", eval.targets},
+                                         {"heldout_nll", eval.nll}};
     TG_RETURN_IF_ERROR(WriteFileDurably(note, AsBytes(json.dump() + "\n")));
   }
-  if (progress_.evaluated) progress_.evaluated(version, have ? best : 0, nll, keep);
+  if (progress_.evaluated) progress_.evaluated(version, best.value_or(0), eval.nll, keep);
   return OkStatus();
 }
 

@@ -37,7 +37,8 @@ class FederatedJob {
 
   // A version of the shared adapter: float32 parameters of the whole layout. Evaluates it on the
   // held-out records, if there are any, and keeps it in SITE/trainer/adapter as a PEFT folder
-  // unless the one there is better.
+  // unless the one there, of this job or of another on the same base and held-out records, is
+  // better.
   Status SetAdapter(uint32_t version, ByteSpan parameters);
 
   // Trains the round unless that is done, and encodes its update. kFailedPrecondition when the
@@ -49,7 +50,7 @@ class FederatedJob {
       : job_(std::move(job)), options_(std::move(options)), progress_(std::move(progress)) {}
   Status Load();
   Status CheckLayout();
-  Status KeepIfBetter(uint32_t version, double nll);
+  Status KeepIfBetter(uint32_t version, const train::EvalResult& eval);
   Result<RoundNote> Train(const onshore::RoundStart& start);
   Status AppendRoundLine(const RoundNote& note, double seconds) const;
 
