@@ -31,7 +31,7 @@ Status Coordinator::Load() {
     TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
     access_.push_back({site.name, site.curve_key, true});
     const std::string name = site.name;
-    sites_.emplace(name, Site{std::move(site), key, false, 0, 0, 0, {}, {}, {}, {}});
+    sites_.emplace(name, Site(std::move(site), key));
   }
   TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
   for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
@@ -77,6 +77,11 @@ Status Coordinator::LoadJob(federation::StoredJob stored) {
     TG_ASSIGN_OR_RETURN(job->announcement,
                         crypto::OpenDocument<protocols::RoundAnnouncement>(
                             own, crypto::domains::kRound, round->announcement, "a stored round"));
+  }
+  TG_ASSIGN_OR_RETURN(const auto updates, store_->NewestUpdates(job->facts.id));
+  for (const federation::StoredUpdate& update : updates) {
+    job->losses[update.key.site.text] = {update.key.round, update.train_loss_milli,
+                                         update.heldout_loss_milli};
   }
   job->stored = std::move(stored);
   jobs_.push_back(std::move(job));
@@ -171,8 +176,32 @@ void Coordinator::Push(const std::string& site, const JobRun& job) {
   }
 }
 
+// A site that works for another job is told of this one when that has ended.
 void Coordinator::PushToAll(const JobRun& job) {
-  for (const std::string& site : job.state.rules.sites) Push(site, job);
+  for (const std::string& name : job.state.rules.sites) {
+    const auto it = sites_.find(name);
+    if (it == sites_.end()) continue;
+    const auto& works_for = it->second.works_for;
+    const JobRun* other = works_for && *works_for != job.facts.id ? FindJob(*works_for) : nullptr;
+    if (other == nullptr || other->ended()) Push(name, job);
+  }
+}
+
+// To a site without a job, one at a time: the open job that was submitted after the one it was told
+// of last (its policy may refuse that one), and after the last of them the first again.
+void Coordinator::PushNext(Site& site) {
+  const JobRun *first = nullptr, *next = nullptr;
+  bool passed = false;
+  for (const auto& job : jobs_) {
+    if (job->ended() || !job->Names(site.stored.name)) continue;
+    if (first == nullptr) first = job.get();
+    if (passed && next == nullptr) next = job.get();
+    passed = passed || job->facts.id == site.told_of;
+  }
+  if (next == nullptr) next = first;
+  if (next == nullptr) return;
+  site.told_of = next->facts.id;
+  Push(site.stored.name, *next);
 }
 
 void Coordinator::OnConnected(const std::string& site) {
@@ -181,9 +210,7 @@ void Coordinator::OnConnected(const std::string& site) {
   OnDisconnected(site);
   it->second.connected = true;
   it->second.seen_unix_millis = clock_.UnixMillis();
-  for (const auto& job : jobs_) {
-    if (!job->ended() && job->Names(site)) Push(site, *job);
-  }
+  PushNext(it->second);
 }
 
 void Coordinator::OnDisconnected(const std::string& site) {
@@ -194,6 +221,9 @@ void Coordinator::OnDisconnected(const std::string& site) {
   it->second.offers.clear();
   it->second.outflows.clear();
   it->second.told_ended.clear();
+  it->second.works_for.reset();
+  it->second.told_of.reset();
+  it->second.leased = false;
 }
 
 }  // namespace tidegate::offshore

@@ -81,6 +81,8 @@ class Coordinator {
 
  private:
   struct Site {
+    Site(federation::StoredSite enrolled, const crypto::VerifyKey& sign_key)
+        : stored(std::move(enrolled)), key(sign_key) {}
     federation::StoredSite stored;
     crypto::VerifyKey key;
     bool connected = false;
@@ -90,6 +92,10 @@ class Coordinator {
     std::map<Digest, Incoming> offers;     // by content
     std::map<Digest, Outflow> outflows;    // by content
     std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
+    // A site works for one job at a time: the open one that its LEASE named, or none yet.
+    std::optional<protocols::Id16> works_for;
+    std::optional<protocols::Id16> told_of;  // the job that it was told of last while it had none
+    bool leased = false;                     // it said LEASE on this connection
     // The last contents taken: a COMMIT that comes again is answered with their receipt.
     std::deque<std::pair<Digest, protocols::UpdateKey>> taken;
     void Remember(const protocols::ReleaseManifest& release);
@@ -106,7 +112,7 @@ class Coordinator {
     std::optional<protocols::Signed> announcement_document;  // of the open round
     protocols::RoundAnnouncement announcement;
     uint64_t bytes_in = 0;                     // since this process started
-    std::map<std::string, SiteLosses> losses;  // as last told, by site
+    std::map<std::string, SiteLosses> losses;  // of its last counted update, by site
     bool ended() const { return std::holds_alternative<federation::Ended>(state.phase); }
     bool collecting() const { return std::holds_alternative<federation::Collecting>(state.phase); }
     bool Names(const std::string& site) const;
@@ -130,6 +136,7 @@ class Coordinator {
                  const Status& status);
   void Push(const std::string& site, const JobRun& job);
   void PushToAll(const JobRun& job);
+  void PushNext(Site& site);
 
   // coordinator_rounds.cc: effects
   Status Apply(JobRun& job, const federation::Event& event);

@@ -257,6 +257,8 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   update.weight = header->weight;
   update.release = incoming.document;
   update.accepted_unix_millis = clock_.UnixMillis();
+  update.train_loss_milli = header->metrics.train_loss_milli;
+  update.heldout_loss_milli = header->metrics.heldout_loss_milli;
   TG_ASSIGN_OR_RETURN(
       const protocols::Signed receipt,
       SignReceipt(release, incoming.ledger_head, protocols::ReceiptOutcome::kCounted,
@@ -266,8 +268,7 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, event, receipt));
   site.offers.erase(release.content);
   site.Remember(release);
-  job->losses[name] = {release.key.round, header->metrics.train_loss_milli,
-                       header->metrics.heldout_loss_milli};
+  job->losses[name] = {release.key.round, update.train_loss_milli, update.heldout_loss_milli};
   LogInfo("update_accepted job={} round={} site={} bytes={} weight={}",
           job->facts.manifest.name.text, release.key.round, name, release.ciphertext_bytes,
           header->weight);
@@ -375,6 +376,8 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
     answer.adapter_version = job->version.version;
   }
   Send(name, Channel::kControl, MessageType::kLease, protocols::Encode(answer));
+  site.works_for = job != nullptr && !job->ended() ? std::optional(job->facts.id) : std::nullopt;
+  const bool first = !std::exchange(site.leased, true);
   const bool behind = job != nullptr && (lease->adapter_version < answer.adapter_version ||
                                          lease->round < answer.round);
   if (job != nullptr && job->ended()) {
@@ -389,15 +392,16 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
     if (behind) Push(name, *job);
     return OkStatus();
   }
-  // It works for no open job: tell it of all there are, or of the last one that it has missed.
+  // It works for no open job: tell it of the next one, or of the last one that it has missed.
   JobRun* last = nullptr;
   bool open = false;
   for (const auto& other : jobs_) {
     if (!other->Names(name)) continue;
     last = other.get();
     open = open || !other->ended();
-    if (!other->ended()) Push(name, *other);
   }
+  // A site that has just connected was told of one already, and may not have taken it yet.
+  if (open && !(first && site.told_of && job == nullptr)) PushNext(site);
   if (!open && job == nullptr && last != nullptr) Push(name, *last);
   return OkStatus();
 }

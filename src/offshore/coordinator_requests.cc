@@ -65,8 +65,7 @@ Result<ordered_json> Coordinator::Approve(const json& request, Status* fatal) {
   const Status put = store_->PutSite(site);
   if (put.code() == Code::kAlreadyExists) return Unexpected(put);
   if (!put.ok()) return Fatal(put, fatal);
-  const auto it =
-      sites_.try_emplace(site.name, Site{site, key, false, 0, 0, 0, {}, {}, {}, {}}).first;
+  const auto it = sites_.try_emplace(site.name, site, key).first;
   it->second.stored = site;
   it->second.key = key;
   access_.push_back({site.name, site.curve_key, true});

@@ -10,7 +10,7 @@ namespace {
 using protocols::Id16;
 using protocols::Signed;
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -28,6 +28,7 @@ CREATE TABLE updates (
   job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL,
   site TEXT NOT NULL REFERENCES sites (name), content BLOB NOT NULL, weight INTEGER NOT NULL,
   release BLOB NOT NULL, accepted_ms INTEGER NOT NULL, outcome INTEGER NOT NULL,
+  train_loss_milli INTEGER NOT NULL DEFAULT 0, heldout_loss_milli INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (job, round, phase, site),
   FOREIGN KEY (job, round) REFERENCES rounds (job, round)) STRICT;
 CREATE TABLE receipts (
@@ -48,7 +49,14 @@ CREATE INDEX events_job ON events (job, seq);
 CREATE TABLE equivocations (
   job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL, site TEXT NOT NULL,
   content BLOB NOT NULL, unix_ms INTEGER NOT NULL, PRIMARY KEY (job, round, phase, site)) STRICT;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
+)sql";
+
+// Schema 1 kept no losses.
+constexpr const char* kFromSchema1 = R"sql(
+ALTER TABLE updates ADD COLUMN train_loss_milli INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE updates ADD COLUMN heldout_loss_milli INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;
 )sql";
 
 // The numbers are on disk: for ever.
@@ -100,6 +108,7 @@ class SqliteStore final : public Store {
   Result<crypto::AgreeSecretKey> RecipientKey(const Id16& job, uint32_t round) override;
   Result<std::optional<StoredUpdate>> Update(const protocols::UpdateKey& key) override;
   Result<std::vector<StoredUpdate>> Updates(const Id16& job, uint32_t round) override;
+  Result<std::vector<StoredUpdate>> NewestUpdates(const Id16& job) override;
   Result<std::optional<Signed>> ReceiptOf(const protocols::UpdateKey& key) override;
   Result<std::optional<Signed>> Version(const Id16& job, std::optional<uint32_t> version) override;
   Status LogEquivocation(const protocols::UpdateKey& key, const Digest& content,
@@ -115,6 +124,7 @@ class SqliteStore final : public Store {
              ByteSpan content, uint32_t weight, int64_t unix_millis) const;
   Status EraseKey(const Id16& job, uint32_t round) const;
   Result<StoredUpdate> ReadUpdate(const Statement& row) const;
+  Result<std::vector<StoredUpdate>> ReadUpdates(Statement rows) const;
   Result<std::optional<Signed>> OneSigned(Statement statement, std::string_view what) const;
 
   Database database_;
@@ -140,10 +150,11 @@ Status SqliteStore::Setup() {
     version = row ? statement.Integer(0) : 0;
   }
   if (version == 0) TG_RETURN_IF_ERROR(database_.Execute(kSchema));
+  if (version == 1) TG_RETURN_IF_ERROR(database_.Execute(kFromSchema1));
   TG_RETURN_IF_ERROR(Commit());
-  if (version == 0 || version == kSchemaVersion) return OkStatus();
+  if (version >= 0 && version <= kSchemaVersion) return OkStatus();
   return FailedPrecondition(
-      "the store {} has schema {}, this program reads {}; use the version that wrote it",
+      "the store {} has schema {}, this program reads 1 … {}; use the version that wrote it",
       database_.name(), version, kSchemaVersion);
 }
 
@@ -302,11 +313,12 @@ Status SqliteStore::AcceptUpdate(const StoredUpdate& update,
                                  const Signed& receipt) {
   const protocols::UpdateKey& key = update.key;
   return Together([&]() -> Status {
-    Statement insert = Prepare("INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    Statement insert = Prepare("INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     insert.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
     insert.Bind(key.site.text).Bind(ByteSpan(update.content)).Bind(int64_t{update.weight});
     insert.Bind(ByteSpan(Pack(update.release))).Bind(update.accepted_unix_millis);
-    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(static_cast<int64_t>(update.outcome))));
+    insert.Bind(static_cast<int64_t>(update.outcome)).Bind(int64_t{update.train_loss_milli});
+    TG_RETURN_IF_ERROR(RunOnly(insert.Bind(int64_t{update.heldout_loss_milli})));
     Statement receive = Prepare("INSERT INTO receipts VALUES (?, ?, ?, ?, ?)");
     receive.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
     TG_RETURN_IF_ERROR(RunOnly(receive.Bind(key.site.text).Bind(ByteSpan(Pack(receipt)))));
@@ -379,8 +391,8 @@ Result<crypto::AgreeSecretKey> SqliteStore::RecipientKey(const Id16& job, uint32
 }
 
 constexpr const char* kUpdateColumns =
-    "SELECT job, round, phase, site, content, weight, release, accepted_ms, outcome FROM updates "
-    "WHERE job = ? AND round = ? AND ";
+    "SELECT job, round, phase, site, content, weight, release, accepted_ms, outcome, "
+    "train_loss_milli, heldout_loss_milli FROM updates WHERE job = ? AND ";
 
 Result<StoredUpdate> SqliteStore::ReadUpdate(const Statement& row) const {
   StoredUpdate update;
@@ -396,11 +408,23 @@ Result<StoredUpdate> SqliteStore::ReadUpdate(const Statement& row) const {
   if (outcome != 1 && outcome != 2)
     return DataLoss("the store has an update of outcome {}", outcome);
   update.outcome = static_cast<protocols::ReceiptOutcome>(outcome);
+  update.train_loss_milli = static_cast<uint32_t>(row.Integer(9));
+  update.heldout_loss_milli = static_cast<uint32_t>(row.Integer(10));
   return update;
 }
 
+Result<std::vector<StoredUpdate>> SqliteStore::ReadUpdates(Statement rows) const {
+  std::vector<StoredUpdate> updates;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, rows.Step());
+    if (!more) return updates;
+    TG_ASSIGN_OR_RETURN(StoredUpdate update, ReadUpdate(rows));
+    updates.push_back(std::move(update));
+  }
+}
+
 Result<std::optional<StoredUpdate>> SqliteStore::Update(const protocols::UpdateKey& key) {
-  const std::string sql = std::string(kUpdateColumns) + "phase = ? AND site = ?";
+  const std::string sql = std::string(kUpdateColumns) + "round = ? AND phase = ? AND site = ?";
   Statement row = Prepare(sql.c_str());
   row.Bind(ByteSpan(key.job)).Bind(int64_t{key.round}).Bind(int64_t{key.phase});
   TG_ASSIGN_OR_RETURN(const bool found, row.Bind(key.site.text).Step());
@@ -410,16 +434,20 @@ Result<std::optional<StoredUpdate>> SqliteStore::Update(const protocols::UpdateK
 }
 
 Result<std::vector<StoredUpdate>> SqliteStore::Updates(const Id16& job, uint32_t round) {
-  const std::string sql = std::string(kUpdateColumns) + "outcome = 1 ORDER BY site";
-  Statement row = Prepare(sql.c_str());
-  row.Bind(ByteSpan(job)).Bind(int64_t{round});
-  std::vector<StoredUpdate> updates;
-  while (true) {
-    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
-    if (!more) return updates;
-    TG_ASSIGN_OR_RETURN(StoredUpdate update, ReadUpdate(row));
-    updates.push_back(std::move(update));
-  }
+  const std::string sql = std::string(kUpdateColumns) + "round = ? AND outcome = 1 ORDER BY site";
+  Statement rows = Prepare(sql.c_str());
+  rows.Bind(ByteSpan(job)).Bind(int64_t{round});
+  return ReadUpdates(std::move(rows));
+}
+
+Result<std::vector<StoredUpdate>> SqliteStore::NewestUpdates(const Id16& job) {
+  const std::string sql = std::string(kUpdateColumns) +
+                          "outcome = 1 AND round = (SELECT max(round) FROM updates AS u WHERE "
+                          "u.job = updates.job AND u.site = updates.site AND u.outcome = 1) "
+                          "ORDER BY site";
+  Statement rows = Prepare(sql.c_str());
+  rows.Bind(ByteSpan(job));
+  return ReadUpdates(std::move(rows));
 }
 
 Result<std::optional<Signed>> SqliteStore::ReceiptOf(const protocols::UpdateKey& key) {

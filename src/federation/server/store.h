@@ -48,6 +48,8 @@ struct StoredUpdate {
   protocols::Signed release;
   int64_t accepted_unix_millis = 0;
   protocols::ReceiptOutcome outcome = protocols::ReceiptOutcome::kCounted;
+  // As the site told them, in thousandths; 0: not told.
+  uint32_t train_loss_milli = 0, heldout_loss_milli = 0;
 };
 
 class Store {
@@ -99,6 +101,8 @@ class Store {
   virtual Result<std::optional<StoredUpdate>> Update(const protocols::UpdateKey& key) = 0;
   virtual Result<std::vector<StoredUpdate>> Updates(const protocols::Id16& job,
                                                     uint32_t round) = 0;  // counted, by site
+  // Of each site of the job the newest that was counted, by site.
+  virtual Result<std::vector<StoredUpdate>> NewestUpdates(const protocols::Id16& job) = 0;
   virtual Result<std::optional<protocols::Signed>> ReceiptOf(const protocols::UpdateKey& key) = 0;
   // The newest when `version` is empty.
   virtual Result<std::optional<protocols::Signed>> Version(const protocols::Id16& job,

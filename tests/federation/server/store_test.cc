@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/file.h"
+#include "federation/server/sqlite.h"
 
 namespace tidegate::federation {
 namespace {
@@ -187,6 +188,66 @@ TEST_F(StoreTest, ASiteInForceKeepsItsKeysAndARevokedOneMayComeBackWithOthers) {
   EXPECT_EQ(store->RevokeSite("a", 9).code(), Code::kNotFound);
   EXPECT_TRUE(store->PutSite(Site("a", 2)).ok());
   EXPECT_EQ(store->Sites()->front().revoked_unix_millis, 0);
+}
+
+// A store as the first schema made it: its updates table had no losses.
+TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
+  auto key = crypto::AgreeSecretKey::Generate();
+  {
+    auto store = Open(dir_ / "store.db");
+    ASSERT_TRUE(store->PutSite(Site("a", 1)).ok());
+    ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
+    ASSERT_TRUE(store->OpenRound(Job(), {1, 10}, Document(5), *key).ok());
+    const StoredUpdate update = UpdateOf("a", 1);
+    ASSERT_TRUE(store->AcceptUpdate(update, AcceptedEvent(update), Document(6)).ok());
+  }
+  {
+    auto database = Database::Open(dir_ / "store.db");
+    ASSERT_TRUE(database.has_value());
+    ASSERT_TRUE(database
+                    ->Execute("ALTER TABLE updates DROP COLUMN train_loss_milli; "
+                              "ALTER TABLE updates DROP COLUMN heldout_loss_milli; "
+                              "PRAGMA user_version = 1;")
+                    .ok());
+  }
+  auto store = Open(dir_ / "store.db");
+  ASSERT_NE(store, nullptr);
+  EXPECT_EQ(store->NewestUpdates(Job())->at(0).train_loss_milli, 0u);
+  ASSERT_TRUE(store->OpenRound(Job(), {2, 20}, Document(5), *key).ok());
+  StoredUpdate update = UpdateOf("a", 2);
+  update.key.round = 2;
+  update.train_loss_milli = 1500;
+  ASSERT_TRUE(store->AcceptUpdate(update, AcceptedEvent(update), Document(6)).ok());
+  EXPECT_EQ(store->NewestUpdates(Job())->at(0).train_loss_milli, 1500u);
+}
+
+TEST_F(StoreTest, TheNewestUpdateOfEachSiteIsTheLastThatWasCounted) {
+  auto store = Open(dir_ / "store.db");
+  auto key = crypto::AgreeSecretKey::Generate();
+  ASSERT_TRUE(store->PutSite(Site("a", 1)).ok());
+  ASSERT_TRUE(store->PutSite(Site("b", 2)).ok());
+  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
+  EXPECT_TRUE(store->NewestUpdates(Job())->empty());
+  for (uint32_t round = 1; round <= 3; ++round) {
+    ASSERT_TRUE(store->OpenRound(Job(), {round, 10}, Document(5), *key).ok());
+    for (const std::string site : {"a", "b"}) {
+      StoredUpdate update = UpdateOf(site, static_cast<uint8_t>(round));
+      update.key.round = round;
+      update.train_loss_milli = 1000 * round + (site == "a" ? 1 : 2);
+      update.heldout_loss_milli = 5000 * round;
+      const bool late = site == "b" && round == 3;
+      if (late) update.outcome = protocols::ReceiptOutcome::kLate;
+      const auto event = late ? std::nullopt : std::optional(AcceptedEvent(update));
+      ASSERT_TRUE(store->AcceptUpdate(update, event, Document(6)).ok());
+    }
+  }
+  const auto newest = *store->NewestUpdates(Job());
+  ASSERT_EQ(newest.size(), 2u);
+  EXPECT_EQ(newest[0].key.site.text, "a");
+  EXPECT_EQ(newest[0].train_loss_milli, 3001u);
+  EXPECT_EQ(newest[0].heldout_loss_milli, 15000u);
+  EXPECT_EQ(newest[1].key.round, 2u);
+  EXPECT_EQ(newest[1].train_loss_milli, 2002u);
 }
 
 TEST_F(StoreTest, RefusesASecondProcessAnotherFederationAnotherSchemaAndADamagedFile) {
