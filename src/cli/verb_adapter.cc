@@ -1,10 +1,12 @@
-// adapter inspect: what a PEFT folder holds, with the checks that loading makes.
+// adapter inspect: what a PEFT folder holds, with the checks that loading makes. adapter merge:
+// base and adapter as one base.
 #include <filesystem>
 
 #include <cmath>
 
 #include "cli/verb.h"
 #include "model/adapter.h"
+#include "model/adapter_merge.h"
 #include "model/config.h"
 
 namespace tidegate::cli {
@@ -13,7 +15,8 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Options {
-  std::filesystem::path dir, base;
+  std::filesystem::path dir, base, out;
+  std::string dtype;  // of merge; empty: as stored
 };
 
 std::string Text(const ordered_json& report) {
@@ -57,16 +60,43 @@ Status Run(const Invocation& invocation, const Options& options) {
   return Print(invocation, report, Text);
 }
 
+Status Merge(const Invocation& invocation, const Options& options) {
+  const std::map<std::string, tensor::DType> dtypes = {
+      {"bf16", tensor::DType::kBF16}, {"f32", tensor::DType::kF32}, {"f16", tensor::DType::kF16}};
+  model::MergeOptions merge;
+  if (!options.dtype.empty()) merge.dtype = dtypes.at(options.dtype);
+  TG_ASSIGN_OR_RETURN(const model::MergeReport merged,
+                      model::MergeAdapter(options.base, options.dir, options.out, merge));
+  ordered_json report = {{"dir", options.out.native()},
+                         {"tensors", merged.tensors},
+                         {"merged", merged.merged},
+                         {"weights", merged.weights}};
+  return Print(invocation, report, [](const ordered_json& r) {
+    return fmt::format("{}: {} tensors, of which the adapter changed {}\n",
+                       r["dir"].get<std::string>(), r["tensors"].get<int64_t>(),
+                       r["merged"].get<int64_t>());
+  });
+}
+
 }  // namespace
 
 void RegisterAdapterVerb(CLI::App& app, Invocation& invocation) {
-  CLI::App* group = AddGroup(app, "adapter", "Look at LoRA adapters");
+  CLI::App* group = AddGroup(app, "adapter", "Look at LoRA adapters, and merge them");
   auto options = std::make_shared<Options>();
   CLI::App* inspect =
       AddVerb(*group, "inspect", "What a PEFT folder holds, checked against its base", invocation,
               [&invocation, options] { return Run(invocation, *options); });
   inspect->add_option("DIR", options->dir, "PEFT folder")->required();
   inspect->add_option("--base", options->base, "HF folder of the base it belongs to")->required();
+  CLI::App* merge =
+      AddVerb(*group, "merge", "Make a base of a base and an adapter, an HF folder", invocation,
+              [&invocation, options] { return Merge(invocation, *options); });
+  merge->add_option("DIR", options->dir, "PEFT folder")->required();
+  merge->add_option("--base", options->base, "HF folder of the base it belongs to")->required();
+  merge->add_option("--out", options->out, "Folder to make; must not exist, or be empty")
+      ->required();
+  merge->add_option("--dtype", options->dtype, "bf16, f32 or f16; default: as the base is stored")
+      ->check(CLI::IsMember({"bf16", "f32", "f16"}));
 }
 
 }  // namespace tidegate::cli

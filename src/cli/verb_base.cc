@@ -8,6 +8,7 @@
 #include "model/base_import.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
+#include "model/weight_layout.h"
 #include "tensor/safetensors.h"
 
 namespace tidegate::cli {
@@ -58,6 +59,10 @@ std::string Text(const ordered_json& report) {
 
 Status Inspect(const Invocation& invocation, const std::filesystem::path& dir) {
   TG_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadHfConfig(dir / "config.json"));
+  TG_ASSIGN_OR_RETURN(const auto weights, tensor::SafetensorsFolder::Open(dir));
+  if (Status status = model::CheckWeights(config, weights); !status.ok()) {
+    return status.WithContext(dir.native());
+  }
   TG_ASSIGN_OR_RETURN(const model::Tokenizer tokenizer,
                       model::Tokenizer::Load(dir / "tokenizer.json"));
   if (tokenizer.vocab_size() > config.vocab_size) {

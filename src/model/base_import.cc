@@ -1,12 +1,11 @@
 #include "model/base_import.h"
 
-#include <unistd.h>
-
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "model/base_import_parts.h"
+#include "model/new_folder.h"
 
 namespace tidegate::model {
 namespace {
@@ -111,56 +110,6 @@ std::string TransformersName(tensor::DType dtype) {
                                          : "float16";
 }
 
-Status CheckTarget(const fs::path& out_dir) {
-  std::error_code error;
-  const fs::file_status status = fs::symlink_status(out_dir, error);
-  if (status.type() == fs::file_type::not_found) return OkStatus();
-  if (status.type() == fs::file_type::directory && fs::is_empty(out_dir, error) && !error) {
-    return OkStatus();
-  }
-  return AlreadyExists("{} exists; name a folder that does not, or an empty one", out_dir.native());
-}
-
-// A folder beside the target that is removed unless it is published.
-class Staging {
- public:
-  static Result<Staging> Create(const fs::path& target) {
-    std::error_code error;
-    fs::path clean = fs::absolute(target, error).lexically_normal();
-    if (!clean.has_filename()) clean = clean.parent_path();
-    fs::create_directories(clean.parent_path(), error);
-    if (error)
-      return Unexpected(ErrnoStatus("create", clean.parent_path().native(), error.value()));
-    std::string name = clean.native() + ".importing-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) return Unexpected(ErrnoStatus("create", name, errno));
-    return Staging(name, clean);
-  }
-  Staging(Staging&& other) noexcept
-      : path_(std::exchange(other.path_, {})), target_(std::move(other.target_)) {}
-  Staging& operator=(Staging&&) = delete;
-  ~Staging() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-
-  const fs::path& path() const { return path_; }
-
-  Status Publish() {
-    std::error_code error;
-    fs::permissions(path_, fs::perms(0755), error);
-    if (!error) TG_RETURN_IF_ERROR(SyncDirectory(path_));
-    if (!error) fs::rename(path_, target_, error);
-    if (error) return ErrnoStatus("create", target_.native(), error.value());
-    path_.clear();
-    return SyncDirectory(target_.parent_path());
-  }
-
- private:
-  Staging(fs::path path, fs::path target) : path_(std::move(path)), target_(std::move(target)) {}
-  fs::path path_;
-  fs::path target_;
-};
-
 }  // namespace
 
 Result<ModelConfig> GgufConfig(const tensor::GgufFile& gguf, std::string_view what) {
@@ -214,7 +163,7 @@ Result<ImportReport> ImportGguf(const fs::path& file, const fs::path& out_dir,
     return InvalidArgument("weights cannot be imported as {}; F32, BF16 and F16 can be",
                            tensor::DTypeName(d));
   }
-  TG_RETURN_IF_ERROR(CheckTarget(out_dir));
+  TG_RETURN_IF_ERROR(NewFolder::CheckTarget(out_dir));
   TG_ASSIGN_OR_RETURN(const tensor::GgufFile gguf, tensor::GgufFile::Open(file));
   const std::string what = file.native();
   ImportReport report;
@@ -224,7 +173,7 @@ Result<ImportReport> ImportGguf(const fs::path& file, const fs::path& out_dir,
   report.tokens = tokenizer.tokens;
   report.has_chat_template = tokenizer.has_chat_template;
 
-  TG_ASSIGN_OR_RETURN(Staging staging, Staging::Create(out_dir));
+  TG_ASSIGN_OR_RETURN(NewFolder staging, NewFolder::Create(out_dir));
   const fs::path& dir = staging.path();
   TG_RETURN_IF_ERROR(WriteGgufWeights(gguf, report.config, options.dtype, dir / "model.safetensors",
                                       what, &report));

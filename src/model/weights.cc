@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/log.h"
+#include "model/weight_layout.h"
 
 namespace tidegate::model {
 namespace {
@@ -78,10 +78,6 @@ std::string_view NameOf(DType dtype) {
   return dtype == DType::kF64 ? "f64" : dtype == DType::kF32 ? "f32" : "bf16";
 }
 
-bool EndsWith(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 }  // namespace
 
 LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
@@ -92,18 +88,8 @@ LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
       folder_(std::move(folder)),
       layers_(static_cast<size_t>(config_.num_layers)) {}
 
-Result<const void*> LoadedBase::Plain(const std::string& name, const tensor::Shape& shape) {
+Result<const void*> LoadedBase::Plain(const std::string& name) {
   TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
-  if (view->shape != shape) {
-    return InvalidArgument("tensor {} has shape {}, config.json says {}", name,
-                           tensor::ShapeText(view->shape), tensor::ShapeText(shape));
-  }
-  if (view->dtype != tensor::DType::kF32 && view->dtype != tensor::DType::kF16 &&
-      view->dtype != tensor::DType::kBF16) {
-    return Unsupported("tensor {} is {}: weights must be F32, F16 or BF16, convert the model first",
-                       name, tensor::DTypeName(view->dtype));
-  }
-  used_names_.push_back(name);
   const size_t element = kernels::SizeOf(options_.dtype);
   const bool in_place = SameType(view->dtype, options_.dtype) &&
                         reinterpret_cast<uintptr_t>(view->bytes.data()) % element == 0;
@@ -127,71 +113,40 @@ kernels::WeightSource LoadedBase::Source(const void* data, int64_t n, int64_t k)
   return {format, n, k, data};
 }
 
-Status LoadedBase::LoadNorm(const std::string& name, int64_t size, const void** out) {
-  TG_ASSIGN_OR_RETURN(*out, Plain(name, {size}));
-  return OkStatus();
-}
-
 Status LoadedBase::LoadLayer(int64_t index) {
   LayerWeights& layer = layers_[static_cast<size_t>(index)];
   const std::string at = fmt::format("model.layers.{}.", index);
-  TG_RETURN_IF_ERROR(
-      LoadNorm(at + "input_layernorm.weight", config_.hidden_size, &layer.input_norm));
-  TG_RETURN_IF_ERROR(
-      LoadNorm(at + "post_attention_layernorm.weight", config_.hidden_size, &layer.mlp_norm));
+  TG_ASSIGN_OR_RETURN(layer.input_norm, Plain(at + "input_layernorm.weight"));
+  TG_ASSIGN_OR_RETURN(layer.mlp_norm, Plain(at + "post_attention_layernorm.weight"));
   for (int i = 0; i < kModulesPerLayer; ++i) {
     const Module module = static_cast<Module>(i);
     const ModuleShape shape = ShapeOf(config_, module);
-    TG_ASSIGN_OR_RETURN(const void* data,
-                        Plain(at + ModulePath(module) + ".weight", {shape.out, shape.in}));
+    TG_ASSIGN_OR_RETURN(const void* data, Plain(at + ModulePath(module) + ".weight"));
     layer.linear[static_cast<size_t>(i)] =
         table_->prepare_weights(Source(data, shape.out, shape.in));
     if (HasBias(config_, module)) {
       TG_ASSIGN_OR_RETURN(layer.bias[static_cast<size_t>(i)],
-                          Plain(at + ModulePath(module) + ".bias", {shape.out}));
+                          Plain(at + ModulePath(module) + ".bias"));
     }
   }
   if (!config_.qk_norm) return OkStatus();
-  TG_RETURN_IF_ERROR(LoadNorm(at + "self_attn.q_norm.weight", config_.head_dim, &layer.q_norm));
-  return LoadNorm(at + "self_attn.k_norm.weight", config_.head_dim, &layer.k_norm);
-}
-
-// A tensor that the architecture has no place for would change what the model computes elsewhere.
-Status LoadedBase::CheckNothingElse() const {
-  std::vector<std::string> used = used_names_;
-  std::sort(used.begin(), used.end());
-  for (const std::string& name : folder_.names()) {
-    if (std::binary_search(used.begin(), used.end(), name)) continue;
-    if (EndsWith(name, ".rotary_emb.inv_freq")) continue;  // old files: config.json decides
-    if (config_.tied && name == "lm_head.weight") {
-      const tensor::TensorView* head = folder_.Find(name);
-      const tensor::TensorView* table = folder_.Find("model.embed_tokens.weight");
-      if (head->dtype != table->dtype || !std::equal(head->bytes.begin(), head->bytes.end(),
-                                                     table->bytes.begin(), table->bytes.end())) {
-        LogWarning("lm_head_ignored reason=tied_embeddings_but_a_different_head_is_stored");
-      }
-      continue;
-    }
-    return Unsupported(
-        "tensor {} has no place in a {} model as config.json describes it: use a model of a "
-        "supported architecture",
-        name, config_.model_type);
-  }
+  TG_ASSIGN_OR_RETURN(layer.q_norm, Plain(at + "self_attn.q_norm.weight"));
+  TG_ASSIGN_OR_RETURN(layer.k_norm, Plain(at + "self_attn.k_norm.weight"));
   return OkStatus();
 }
 
 Status LoadedBase::LoadAll() {
-  TG_ASSIGN_OR_RETURN(const void* table, Plain("model.embed_tokens.weight",
-                                               {config_.vocab_size, config_.hidden_size}));
+  TG_RETURN_IF_ERROR(CheckWeights(config_, folder_));
+  TG_ASSIGN_OR_RETURN(const void* table, Plain("model.embed_tokens.weight"));
   embedding_ = Source(table, config_.vocab_size, config_.hidden_size);
   for (int64_t i = 0; i < config_.num_layers; ++i) TG_RETURN_IF_ERROR(LoadLayer(i));
-  TG_RETURN_IF_ERROR(LoadNorm("model.norm.weight", config_.hidden_size, &final_norm_));
+  TG_ASSIGN_OR_RETURN(final_norm_, Plain("model.norm.weight"));
   const void* head = table;
   if (!config_.tied) {
-    TG_ASSIGN_OR_RETURN(head, Plain("lm_head.weight", {config_.vocab_size, config_.hidden_size}));
+    TG_ASSIGN_OR_RETURN(head, Plain("lm_head.weight"));
   }
   head_ = table_->prepare_weights(Source(head, config_.vocab_size, config_.hidden_size));
-  return CheckNothingElse();
+  return OkStatus();
 }
 
 Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem::path& dir,

@@ -45,10 +45,8 @@ class LoadedBase final : public Base {
              tensor::SafetensorsFolder folder);
   Status LoadAll();
   Status LoadLayer(int64_t index);
-  Status CheckNothingElse() const;
-  // The tensor in the activation type, checked for shape, dtype and finite values.
-  Result<const void*> Plain(const std::string& name, const tensor::Shape& shape);
-  Status LoadNorm(const std::string& name, int64_t size, const void** out);
+  // The tensor in the activation type, checked for finite values.
+  Result<const void*> Plain(const std::string& name);
   kernels::WeightSource Source(const void* data, int64_t n, int64_t k) const;
 
   ModelConfig config_;
@@ -56,7 +54,6 @@ class LoadedBase final : public Base {
   const kernels::KernelTable* table_;
   tensor::SafetensorsFolder folder_;
   std::vector<AlignedBuffer> owned_;
-  std::vector<std::string> used_names_;
   kernels::WeightSource embedding_{};
   std::vector<LayerWeights> layers_;
   const void* final_norm_ = nullptr;
