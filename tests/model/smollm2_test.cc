@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "golden_model.h"
 #include "model/base_import.h"
 #include "model/transformer.h"
+#include "smollm2_golden.h"
 #include "temp_model.h"
 
 namespace tidegate::model {
@@ -18,55 +18,20 @@ namespace fs = std::filesystem;
 using kernels::DType;
 using tensor::SafetensorsFile;
 
-fs::path CacheDir() {
-  const char* cache = std::getenv("TIDEGATE_CACHE");
-  const char* home = std::getenv("HOME");
-  return cache != nullptr ? fs::path(cache)
-                          : fs::path(home != nullptr ? home : "") / ".cache/tidegate";
-}
-
-// The counter hash of tests/golden/README.md.
-float Hashed(uint64_t stream, uint64_t index) {
-  uint64_t z = (stream << 32) + index + 1;
-  z *= 0x9E3779B97F4A7C15u;
-  z ^= z >> 30;
-  z *= 0xBF58476D1CE4E5B9u;
-  z ^= z >> 27;
-  z *= 0x94D049BB133111EBu;
-  z ^= z >> 31;
-  return static_cast<float>(z >> 40) * 0x1p-23f - 1.0f;
-}
-
-Adapter GoldenAdapter(const ModelConfig& config) {
-  LoraConfig lora;
-  lora.r = 16;
-  lora.alpha = 32;
-  lora.targets = Must(ParseTargets("all-linear"));
-  Adapter adapter = Adapter::CreateZero(config, lora);
-  for (size_t t = 0; t < adapter.tensors().size(); ++t) {  // layout order is the streams' order
-    const AdapterTensor& tensor = adapter.tensors()[t];
-    for (int64_t i = 0; i < tensor.count(); ++i) {
-      adapter.parameters()[static_cast<size_t>(tensor.offset + i)] =
-          Hashed((1u << 20) + t, static_cast<uint64_t>(i)) * (tensor.is_b ? 0x1p-7f : 0x1p-5f);
-    }
-  }
-  return adapter;
-}
-
 class SmolLm2 : public testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
     if (GetParam() == DType::kBF16 && !HasBf16()) {
       GTEST_SKIP() << "this CPU has no bf16 instructions (AVX512-bf16)";
     }
-    const fs::path gguf = CacheDir() / "smollm2-135m-instruct-q4_1.gguf";
+    const fs::path gguf = SmolLm2File();
     if (!fs::exists(gguf)) {
       GTEST_SKIP() << "no " << gguf << "; scripts/fetch_smollm2.sh fetches it";
     }
     const fs::path dir = imported_.path() / "model";
     (void)Must(ImportGguf(gguf, dir, {.dtype = tensor::DType::kF32}));
     base_ = Must(Base::Load(dir, {.dtype = GetParam()}));
-    adapter_ = std::make_unique<Adapter>(GoldenAdapter(base_->config()));
+    adapter_ = std::make_unique<Adapter>(SmolLm2Adapter(base_->config()));
     engine_ = Must(Engine::Create(base_, adapter_->lora()));
     engine_->SetParameters(adapter_->parameters());
   }
