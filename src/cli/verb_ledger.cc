@@ -1,8 +1,9 @@
 // ledger show, ledger verify: for the auditor. Offline, on the file alone or on a copy of it.
 #include <filesystem>
+#include <optional>
 
-#include "base/clock.h"
 #include "base/file.h"
+#include "cli/ledger_leaf.h"
 #include "cli/verb.h"
 #include "crypto/armor.h"
 #include "gate/ledger_file.h"
@@ -17,11 +18,14 @@ using nlohmann::ordered_json;
 struct Options {
   std::filesystem::path path, head;
   std::string key;
+  std::optional<uint64_t> leaf;
 };
 
 // The ledger itself, or that of a site's folder.
 std::filesystem::path LedgerPath(const std::filesystem::path& path) {
-  return std::filesystem::is_directory(path) ? path / "gate" / "ledger" : path;
+  // What can't be looked at is no folder here; reading it says why.
+  std::error_code error;
+  return std::filesystem::is_directory(path, error) ? path / "gate" / "ledger" : path;
 }
 
 // A signed receipt, armoured as the gate keeps it or as its bare bytes.
@@ -33,38 +37,34 @@ Result<Bytes> ReadReceipt(const std::filesystem::path& path) {
   return bytes;
 }
 
-ordered_json LeafJson(const gate::LedgerEntry& entry) {
-  ordered_json leaf = {{"index", entry.index},
-                       {"time", FormatUtc(entry.unix_millis)},
-                       {"type", gate::LeafTypeName(entry.type)}};
-  if (entry.type == gate::LeafType::kIntent) {
-    const auto intent = protocols::Decode<gate::IntentLeaf>(entry.body.items);
-    if (intent) {
-      leaf["job"] = ToHex(intent->key.job);
-      leaf["round"] = intent->key.round;
-      leaf["phase"] = intent->key.phase;
-      leaf["ciphertext_bytes"] = intent->ciphertext_bytes;
-      leaf["values"] = intent->values;
-      leaf["capacity_bits"] = intent->capacity_bits;
-      leaf["l2_norm"] = intent->l2_norm;
-      leaf["plaintext_sha256"] = ToHex(intent->plaintext);
-      leaf["content"] = ToHex(intent->content);
-      leaf["policy_sha256"] = ToHex(intent->policy);
-    }
+// Every leaf, or the one that was asked for.
+Result<ordered_json> LeavesJson(const std::vector<gate::LedgerEntry>& entries,
+                                const Options& options) {
+  ordered_json leaves = ordered_json::array();
+  if (!options.leaf) {
+    for (const gate::LedgerEntry& entry : entries) leaves.push_back(LeafJson(entry));
+    return leaves;
   }
-  leaf["line"] = gate::LeafText(entry);
-  return leaf;
+  if (*options.leaf >= entries.size()) {
+    return NotFound("there is no leaf {}: the ledger has leaves 0 to {}", *options.leaf,
+                    entries.size() - 1);
+  }
+  leaves.push_back(LeafJson(entries[*options.leaf]));
+  return leaves;
 }
 
 Status Show(const Invocation& invocation, const Options& options) {
   const std::filesystem::path path = LedgerPath(options.path);
   TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path, gate::kMaxLedgerBytes));
   TG_ASSIGN_OR_RETURN(const auto entries, gate::ReadLedger(file, path.native()));
-  ordered_json report = {{"verified", false}, {"leaves", ordered_json::array()}};
-  for (const gate::LedgerEntry& entry : entries) report["leaves"].push_back(LeafJson(entry));
-  return Print(invocation, report, [](const ordered_json& json) {
+  if (entries.empty()) return DataLoss("{} has no leaf; is it a ledger?", path.native());
+  TG_ASSIGN_OR_RETURN(ordered_json leaves, LeavesJson(entries, options));
+  const ordered_json report = {{"verified", false}, {"leaves", std::move(leaves)}};
+  return Print(invocation, report, [&options](const ordered_json& json) {
     std::string text;
-    for (const auto& leaf : json["leaves"]) text += leaf["line"].get<std::string>() + "\n";
+    for (const auto& leaf : json["leaves"]) {
+      text += options.leaf ? LeafInFull(leaf) : leaf["line"].get<std::string>() + "\n";
+    }
     return text + "not verified: `tidegate ledger verify` does that\n";
   });
 }
@@ -118,9 +118,10 @@ void RegisterLedgerVerb(CLI::App& app, Invocation& invocation) {
   CLI::App* group = AddGroup(app, "ledger", "Look at a site's ledger, offline");
   auto options = std::make_shared<Options>();
   const char* const path_help = "ledger file, or a site's folder";
-  CLI::App* show = AddVerb(*group, "show", "Every leaf, a line each", invocation,
+  CLI::App* show = AddVerb(*group, "show", "Every leaf, a line each, or one in full", invocation,
                            [&invocation, options] { return Show(invocation, *options); });
   show->add_option("PATH", options->path, path_help)->required();
+  show->add_option("--leaf", options->leaf, "this leaf alone, in full");
   CLI::App* verify =
       AddVerb(*group, "verify", "Proves that nothing in it was changed, cut or rewritten",
               invocation, [&invocation, options] { return Verify(invocation, *options); });

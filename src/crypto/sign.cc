@@ -12,10 +12,10 @@ using internal::PkeyPtr;
 
 namespace {
 
-Bytes DomainMessage(SignDomain domain, ByteSpan payload) {
+Bytes DomainMessage(std::string_view domain, ByteSpan payload) {
   Bytes message;
-  message.reserve(domain.name().size() + 1 + payload.size());
-  message.insert(message.end(), domain.name().begin(), domain.name().end());
+  message.reserve(domain.size() + 1 + payload.size());
+  message.insert(message.end(), domain.begin(), domain.end());
   message.push_back(0);
   message.insert(message.end(), payload.begin(), payload.end());
   return message;
@@ -121,7 +121,11 @@ Status VerifyKey::VerifyRaw(ByteSpan message, ByteSpan signature) const {
 }
 
 Status VerifyKey::Verify(SignDomain domain, ByteSpan payload, ByteSpan signature) const {
-  return VerifyRaw(DomainMessage(domain, payload), signature);
+  return VerifyRaw(DomainMessage(domain.name(), payload), signature);
+}
+
+Status VerifyKey::Verify(ReleaseDomain domain, ByteSpan payload, ByteSpan signature) const {
+  return VerifyRaw(DomainMessage(domain.name(), payload), signature);
 }
 
 Status VerifyKey::VerifyNoteText(std::string_view text, ByteSpan signature) const {
@@ -162,7 +166,11 @@ Result<Signature> SigningKey::SignRaw(ByteSpan message) const {
 }
 
 Result<Signature> SigningKey::Sign(SignDomain domain, ByteSpan payload) const {
-  return SignRaw(DomainMessage(domain, payload));
+  return SignRaw(DomainMessage(domain.name(), payload));
+}
+
+Result<Signature> SigningKey::SignRelease(const permit::ReleasePass&, ByteSpan payload) const {
+  return SignRaw(DomainMessage(domains::kRelease.name(), payload));
 }
 
 Result<Signature> SigningKey::SignNoteText(std::string_view text) const {

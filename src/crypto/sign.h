@@ -10,6 +10,10 @@
 
 #include "crypto/secret.h"
 
+namespace tidegate::permit {
+class ReleasePass;  // permit/release_pass.h
+}
+
 namespace tidegate::crypto {
 
 namespace internal {
@@ -19,7 +23,8 @@ struct BareEd25519;  // sign_internal.h
 inline constexpr size_t kSignatureBytes = 64;
 using Signature = std::array<uint8_t, kSignatureBytes>;
 
-// What a signature is for. Only constants: "tidegate/v1/" and a name without 0x00.
+// What a signature is for. Only constants: "tidegate/v1/" and a name without 0x00. Not that of
+// releases, which has a type of its own.
 class SignDomain {
  public:
   consteval explicit SignDomain(const char* name) : name_(name) {
@@ -27,6 +32,7 @@ class SignDomain {
     if (!name_.starts_with(kPrefix) || name_.size() == kPrefix.size()) {
       throw "a signature domain is \"tidegate/v1/\" and a name";
     }
+    if (name_ == "tidegate/v1/release") throw "releases are signed with a permit::ReleasePass";
   }
   constexpr std::string_view name() const { return name_; }
 
@@ -34,23 +40,22 @@ class SignDomain {
   std::string_view name_;
 };
 
+// The domain of what may leave a site. Anybody verifies in it; SigningKey::SignRelease signs.
+class ReleaseDomain {
+ public:
+  constexpr std::string_view name() const { return "tidegate/v1/release"; }
+};
+
 // One constant for each kind of signed document. The texts are for ever.
 namespace domains {
-inline constexpr SignDomain kRelease{"tidegate/v1/release"};
-inline constexpr SignDomain kUpdate{"tidegate/v1/update"};
+inline constexpr ReleaseDomain kRelease{};
 inline constexpr SignDomain kReceipt{"tidegate/v1/receipt"};
 inline constexpr SignDomain kRound{"tidegate/v1/round"};
-inline constexpr SignDomain kRecipientKey{"tidegate/v1/recipient-key"};
 inline constexpr SignDomain kJob{"tidegate/v1/job"};
 inline constexpr SignDomain kAdapter{"tidegate/v1/adapter"};
 inline constexpr SignDomain kAbandon{"tidegate/v1/abandon"};
-inline constexpr SignDomain kLease{"tidegate/v1/lease"};
-inline constexpr SignDomain kPolicy{"tidegate/v1/policy"};
-inline constexpr SignDomain kApproval{"tidegate/v1/approval"};
-inline constexpr SignDomain kKeyList{"tidegate/v1/key-list"};
 inline constexpr SignDomain kSiteRequest{"tidegate/v1/site-request"};
 inline constexpr SignDomain kSiteApproval{"tidegate/v1/site-approval"};
-inline constexpr SignDomain kReport{"tidegate/v1/report"};
 }  // namespace domains
 
 // An Ed25519 public key. Its text is "ed25519:" and base64.
@@ -68,6 +73,7 @@ class VerifyKey {
 
   // kUnauthenticated when the signature is not this key's for this domain and payload.
   Status Verify(SignDomain domain, ByteSpan payload, ByteSpan signature) const;
+  Status Verify(ReleaseDomain domain, ByteSpan payload, ByteSpan signature) const;
   // The same for the text of a signed note, and kInvalidArgument for a text that can't be one.
   Status VerifyNoteText(std::string_view text, ByteSpan signature) const;
 
@@ -92,6 +98,8 @@ class SigningKey {
   const Secret<32>& seed() const { return seed_; }
 
   Result<Signature> Sign(SignDomain domain, ByteSpan payload) const;
+  // In the domain of releases: for the gate's sealing alone.
+  Result<Signature> SignRelease(const permit::ReleasePass& pass, ByteSpan payload) const;
   // For signed notes (checkpoint_note.h): printable text in lines, else kInvalidArgument.
   Result<Signature> SignNoteText(std::string_view text) const;
 

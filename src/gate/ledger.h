@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "base/clock.h"
@@ -52,8 +53,11 @@ class Ledger {
                                               const OpenedLeaf& opened, const Clock& clock,
                                               LedgerIo& io = LedgerIo::System());
 
+  // Any leaf but an intent, which is written by Sealing::Debit alone.
   template <typename Leaf>
-  Result<uint64_t> Append(LeafType type, const Leaf& leaf) {
+  requires(!std::is_same_v<Leaf, IntentLeaf>) Result<uint64_t> Append(LeafType type,
+                                                                      const Leaf& leaf) {
+    if (type == LeafType::kIntent) return Internal("an intent is written by a debit alone");
     return AppendBody(type, protocols::Encode(leaf));
   }
 
@@ -65,6 +69,11 @@ class Ledger {
   Spent SpentOn(const protocols::Id16& job) const;
 
  private:
+  friend class Sealing;
+  Result<uint64_t> AppendIntent(const IntentLeaf& intent) {
+    return AppendBody(LeafType::kIntent, protocols::Encode(intent));
+  }
+
   Ledger(std::filesystem::path path, const crypto::SigningKey& key, std::string name,
          const Clock& clock, LedgerIo& io)
       : path_(std::move(path)), key_(key), name_(std::move(name)), clock_(clock), io_(io) {}

@@ -100,10 +100,11 @@ struct IntentLeaf {
   double l2_norm = 0;
   uint32_t weight = 0;
   uint32_t train_loss_milli = 0, heldout_loss_milli = 0;
+  Hash32 release{};  // SHA-256 of the ReleaseManifest: the one that this intent lets be signed
   template <class A>
   void serialize(A& ar) {
     ar(key, plaintext, content, policy, ciphertext_bytes, values, capacity_bits, l2_norm, weight,
-       train_loss_milli, heldout_loss_milli);
+       train_loss_milli, heldout_loss_milli, release);
   }
 };
 

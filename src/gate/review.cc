@@ -18,6 +18,27 @@ double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales) {
   return std::log2(255.0) * static_cast<double>(values) + 31.0 * static_cast<double>(scales);
 }
 
+namespace {
+
+IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
+  const protocols::UpdateHeader& header = c.view->header();
+  uint64_t scales = 0;
+  for (const protocols::UpdateTensor& t : c.view->tensors()) scales += t.scales.size() / 4;
+  IntentLeaf intent;
+  intent.key = binding.key;
+  intent.plaintext = binding.digest;
+  intent.policy = c.policy.digest;
+  intent.values = header.values;
+  intent.capacity_bits = CapacityBits(header.codec, header.values, scales);
+  intent.l2_norm = c.view->L2Norm();
+  intent.weight = header.weight;
+  intent.train_loss_milli = header.metrics.train_loss_milli;
+  intent.heldout_loss_milli = header.metrics.heldout_loss_milli;
+  return intent;
+}
+
+}  // namespace
+
 Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   Verdict verdict;
   verdict.refusal = EncodingRule(c);
@@ -30,19 +51,8 @@ Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   binding.key = {c.job_id, header.round, header.phase, c.site};
   binding.bytes = c.update.size();
   binding.digest = crypto::Sha256::Of(c.update);
-  uint64_t scales = 0;
-  for (const protocols::UpdateTensor& t : c.view->tensors()) scales += t.scales.size() / 4;
-  verdict.intent.key = binding.key;
-  verdict.intent.plaintext = binding.digest;
-  verdict.intent.policy = c.policy.digest;
-  verdict.intent.values = header.values;
-  verdict.intent.capacity_bits = CapacityBits(header.codec, header.values, scales);
-  verdict.intent.l2_norm = c.view->L2Norm();
-  verdict.intent.weight = header.weight;
-  verdict.intent.train_loss_milli = header.metrics.train_loss_milli;
-  verdict.intent.heldout_loss_milli = header.metrics.heldout_loss_milli;
-  verdict.cleared.emplace(
-      permit::Cleared<Bytes>(Bytes(c.update.begin(), c.update.end()), std::move(binding)));
+  Update update{Bytes(c.update.begin(), c.update.end()), IntentOf(c, binding)};
+  verdict.cleared.emplace(permit::Cleared<Update>(std::move(update), std::move(binding)));
   return verdict;
 }
 

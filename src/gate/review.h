@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "gate/rule.h"
-#include "permit/cleared.h"
+#include "gate/sealing.h"
 
 namespace tidegate::gate {
 
@@ -15,9 +15,8 @@ std::optional<Refusal> ReviewJob(const JobCase& c);
 class Review {
  public:
   struct Verdict {
-    std::optional<permit::Cleared<Bytes>> cleared;
+    std::optional<permit::Cleared<Update>> cleared;
     std::optional<Refusal> refusal;  // exactly one of the two is set
-    IntentLeaf intent;               // of a cleared update; content and ciphertext not filled in
   };
   static Verdict JudgeUpdate(UpdateCase c);
 };

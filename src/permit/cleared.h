@@ -1,8 +1,7 @@
 // Cleared<T>: the right to let one particular value out of the gate. Only gate::Review mints it,
-// after every rule of the policy has agreed; only sealing consumes it, once, for what it was given.
-//
-// The complete list of who may let data out is the friend below. Adding one needs an entry in
-// docs/adr. Not thread-safe.
+// after every rule of the policy has agreed; only gate::Sealing consumes it, once, for what it was
+// given. The friends here and in release_pass.h are all who take part in letting data out.
+// Not thread-safe.
 #pragma once
 
 #include <utility>
@@ -13,7 +12,8 @@
 
 namespace tidegate::gate {
 class Review;
-}
+class Sealing;
+}  // namespace tidegate::gate
 
 namespace tidegate::permit {
 
@@ -36,18 +36,23 @@ class Cleared {
   Cleared(const Cleared&) = delete;
   Cleared& operator=(const Cleared&) = delete;
 
-  const Binding& binding() const { return binding_; }
+ private:
+  friend class gate::Review;
+  friend class gate::Sealing;
 
   // The value, once, for exactly the use that was approved. kFailedPrecondition when it is spent,
   // kPermissionDenied when the use is another.
   Result<T> Consume(const Binding& use) && {
     if (std::exchange(spent_, true)) return FailedPrecondition("a permit is used a second time");
-    if (use != binding_) return PermissionDenied("a permit is for another update");
+    if (use != binding_) {
+      return PermissionDenied(
+          "a permit for round {} phase {} of site {}, {} bytes, is used for round {} phase {} of "
+          "site {}, {} bytes, or for another job or content",
+          binding_.key.round, binding_.key.phase, binding_.key.site.text, binding_.bytes,
+          use.key.round, use.key.phase, use.key.site.text, use.bytes);
+    }
     return std::move(value_);
   }
-
- private:
-  friend class gate::Review;
   Cleared(T value, Binding binding) : value_(std::move(value)), binding_(std::move(binding)) {}
 
   T value_;

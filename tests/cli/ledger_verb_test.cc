@@ -1,13 +1,17 @@
 // ledger show and verify, as an auditor runs them.
 #include <nlohmann/json.hpp>
 
+#include <cstring>
+
 #include "base/clock.h"
 #include "base/file.h"
 #include "crypto/armor.h"
 #include "crypto/document.h"
 #include "gate/ledger.h"
 #include "gate/ledger_file.h"
+#include "onshore/sandbox/statement.h"
 #include "run_program.h"
+#include "tests/gate/gate_samples.h"
 
 namespace tidegate::cli {
 namespace {
@@ -24,18 +28,14 @@ class LedgerVerb : public testing::Test {
     std::copy_n(site_key_.verify_key().bytes().begin(), 32, opened_.site_key.begin());
     std::copy_n(coordinator_.verify_key().bytes().begin(), 32, opened_.coordinator_key.begin());
     auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
-    gate::IntentLeaf intent;
-    intent.key.round = 1;
-    intent.key.site = "north";
-    intent.ciphertext_bytes = 4096;
-    EXPECT_TRUE(ledger->Append(gate::LeafType::kIntent, intent).has_value());
+    EXPECT_TRUE(gate::Debit(*ledger, 1).ok());
     protocols::Receipt receipt;
-    receipt.key = intent.key;
+    receipt.key.round = 1;
+    receipt.key.site = "north";
     receipt.ledger_head = ledger->head();
     receipt_ =
         protocols::Encode(*crypto::SignDocument(coordinator_, crypto::domains::kReceipt, receipt));
-    intent.key.round = 2;
-    EXPECT_TRUE(ledger->Append(gate::LeafType::kIntent, intent).has_value());
+    EXPECT_TRUE(gate::Debit(*ledger, 2).ok());
   }
   ~LedgerVerb() override { fs::remove_all(dir_); }
 
@@ -63,12 +63,66 @@ TEST_F(LedgerVerb, ShowListsEveryLeafOfASitesFolder) {
   const RunResult text = Run({"show", dir_.native()});
   EXPECT_EQ(text.exit_code, 0) << text.err;
   EXPECT_NE(text.out.find("opened    site=north"), std::string::npos) << text.out;
-  EXPECT_NE(text.out.find("round=2 phase=0 bytes=4096"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("round=2 phase=0 bytes=65552"), std::string::npos) << text.out;
   const RunResult run = Run({"show", path_.native(), "--format", "json"});
   const json report = json::parse(run.out);
   ASSERT_EQ(report["leaves"].size(), 3u);
-  EXPECT_EQ(report["leaves"][1]["ciphertext_bytes"], 4096);
+  EXPECT_EQ(report["leaves"][1]["ciphertext_bytes"], gate::SampleExportBytes());
   EXPECT_EQ(report["verified"], false);
+}
+
+// The table of a self-test and the policy in force are what an auditor came for.
+TEST_F(LedgerVerb, ShowGivesWallsTriesAndPolicyInFull) {
+  onshore::IsolationStatement statement;
+  statement.report.role = onshore::Role::kLink;
+  statement.pinned_address = "192.0.2.7:7443";
+  onshore::TryRow row;
+  std::strncpy(row.name, "socket_udp", sizeof(row.name) - 1);
+  row.walled = 38;
+  row.verdict = onshore::Verdict::kRefused;
+  statement.rows = {row};
+  gate::PolicyLeaf policy;
+  const std::string text = "[jobs]\nallow = [\"triage\"]\n";
+  policy.text.items.assign(text.begin(), text.end());
+  {
+    auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
+    const gate::IsolationLeaf leaf{"link", onshore::EncodeStatement(statement)};
+    ASSERT_TRUE(ledger->Append(gate::LeafType::kIsolation, leaf).has_value());
+    ASSERT_TRUE(ledger->Append(gate::LeafType::kPolicy, policy).has_value());
+  }
+  const json leaves = json::parse(Run({"show", dir_.native(), "--format", "json"}).out)["leaves"];
+  ASSERT_EQ(leaves.size(), 5u);
+  EXPECT_EQ(leaves[3]["process"], "link");
+  EXPECT_EQ(leaves[3]["walls"][0],
+            (json{{"wall", "netns"}, {"state", "not_asked"}, {"errno", 0}, {"step", ""}}));
+  EXPECT_EQ(leaves[3]["tries"][0],
+            (json{{"try", "socket_udp"}, {"control", 0}, {"walled", 38}, {"verdict", "refused"}}));
+  EXPECT_EQ(leaves[4]["policy"], text);
+
+  const RunResult walls = Run({"show", dir_.native(), "--leaf", "3"});
+  EXPECT_EQ(walls.exit_code, 0) << walls.err;
+  EXPECT_NE(walls.out.find("pinned_address    192.0.2.7:7443\n"), std::string::npos) << walls.out;
+  EXPECT_NE(walls.out.find("    socket_udp 0 38 refused\n"), std::string::npos) << walls.out;
+  const RunResult shown = Run({"show", dir_.native(), "--leaf", "4"});
+  EXPECT_NE(shown.out.find("policy\n    [jobs]\n    allow = [\"triage\"]\n"), std::string::npos)
+      << shown.out;
+  const RunResult none = Run({"show", dir_.native(), "--leaf", "5"});
+  EXPECT_EQ(none.exit_code, static_cast<int>(Code::kNotFound));
+  EXPECT_NE(none.err.find("leaves 0 to 4"), std::string::npos) << none.err;
+}
+
+TEST_F(LedgerVerb, APathThatCannotBeLookedAtIsAnError) {
+  // Nobody may look through a symbolic link that leads to itself, root included.
+  const fs::path loop = dir_ / "loop";
+  fs::create_symlink(loop, loop);
+  for (const char* verb : {"show", "verify"}) {
+    std::vector<std::string> words = {verb, loop.native()};
+    if (words[0] == "verify") words.insert(words.end(), {"--key", Key()});
+    const RunResult run = Run(words);
+    EXPECT_GT(run.exit_code, 0) << run.err;
+    EXPECT_LT(run.exit_code, 64) << run.err;
+    EXPECT_NE(run.err.find(loop.native()), std::string::npos) << run.err;
+  }
 }
 
 TEST_F(LedgerVerb, WithoutAForeignHeadItIsConsistentOnly) {
@@ -108,7 +162,7 @@ TEST_F(LedgerVerb, DamageAnotherKeyAndARewrittenPastAreErrors) {
   fs::remove(path_);
   auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
   for (int i = 0; i < 3; ++i) {
-    EXPECT_TRUE(ledger->Append(gate::LeafType::kIntent, gate::IntentLeaf{}).has_value());
+    EXPECT_TRUE(gate::Debit(*ledger, 1).ok());
   }
   EXPECT_EQ(Run({"verify", path_.native(), "--key", Key()}).exit_code, 65);
   const RunResult run = Run({"verify", path_.native(), "--key", Key(), "--head", head});

@@ -47,13 +47,13 @@ TEST(Ed25519, MatchesRfc8032) {
 
 TEST(Ed25519, ASignatureIsGoodForItsPurposeAlone) {
   const SigningKey key = TestKey();
-  const auto signature = key.Sign(domains::kUpdate, AsBytes("payload"));
+  const auto signature = key.Sign(domains::kJob, AsBytes("payload"));
   ASSERT_TRUE(signature);
-  EXPECT_TRUE(key.verify_key().Verify(domains::kUpdate, AsBytes("payload"), *signature).ok());
+  EXPECT_TRUE(key.verify_key().Verify(domains::kJob, AsBytes("payload"), *signature).ok());
   EXPECT_EQ(key.verify_key().Verify(domains::kReceipt, AsBytes("payload"), *signature).code(),
             Code::kUnauthenticated);
   // What is signed is the domain, 0x00 and the payload.
-  Bytes message(domains::kUpdate.name().begin(), domains::kUpdate.name().end());
+  Bytes message(domains::kJob.name().begin(), domains::kJob.name().end());
   message.push_back(0);
   for (const char c : std::string_view("payload")) message.push_back(static_cast<uint8_t>(c));
   EXPECT_TRUE(internal::BareEd25519::Verify(key.verify_key(), message, *signature).ok());

@@ -6,6 +6,7 @@
 #include "crypto/hash.h"
 #include "crypto/sign.h"
 #include "federation/shared/delta_codec.h"
+#include "gate/ledger.h"
 #include "gate/review.h"
 
 namespace tidegate::gate {
@@ -110,6 +111,57 @@ inline Bytes SampleUpdate(const protocols::JobManifest& job, const protocols::Up
   const size_t n = protocols::UpdateValues(job.layout, 3);
   return *federation::EncodeUpdate(header, job.layout, std::vector<float>(n, 0.0f),
                                    std::vector<float>(n, value), 0);
+}
+
+inline const crypto::AgreeSecretKey& RecipientKey() {
+  static const crypto::AgreeSecretKey key = *crypto::AgreeSecretKey::Generate();
+  return key;
+}
+
+inline protocols::RoundAnnouncement SampleRound(const protocols::JobManifest& job, uint32_t round) {
+  protocols::RoundAnnouncement announcement;
+  announcement.job = IdOf(job);
+  announcement.round = round;
+  std::copy_n(RecipientKey().public_key().bytes().begin(), 32, announcement.recipient.begin());
+  return announcement;
+}
+
+// The sample update of this round, judged.
+inline Review::Verdict SampleVerdict(const protocols::JobManifest& job, uint32_t round) {
+  const Bytes update = SampleUpdate(job, SampleHeader(job, round));
+  const protocols::Id16 id = IdOf(job);
+  const Digest layout = LayoutDigest(job);
+  return Review::JudgeUpdate({SamplePolicy(),
+                              job,
+                              SampleRound(job, round),
+                              id,
+                              "north",
+                              layout,
+                              update,
+                              crypto::SealedSizeOf(update.size()).bytes,
+                              {},
+                              false,
+                              std::nullopt});
+}
+
+// The sample update of this round, judged and sealed for the ledger's next leaf.
+inline SealedUpdate SealedSample(const Ledger& ledger, uint32_t round) {
+  const protocols::JobManifest job = SampleJob();
+  const Bytes update = SampleUpdate(job, SampleHeader(job, round));
+  auto verdict = SampleVerdict(job, round);
+  return *Sealing::Seal(std::move(*verdict.cleared),
+                        {"north", job, SampleRound(job, round), update, ledger.size(), 1000});
+}
+
+// The bytes of each such export.
+inline uint64_t SampleExportBytes() {
+  const protocols::JobManifest job = SampleJob();
+  return crypto::SealedSizeOf(protocols::UpdateBytes(job.layout, 3, job.codec)).bytes;
+}
+
+// An export in the ledger.
+inline Status Debit(Ledger& ledger, uint32_t round) {
+  return Sealing::Debit(ledger, SealedSample(ledger, round));
 }
 
 }  // namespace tidegate::gate

@@ -39,14 +39,6 @@ class LedgerTest : public testing::Test {
     file.resize(ScanLedger(file, "ledger")->end);
     return file;
   }
-  static IntentLeaf Intent(uint32_t round, uint64_t bytes) {
-    IntentLeaf intent;
-    intent.key.job[0] = 9;
-    intent.key.round = round;
-    intent.key.site = "north";
-    intent.ciphertext_bytes = bytes;
-    return intent;
-  }
   static Bytes SignedReceipt(const std::string& head) {
     protocols::Receipt receipt;
     receipt.federation = Federation();
@@ -67,7 +59,8 @@ class LedgerTest : public testing::Test {
 TEST_F(LedgerTest, LeavesSurviveReopeningAndVerify) {
   {
     auto ledger = Open();
-    EXPECT_EQ(*ledger->Append(LeafType::kIntent, Intent(1, 100)), 1u);
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
+    EXPECT_EQ(ledger->size(), 2u);
     EXPECT_EQ(*ledger->Append(LeafType::kRefusal, RefusalLeaf{"update", {}, 2, "norm", "big"}), 2u);
   }
   auto ledger = Open();
@@ -76,18 +69,18 @@ TEST_F(LedgerTest, LeavesSurviveReopeningAndVerify) {
   ASSERT_TRUE(verified.has_value()) << verified.error().ToString();
   EXPECT_EQ(verified->leaves, 3u);
   EXPECT_EQ(verified->exports, 1u);
-  EXPECT_EQ(verified->export_bytes, 100u);
+  EXPECT_EQ(verified->export_bytes, SampleExportBytes());
   EXPECT_EQ(verified->refusals, 1u);
   EXPECT_FALSE(verified->head_covers.has_value());
 }
 
 TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
   auto ledger = Open();
-  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
   clock_.Advance(86'400'000);
-  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 30)).has_value());
-  const Spent spent = ledger->SpentOn(Intent(1, 0).key.job);
-  EXPECT_EQ(spent.bytes_today, 30u);
+  ASSERT_TRUE(Debit(*ledger, 2).ok());
+  const Spent spent = ledger->SpentOn(IdOf(SampleJob()));
+  EXPECT_EQ(spent.bytes_today, SampleExportBytes());
   EXPECT_EQ(spent.exports_today, 1u);
   EXPECT_EQ(spent.exports_of_job, 2u);
   EXPECT_EQ(ledger->SpentOn({}).exports_of_job, 0u);
@@ -99,7 +92,7 @@ TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
 TEST_F(LedgerTest, EveryFlippedByteIsFound) {
   {
     auto ledger = Open();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
   }
   const Bytes good = Trimmed();
   ASSERT_TRUE(VerifyLedger(good, "ledger", std::nullopt, std::nullopt).has_value());
@@ -115,11 +108,11 @@ TEST_F(LedgerTest, AHeadHeldElsewhereFindsACutTailAndARewrittenPast) {
   std::string head;
   {
     auto ledger = Open();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
     shorter = Trimmed();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 2).ok());
     head = ledger->head();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(3, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 3).ok());
   }
   const auto& key = CoordinatorKey().verify_key();
   const Bytes receipt = SignedReceipt(head);
@@ -134,8 +127,8 @@ TEST_F(LedgerTest, AHeadHeldElsewhereFindsACutTailAndARewrittenPast) {
   fs::remove(path_);
   {
     auto ledger = Open();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 1)).has_value());
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 1)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
+    ASSERT_TRUE(Debit(*ledger, 2).ok());
   }
   EXPECT_TRUE(VerifyLedger(Trimmed(), "ledger", key, std::nullopt).has_value());
   EXPECT_NE(VerifyLedger(Trimmed(), "ledger", key, receipt).error().message().find("rewritten"),
@@ -152,9 +145,9 @@ TEST_F(LedgerTest, EveryTornTailIsRecovered) {
   Bytes before, after;
   {
     auto ledger = Open();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
     before = Trimmed();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 2).ok());
     after = Trimmed();
   }
   for (size_t n = before.size(); n <= after.size(); ++n) {
@@ -162,7 +155,7 @@ TEST_F(LedgerTest, EveryTornTailIsRecovered) {
     auto ledger = Open();
     ASSERT_NE(ledger, nullptr) << n;
     EXPECT_GE(ledger->size(), 2u);
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(3, 5)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 3).ok());
     ledger.reset();
     EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value()) << n;
   }
@@ -171,8 +164,8 @@ TEST_F(LedgerTest, EveryTornTailIsRecovered) {
 TEST_F(LedgerTest, DamageBeforeTheEndIsAnErrorNotATornTail) {
   {
     auto ledger = Open();
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
-    ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value());
+    ASSERT_TRUE(Debit(*ledger, 1).ok());
+    ASSERT_TRUE(Debit(*ledger, 2).ok());
   }
   Bytes file = Trimmed();
   file[60] ^= 1;
@@ -217,18 +210,16 @@ TEST_F(LedgerTest, AFailedWriteOrSyncEndsTheLedgerUntilItIsOpenedAgain) {
       FailingDisk disk(way, calls);
       auto ledger = Open(disk);
       for (int i = 1; i < calls; ++i) {
-        ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(i, 100)).has_value());
+        ASSERT_TRUE(Debit(*ledger, i).ok());
       }
-      const auto failed = ledger->Append(LeafType::kIntent, Intent(calls, 100));
-      ASSERT_FALSE(failed.has_value());
-      EXPECT_EQ(failed.error().code(), Code::kDataLoss);
+      EXPECT_EQ(Debit(*ledger, calls).code(), Code::kDataLoss);
       const Bytes after = File();
-      EXPECT_FALSE(ledger->Append(LeafType::kIntent, Intent(9, 1)).has_value());
+      EXPECT_FALSE(Debit(*ledger, 9).ok());
       EXPECT_EQ(File(), after) << "a failed ledger writes no more";
       ledger = Open();
       ASSERT_NE(ledger, nullptr);
       EXPECT_GE(ledger->size(), static_cast<uint64_t>(calls));
-      ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(calls + 1, 7)).has_value());
+      ASSERT_TRUE(Debit(*ledger, calls + 1).ok());
       EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value());
     }
   }
@@ -242,12 +233,10 @@ TEST_F(LedgerTest, AFullDiskRefusesIntentsAndKeepsRoomForReceipts) {
   big.text.items.assign(30'000, 'x');
   while (ledger->Append(LeafType::kPolicy, big).has_value()) {
   }
-  while (ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value()) {
+  while (Debit(*ledger, 1).ok()) {
   }
   const uint64_t size = ledger->size();
-  const auto intent = ledger->Append(LeafType::kIntent, Intent(2, 100));
-  ASSERT_FALSE(intent.has_value());
-  EXPECT_EQ(intent.error().code(), Code::kResourceExhausted);
+  EXPECT_EQ(Debit(*ledger, 2).code(), Code::kResourceExhausted);
   EXPECT_EQ(ledger->size(), size);
   const auto receipt = *protocols::Decode<protocols::Signed>(SignedReceipt(ledger->head()));
   for (int i = 0; i < 100; ++i) {
@@ -256,7 +245,7 @@ TEST_F(LedgerTest, AFullDiskRefusesIntentsAndKeepsRoomForReceipts) {
   ledger = Open();
   EXPECT_EQ(ledger->size(), size + 100);
   EXPECT_TRUE(VerifyLedger(File(), "ledger", std::nullopt, std::nullopt).has_value());
-  EXPECT_TRUE(ledger->Append(LeafType::kIntent, Intent(2, 100)).has_value()) << "room again";
+  EXPECT_TRUE(Debit(*ledger, 2).ok()) << "room again";
 }
 
 TEST_F(LedgerTest, AnotherSitesLedgerIsRefused) {
@@ -269,11 +258,11 @@ TEST_F(LedgerTest, AnotherSitesLedgerIsRefused) {
 
 TEST_F(LedgerTest, LeavesHaveATextForPeople) {
   auto ledger = Open();
-  ASSERT_TRUE(ledger->Append(LeafType::kIntent, Intent(1, 100)).has_value());
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
   const auto entries = ReadLedger(File(), "ledger");
   ASSERT_EQ(entries->size(), 2u);
   EXPECT_NE(LeafText((*entries)[0]).find("opened    site=north"), std::string::npos);
-  EXPECT_NE(LeafText((*entries)[1]).find("round=1 phase=0 bytes=100"), std::string::npos);
+  EXPECT_NE(LeafText((*entries)[1]).find("round=1 phase=0 bytes=65552"), std::string::npos);
 }
 
 }  // namespace

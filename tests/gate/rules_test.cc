@@ -80,20 +80,20 @@ struct Case {
   }
 };
 
-TEST(UpdateRules, AcceptTheSampleAndBindThePermitToIt) {
+TEST(UpdateRules, AcceptTheSampleAndSayWhatItCouldCarry) {
   Case c;
   EXPECT_EQ(c.Verdict(), "");
   const std::string site = "north";
-  const Digest layout = LayoutDigest(c.job);
-  const protocols::Id16 id = IdOf(c.job);
-  auto verdict = Review::JudgeUpdate({SamplePolicy(), c.job, c.round, id, site, layout, c.update,
-                                      c.sealed, c.spent, false, std::nullopt});
-  ASSERT_TRUE(verdict.cleared.has_value());
-  EXPECT_EQ(verdict.cleared->binding().digest, crypto::Sha256::Of(c.update));
-  EXPECT_EQ(verdict.cleared->binding().key.round, 2u);
-  EXPECT_EQ(verdict.intent.values, 600u);
-  EXPECT_GT(verdict.intent.capacity_bits, 600 * 7.9);
-  EXPECT_NEAR(verdict.intent.l2_norm, 0.0078125 * std::sqrt(600.0), 1e-5);
+  c.round = SampleRound(c.job, 2);
+  const auto sealed = Sealing::Seal(*std::move(SampleVerdict(c.job, 2).cleared),
+                                    {site, c.job, c.round, c.update, 1, 1000});
+  ASSERT_TRUE(sealed.has_value()) << sealed.error().ToString();
+  const IntentLeaf& intent = sealed->intent();
+  EXPECT_EQ(intent.plaintext, crypto::Sha256::Of(c.update));
+  EXPECT_EQ(intent.key, (protocols::UpdateKey{IdOf(c.job), 2, 0, site}));
+  EXPECT_EQ(intent.values, 600u);
+  EXPECT_GT(intent.capacity_bits, 600 * 7.9);
+  EXPECT_NEAR(intent.l2_norm, 0.0078125 * std::sqrt(600.0), 1e-5);
 }
 
 TEST(UpdateRules, RefuseEachByItsRule) {

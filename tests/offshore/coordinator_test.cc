@@ -6,10 +6,10 @@
 #include <filesystem>
 
 #include "blocks/content.h"
-#include "crypto/document.h"
 #include "federation/shared/grid.h"
 #include "federation_fixture.h"
 #include "model/adapter.h"
+#include "tests/permit/played_gate.h"
 
 namespace tidegate::offshore {
 namespace {
@@ -233,7 +233,7 @@ TEST_F(CoordinatorTest, ASecondUpdateUnderAKeyIsRefusedAndLogged) {
   other.blocks.items[0].fill(9);
   other.content = blocks::ContentId(other.blocks.items);
   protocols::Offer offer = north.Make(1).offer;
-  offer.release = crypto::SignDocument(north.gate(), crypto::domains::kRelease, other).value();
+  offer.release = gate::Sealing::Sign(north.gate(), other);
   federation.Say("north", {protocols::Channel::kControl, protocols::MessageType::kOffer,
                            protocols::Encode(offer)});
   ASSERT_EQ(north.errors.size(), 1u);

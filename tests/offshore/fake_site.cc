@@ -10,6 +10,7 @@
 #include "federation/shared/delta_codec.h"
 #include "federation/shared/grid.h"
 #include "protocols/seal_binding.h"
+#include "tests/permit/played_gate.h"
 
 namespace tidegate::offshore {
 
@@ -81,7 +82,7 @@ const FakeSite::Spool& FakeSite::Make(uint32_t round) {
   }
   release.content = blocks::ContentId(release.blocks.items);
   release.ledger_index = leaves_++;
-  spool.offer.release = crypto::SignDocument(gate_, crypto::domains::kRelease, release).value();
+  spool.offer.release = gate::Sealing::Sign(gate_, release);
   const crypto::Checkpoint head{"tidegate/test/" + name_, leaves_, Digest{}};
   spool.offer.ledger_head = crypto::SignCheckpoint(head, name_, gate_).value();
   return spool_.emplace(round, std::move(spool)).first->second;

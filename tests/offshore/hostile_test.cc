@@ -6,10 +6,10 @@
 #include "base/file.h"
 #include "blocks/content.h"
 #include "crypto/checkpoint_note.h"
-#include "crypto/document.h"
 #include "federation_fixture.h"
 #include "offshore/enrolment.h"
 #include "offshore/job_file.h"
+#include "tests/permit/played_gate.h"
 
 namespace tidegate::offshore {
 namespace {
@@ -45,7 +45,7 @@ class HostileTest : public ::testing::Test {
     ReleaseManifest release = north.Make(1).release;
     change(release);
     protocols::Offer offer = north.Make(1).offer;
-    offer.release = crypto::SignDocument(north.gate(), crypto::domains::kRelease, release).value();
+    offer.release = gate::Sealing::Sign(north.gate(), release);
     return Send(via, offer);
   }
   std::string Send(const std::string& via, const protocols::Offer& offer) {
@@ -102,7 +102,7 @@ TEST_F(HostileTest, ASignatureOfAnotherKeyOrAnotherSitesConnectionIsRefused) {
   FakeSite& west = federation.site("west");
   ReleaseManifest release = north.Make(1).release;
   release.key.site = "west";
-  offer.release = crypto::SignDocument(west.gate(), crypto::domains::kRelease, release).value();
+  offer.release = gate::Sealing::Sign(west.gate(), release);
   EXPECT_NE(Send("west", offer).find("does not name site west"), std::string::npos);
   // A ledger head of another site's key.
   offer = north.Make(1).offer;

@@ -2,8 +2,8 @@
 
 #include <type_traits>
 
-#include "permit/cleared.h"
 #include "permit/release.h"
+#include "tests/permit/played_gate.h"
 
 // The one class that may mint, played by the test.
 namespace tidegate::gate {
@@ -21,6 +21,8 @@ namespace {
 static_assert(!std::is_copy_constructible_v<Cleared<Bytes>>);
 static_assert(!std::is_default_constructible_v<Cleared<Bytes>>);
 static_assert(!std::is_constructible_v<Cleared<Bytes>, Bytes, Binding>);
+static_assert(!std::is_default_constructible_v<ReleasePass>);
+static_assert(!std::is_aggregate_v<ReleasePass>);
 static_assert(!std::is_default_constructible_v<Release>);
 static_assert(!std::is_constructible_v<Release, protocols::Signed, protocols::ReleaseManifest>);
 
@@ -34,18 +36,21 @@ Binding SampleBinding() {
 
 TEST(Cleared, IsConsumedOnceAndOnlyForItsUse) {
   Cleared<Bytes> cleared = gate::Review::Mint({1, 2}, SampleBinding());
-  EXPECT_EQ(*std::move(cleared).Consume(SampleBinding()), (Bytes{1, 2}));
-  EXPECT_EQ(std::move(cleared).Consume(SampleBinding()).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(*gate::Sealing::Consume(cleared, SampleBinding()), (Bytes{1, 2}));
+  EXPECT_EQ(gate::Sealing::Consume(cleared, SampleBinding()).error().code(),
+            Code::kFailedPrecondition);
   Binding other = SampleBinding();
   other.digest[0] = 1;
   Cleared<Bytes> second = gate::Review::Mint({1, 2}, SampleBinding());
-  EXPECT_EQ(std::move(second).Consume(other).error().code(), Code::kPermissionDenied);
-  EXPECT_EQ(std::move(second).Consume(SampleBinding()).error().code(), Code::kFailedPrecondition)
+  EXPECT_EQ(gate::Sealing::Consume(second, other).error().code(), Code::kPermissionDenied);
+  EXPECT_EQ(gate::Sealing::Consume(second, SampleBinding()).error().code(),
+            Code::kFailedPrecondition)
       << "a wrong use spends it";
   Cleared<Bytes> third = gate::Review::Mint({1, 2}, SampleBinding());
   Cleared<Bytes> moved = std::move(third);
-  EXPECT_EQ(std::move(third).Consume(SampleBinding()).error().code(), Code::kFailedPrecondition);
-  EXPECT_TRUE(std::move(moved).Consume(SampleBinding()).has_value());
+  EXPECT_EQ(gate::Sealing::Consume(third, SampleBinding()).error().code(),
+            Code::kFailedPrecondition);
+  EXPECT_TRUE(gate::Sealing::Consume(moved, SampleBinding()).has_value());
 }
 
 TEST(Release, NeedsTheSitesSignatureFederationAndName) {
@@ -53,9 +58,7 @@ TEST(Release, NeedsTheSitesSignatureFederationAndName) {
   protocols::ReleaseManifest manifest;
   manifest.federation[0] = 1;
   manifest.key.site = "north";
-  protocols::Signed document;
-  document.body.items = protocols::Encode(manifest);
-  document.signature = *key.Sign(crypto::domains::kRelease, document.body.items);
+  const protocols::Signed document = gate::Sealing::Sign(key, manifest);
   EXPECT_TRUE(
       Release::Verify(document, key.verify_key(), manifest.federation, "north").has_value());
   EXPECT_EQ(

@@ -26,6 +26,12 @@ CONFINED = (
      "ZeroMQ belongs in src/transport"),
     ("cereal", re.compile(r"\bcereal::|namespace\s+cereal\b|<cereal/"),
      ("protocols/", "src/onshore/ipc/"), (), "cereal belongs in protocols and src/onshore/ipc"),
+    # C++ has no way to say who may be a friend's namesake.
+    ("permit", re.compile(r"\bReleasePass\b|\bclass\s+(Review|Sealing)\s*\{"),
+     ("src/permit/", "src/gate/review.", "src/gate/sealing.", "src/crypto/sign."),
+     ("tests/permit/", "tests/compile_fail/"), "releases are signed by src/gate/sealing alone"),
+    ("bare", re.compile(r"\bBareEd25519\b"), ("src/crypto/",), ("tests/crypto/",),
+     "a signature without a domain is for src/crypto alone"),
 )
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')

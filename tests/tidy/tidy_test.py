@@ -133,6 +133,14 @@ class TidyTest(unittest.TestCase):
         self.expect("cereal", header, 1, "cereal::Size x;\n")
         self.expect("cereal", "tests/gate/helper.h", 1, "cereal::Size x;\n")
 
+    def test_who_may_sign_a_release(self):
+        header = "src/base/status.h"
+        self.expect("permit", header, 1, "permit::ReleasePass pass;\n")
+        self.expect("permit", header, 2, "namespace gate {\nclass Sealing {};\n}\n")
+        self.expect("permit", header, 1, "class Review {\n};\n")
+        self.expect("bare", header, 1, "internal::BareEd25519::Sign(key, bytes);\n")
+        self.assertEqual(self.findings({header: "class Sealing;\n"}), [])
+
     def test_unfinished_work(self):
         for mark in ("TO" + "DO", "FIX" + "ME", "X" * 3):
             self.expect("unfinished", "src/gate/review.h", 2, f"\n// {mark}: later\n")

@@ -380,31 +380,27 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
 
 // Seal, spool, debit, offer: each durable before the next.
 Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out) {
-  const gate::SealContext context{identity_.approval.federation, job_->manifest,
-                                  round_->announcement, job_->layout_digest};
-  const size_t bytes = update.size();
-  TG_ASSIGN_OR_RETURN(const gate::SealedUpdate sealed,
-                      gate::Seal(std::move(*verdict.cleared), context));
-  verdict.intent.content = sealed.content;
-  verdict.intent.ciphertext_bytes = sealed.bytes;
-  const protocols::ReleaseManifest manifest =
-      gate::MakeRelease(context, sealed, verdict.intent, ledger_->size(), clock_.UnixMillis());
-  const Status stored = spool_.Store(sealed, manifest);
-  const auto index = stored.ok() ? ledger_->Append(gate::LeafType::kIntent, verdict.intent)
-                                 : Result<uint64_t>(Unexpected(stored));
-  if (!index && index.error().code() == Code::kResourceExhausted) {
+  TG_ASSIGN_OR_RETURN(
+      const gate::SealedUpdate sealed,
+      gate::Sealing::Seal(std::move(*verdict.cleared),
+                          {identity_.approval.site.text, job_->manifest, round_->announcement,
+                           update, ledger_->size(), clock_.UnixMillis()}));
+  const protocols::ReleaseManifest& manifest = sealed.manifest();
+  Status debited = spool_.Store(sealed);
+  if (debited.ok()) debited = gate::Sealing::Debit(*ledger_, sealed);
+  if (debited.code() == Code::kResourceExhausted) {
     // Nothing is debited: the round is asked for again when there may be room.
-    LogWarning("update_waits round={} {}", round_->announcement.round, index.error().ToString());
+    LogWarning("update_waits round={} {}", round_->announcement.round, debited.ToString());
     round_waits_ = true;
     return spool_.Remove(manifest);
   }
-  if (!index) return index.error();
-  if (*index != manifest.ledger_index) return Internal("an intent has another index than planned");
+  TG_RETURN_IF_ERROR(debited);
   open_.emplace(GateSpool::NameOf(manifest.key), manifest);
   const uint32_t round = round_->announcement.round;
-  out->push_back(Event(EventCode::kUpdateReleased,
-                       {round, static_cast<int64_t>(sealed.bytes), static_cast<int64_t>(*index),
-                        static_cast<int64_t>(bytes)}));
+  out->push_back(
+      Event(EventCode::kUpdateReleased,
+            {round, static_cast<int64_t>(manifest.ciphertext_bytes),
+             static_cast<int64_t>(manifest.ledger_index), static_cast<int64_t>(update.size())}));
   out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
                      RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));
   return link_up_ ? Offer(manifest, out) : OkStatus();

@@ -1,7 +1,6 @@
 // What the gate says to its peers in the state of now (gate_core.h, Drive).
 #include <algorithm>
 
-#include "crypto/document.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/sandbox/statement.h"
 #include "protocols/messages.h"
@@ -201,7 +200,7 @@ Status GateCore::Offer(const protocols::ReleaseManifest& manifest, GateEffects* 
   // The link must be walled as the policy demands before anything is handed to it.
   if (WallsMissing(To::kLink)) return OkStatus();
   TG_ASSIGN_OR_RETURN(const protocols::Signed release,
-                      crypto::SignDocument(identity_.key, crypto::domains::kRelease, manifest));
+                      gate::Sealing::Sign(identity_.key, *ledger_, manifest));
   const protocols::Offer offer{release, ledger_->head()};
   out->push_back(
       SendBulkTo{To::kLink, BulkKind::kOffer, manifest.content, 0, protocols::Encode(offer)});

@@ -24,15 +24,6 @@ Status RemoveFile(const fs::path& path) {
   return OkStatus();
 }
 
-// The intent at the manifest's index is this manifest's.
-bool HasIntent(const gate::Ledger& ledger, const protocols::ReleaseManifest& manifest) {
-  if (manifest.ledger_index >= ledger.size()) return false;
-  const gate::LedgerEntry& entry = ledger.leaves()[manifest.ledger_index].entry;
-  if (entry.type != gate::LeafType::kIntent) return false;
-  const auto intent = protocols::Decode<gate::IntentLeaf>(entry.body.items);
-  return intent && intent->key == manifest.key && intent->content == manifest.content;
-}
-
 bool HasReceipt(const gate::Ledger& ledger, const protocols::ReleaseManifest& manifest) {
   return std::any_of(
       ledger.leaves().begin(), ledger.leaves().end(), [&](const gate::LedgerLeaf& leaf) {
@@ -64,9 +55,9 @@ Result<GateSpool> GateSpool::Open(const fs::path& dir) {
   return GateSpool(dir, std::move(spool), std::move(inbox));
 }
 
-Status GateSpool::Store(const gate::SealedUpdate& sealed,
-                        const protocols::ReleaseManifest& manifest) {
-  for (const crypto::SealedChunk& chunk : sealed.body.chunks) {
+Status GateSpool::Store(const gate::SealedUpdate& sealed) {
+  const protocols::ReleaseManifest& manifest = sealed.manifest();
+  for (const crypto::SealedChunk& chunk : sealed.blocks()) {
     TG_RETURN_IF_ERROR(spool_.Put(chunk.digest, chunk.bytes));
   }
   TG_RETURN_IF_ERROR(spool_.Sync());
@@ -86,7 +77,7 @@ Result<std::map<std::string, protocols::ReleaseManifest>> GateSpool::Recover(
     const auto manifest = bytes ? protocols::Decode<protocols::ReleaseManifest>(*bytes)
                                 : protocols::Decoded<protocols::ReleaseManifest>(
                                       tl::unexpect, protocols::DecodeError{});
-    if (!manifest || !HasIntent(ledger, *manifest) || HasReceipt(ledger, *manifest)) {
+    if (!manifest || !gate::HasIntent(ledger, *manifest) || HasReceipt(ledger, *manifest)) {
       gone.push_back(it->path());
       continue;
     }

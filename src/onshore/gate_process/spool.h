@@ -24,7 +24,7 @@ class GateSpool {
 
   // Blocks and manifest of a sealed update, durable. Before its intent is in the ledger this lets
   // nothing out: a manifest without an intent is removed by Recover.
-  Status Store(const gate::SealedUpdate& sealed, const protocols::ReleaseManifest& manifest);
+  Status Store(const gate::SealedUpdate& sealed);
   // Manifests whose intent is in the ledger and whose receipt is not; the others are removed.
   Result<std::map<std::string, protocols::ReleaseManifest>> Recover(const gate::Ledger& ledger);
   Status Remove(const protocols::ReleaseManifest& manifest);

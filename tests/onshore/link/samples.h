@@ -10,6 +10,7 @@
 #include "blocks/content.h"
 #include "crypto/document.h"
 #include "protocols/messages.h"
+#include "tests/permit/played_gate.h"
 #include "transport/transfer.h"
 
 namespace tidegate::onshore {
@@ -42,7 +43,7 @@ struct SampleUpdate {
     manifest.content = content.id;
     manifest.blocks.items = content.blocks;
     protocols::Offer message;
-    message.release = *crypto::SignDocument(key, crypto::domains::kRelease, manifest);
+    message.release = gate::Sealing::Sign(key, manifest);
     message.ledger_head.text = "a head\n";
     offer = protocols::Encode(message);
   }

@@ -1,0 +1,207 @@
+#include "cli/ledger_leaf.h"
+
+#include "base/clock.h"
+#include "crypto/sign.h"
+#include "gate/ledger_verify.h"
+#include "onshore/sandbox/statement.h"
+
+namespace tidegate::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string KeyText(const protocols::PublicKey& key) {
+  return crypto::PublicKeyText("ed25519", key);
+}
+
+ordered_json Fields(const gate::OpenedLeaf& leaf) {
+  return {{"federation", ToHex(leaf.federation)},
+          {"site", leaf.site.text},
+          {"site_key", KeyText(leaf.site_key)},
+          {"coordinator_key", KeyText(leaf.coordinator_key)}};
+}
+
+ordered_json Fields(const gate::PolicyLeaf& leaf) {
+  return {{"policy_sha256", ToHex(leaf.digest)}, {"policy", std::string(AsText(leaf.text.items))}};
+}
+
+ordered_json Fields(const gate::IsolationLeaf& leaf) {
+  ordered_json json = {{"process", leaf.process.text}};
+  const auto statement = onshore::DecodeStatement(leaf.statement.text);
+  if (!statement) {
+    json["problem"] = statement.error().message();
+    json["statement"] = leaf.statement.text;
+    return json;
+  }
+  const onshore::WallReport& report = statement->report;
+  json["kernel"] = report.kernel;
+  json["landlock_abi"] = report.landlock_abi;
+  if (!statement->pinned_address.empty()) json["pinned_address"] = statement->pinned_address;
+  json["walls"] = ordered_json::array();
+  for (int i = 0; i < onshore::kWallCount; ++i) {
+    const auto wall = static_cast<onshore::Wall>(i);
+    const onshore::WallRow& row = report.row(wall);
+    json["walls"].push_back({{"wall", onshore::WallName(wall)},
+                             {"state", onshore::WallStateName(row.state)},
+                             {"errno", row.error},
+                             {"step", row.step}});
+  }
+  json["tries"] = ordered_json::array();
+  for (const onshore::TryRow& row : statement->rows) {
+    json["tries"].push_back({{"try", row.name},
+                             {"control", row.control},
+                             {"walled", row.walled},
+                             {"verdict", onshore::VerdictName(row.verdict)}});
+  }
+  return json;
+}
+
+ordered_json Fields(const gate::JobLeaf& leaf) {
+  return {{"job", ToHex(leaf.job)},
+          {"name", leaf.name.text},
+          {"rounds", leaf.rounds},
+          {"base_sha256", ToHex(leaf.base_hash)},
+          {"layout_sha256", ToHex(leaf.layout_digest)},
+          {"policy_sha256", ToHex(leaf.policy)}};
+}
+
+ordered_json Fields(const gate::RefusalLeaf& leaf) {
+  return {{"what", leaf.what.text},
+          {"job", ToHex(leaf.job)},
+          {"round", leaf.round},
+          {"rule", leaf.rule.text},
+          {"reason", leaf.reason.text}};
+}
+
+ordered_json KeyFields(const protocols::UpdateKey& key) {
+  return {{"job", ToHex(key.job)}, {"round", key.round}, {"phase", key.phase}};
+}
+
+ordered_json Fields(const gate::IntentLeaf& leaf) {
+  ordered_json json = KeyFields(leaf.key);
+  json.update({{"ciphertext_bytes", leaf.ciphertext_bytes},
+               {"values", leaf.values},
+               {"capacity_bits", leaf.capacity_bits},
+               {"l2_norm", leaf.l2_norm},
+               {"weight", leaf.weight},
+               {"train_loss", leaf.train_loss_milli / 1000.0},
+               {"heldout_loss", leaf.heldout_loss_milli / 1000.0},
+               {"plaintext_sha256", ToHex(leaf.plaintext)},
+               {"content", ToHex(leaf.content)},
+               {"release_sha256", ToHex(leaf.release)},
+               {"policy_sha256", ToHex(leaf.policy)}});
+  return json;
+}
+
+ordered_json Fields(const gate::ReceiptLeaf& leaf) {
+  const auto receipt = protocols::Decode<protocols::Receipt>(leaf.receipt.body.items);
+  if (!receipt) return {{"problem", receipt.error().reason}};
+  ordered_json json = KeyFields(receipt->key);
+  const bool counted = receipt->outcome == protocols::ReceiptOutcome::kCounted;
+  json.update({{"outcome", counted ? "counted" : "late"},
+               {"accepted", FormatUtc(receipt->accepted_unix_millis)},
+               {"content", ToHex(receipt->content)},
+               {"ledger_head", receipt->ledger_head.text}});
+  return json;
+}
+
+ordered_json Fields(const gate::AdapterLeaf& leaf) {
+  return {{"job", ToHex(leaf.job)},
+          {"version", leaf.version},
+          {"final", leaf.final},
+          {"manifest_sha256", ToHex(leaf.manifest)},
+          {"content", ToHex(leaf.content)}};
+}
+
+template <typename Leaf>
+ordered_json Decoded(const gate::LedgerEntry& entry) {
+  const auto leaf = protocols::Decode<Leaf>(entry.body.items);
+  return leaf ? Fields(*leaf) : ordered_json{{"problem", leaf.error().reason}};
+}
+
+ordered_json BodyJson(const gate::LedgerEntry& entry) {
+  switch (entry.type) {
+    case gate::LeafType::kOpened:
+      return Decoded<gate::OpenedLeaf>(entry);
+    case gate::LeafType::kPolicy:
+      return Decoded<gate::PolicyLeaf>(entry);
+    case gate::LeafType::kIsolation:
+      return Decoded<gate::IsolationLeaf>(entry);
+    case gate::LeafType::kJob:
+      return Decoded<gate::JobLeaf>(entry);
+    case gate::LeafType::kRefusal:
+      return Decoded<gate::RefusalLeaf>(entry);
+    case gate::LeafType::kIntent:
+      return Decoded<gate::IntentLeaf>(entry);
+    case gate::LeafType::kReceipt:
+      return Decoded<gate::ReceiptLeaf>(entry);
+    case gate::LeafType::kAdapter:
+      return Decoded<gate::AdapterLeaf>(entry);
+  }
+  return ordered_json::object();
+}
+
+std::string Word(const ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool IsLong(const ordered_json& value) {
+  return value.is_array() ||
+         (value.is_string() && value.get_ref<const std::string&>().find('\n') != std::string::npos);
+}
+
+// Rows of one shape, in columns.
+std::string Table(const ordered_json& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    size_t column = 0;
+    for (const auto& cell : row) {
+      widths[column] = std::max(widths[column], Word(cell).size());
+      ++column;
+    }
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line = "   ";
+    size_t column = 0;
+    for (const auto& cell : row) line += fmt::format(" {:<{}}", Word(cell), widths[column++]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
+}
+
+std::string Indented(const std::string& lines) {
+  std::string text = "    ";
+  for (size_t i = 0; i < lines.size(); ++i) {
+    text += lines[i];
+    if (lines[i] == '\n' && i + 1 < lines.size()) text += "    ";
+  }
+  return lines.ends_with('\n') ? text : text + "\n";
+}
+
+}  // namespace
+
+ordered_json LeafJson(const gate::LedgerEntry& entry) {
+  ordered_json leaf = {{"index", entry.index},
+                       {"time", FormatUtc(entry.unix_millis)},
+                       {"type", gate::LeafTypeName(entry.type)}};
+  leaf.update(BodyJson(entry));
+  leaf["line"] = gate::LeafText(entry);
+  return leaf;
+}
+
+std::string LeafInFull(const ordered_json& leaf) {
+  std::string text, rest;
+  for (const auto& [name, value] : leaf.items()) {
+    if (name == "line") continue;
+    if (!IsLong(value)) {
+      text += fmt::format("{:<17} {}\n", name, Word(value));
+    } else {
+      rest += name + "\n" + (value.is_array() ? Table(value) : Indented(Word(value)));
+    }
+  }
+  return text + rest;
+}
+
+}  // namespace tidegate::cli
