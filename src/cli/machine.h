@@ -39,8 +39,13 @@ struct ZmqFacts {
 };
 Result<ZmqFacts> FindZmq();
 
-// The walls that a trainer can raise here, tried in a child: an array of {"name", "up", "demanded",
-// "reason"}. Call with one thread.
+// The walls that trainer, gate and link can each raise here and what their self-test finds, tried
+// in children (under uid 65534 where this is root, for separate_uids). An array of {"role",
+// "walls":
+// [{"name", "state", "demanded" by default, "reason", "remedy"}], "tries": {"refused", "absent",
+// "open": [names]}, "statement": text}, and "error" where the role cannot start. A wall without a
+// meaning for the role is left out; reason and remedy are those of a wall that does not stand. Call
+// with one thread.
 Result<nlohmann::ordered_json> ProbeWalls();
 
 }  // namespace tidegate::cli

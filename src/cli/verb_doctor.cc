@@ -1,4 +1,6 @@
 // doctor: what this machine offers to training, and what is missing, before it matters.
+#include <fmt/format.h>
+
 #include <filesystem>
 
 #include "cli/machine.h"
@@ -6,7 +8,6 @@
 #include "kernels/table.h"
 #include "model/adapter.h"
 #include "model/config.h"
-#include "onshore/sandbox/spawn.h"
 #include "onshore/sandbox/walls.h"
 
 namespace tidegate::cli {
@@ -61,6 +62,85 @@ ordered_json ZmqJson() {
   return {{"found", true}, {"version", zmq->version}, {"curve", zmq->curve}};
 }
 
+std::string JoinWords(const std::vector<std::string>& words) {
+  return words.empty() ? "none" : fmt::format("{}", fmt::join(words, ", "));
+}
+
+// By wall: the roles that have it, and why others do not.
+struct WallLine {
+  std::string name;
+  bool demanded = false;
+  std::vector<std::string> up;
+  std::vector<std::pair<std::string, std::vector<std::string>>> lacking;  // reason, roles
+};
+
+std::vector<WallLine> LinesOf(const ordered_json& roles) {
+  std::vector<WallLine> lines;
+  for (int i = 0; i < onshore::kWallCount; ++i) {
+    WallLine line;
+    line.name = onshore::WallName(static_cast<onshore::Wall>(i));
+    for (const auto& role : roles) {
+      for (const auto& wall : role["walls"]) {
+        if (wall["name"] != line.name) continue;
+        line.demanded = wall["demanded"].get<bool>();
+        const std::string name = role["role"].get<std::string>();
+        if (wall["state"] == "up") {
+          line.up.push_back(name);
+          continue;
+        }
+        const std::string reason =
+            wall["reason"].get<std::string>() + "; " + wall["remedy"].get<std::string>();
+        if (line.lacking.empty() || line.lacking.back().first != reason) {
+          line.lacking.push_back({reason, {}});
+        }
+        line.lacking.back().second.push_back(name);
+      }
+    }
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+std::string WallText(const ordered_json& roles) {
+  std::string out;
+  for (const WallLine& line : LinesOf(roles)) {
+    out += fmt::format("wall       {:<14} {}\n", line.name, JoinWords(line.up));
+    for (const auto& [reason, names] : line.lacking) {
+      out += fmt::format("  not      {:<14} {}: {}\n", "", JoinWords(names), reason);
+    }
+  }
+  for (const auto& role : roles) {
+    if (!role.contains("tries")) continue;
+    const auto& tries = role["tries"];
+    out += fmt::format("tries      {:<14} {} refused, {} absent, {} open\n",
+                       role["role"].get<std::string>(), tries["refused"].get<size_t>(),
+                       tries["absent"].get<size_t>(), tries["open"].size());
+  }
+  return out;
+}
+
+void AddWallProblems(const ordered_json& roles, ordered_json& problems) {
+  for (const WallLine& line : LinesOf(roles)) {
+    for (const auto& [reason, names] : line.lacking) {
+      if (!line.demanded) continue;
+      problems.push_back(
+          fmt::format("the wall {} is missing for {}: {}", line.name, JoinWords(names), reason));
+    }
+  }
+  for (const auto& role : roles) {
+    const std::string name = role["role"].get<std::string>();
+    if (role.contains("error")) {
+      problems.push_back(fmt::format("{} cannot start behind its walls: {}", name,
+                                     role["error"].get<std::string>()));
+    }
+    if (role.contains("tries") && !role["tries"]["open"].empty()) {
+      problems.push_back(
+          fmt::format("the walls of {} do not hold, {} got through: a site does not start here",
+                      name, JoinWords(role["tries"]["open"].get<std::vector<std::string>>())));
+    }
+  }
+}
+
 void AddProblems(ordered_json& report) {
   ordered_json problems = ordered_json::array();
   if (report.contains("idle_percent") && report["idle_percent"].get<double>() < kIdleEnough) {
@@ -73,13 +153,7 @@ void AddProblems(ordered_json& report) {
         "no bf16 kernels for this CPU: --dtype auto trains in f32, with twice the "
         "memory for weights");
   }
-  for (const auto& wall : report["walls"]) {
-    if (!wall["up"].get<bool>() && wall["demanded"].get<bool>()) {
-      problems.push_back(fmt::format("the wall {} is not available: {}",
-                                     wall["name"].get<std::string>(),
-                                     wall["reason"].get<std::string>()));
-    }
-  }
+  AddWallProblems(report["walls"], problems);
   if (!report["zmq"].value("curve", false)) {
     problems.push_back("libzmq with CURVE was not found: this machine can train but not federate");
   }
@@ -113,11 +187,7 @@ std::string Text(const ordered_json& report) {
   if (report.contains("idle_percent")) {
     out += fmt::format("idle       {:.0f} %\n", report["idle_percent"].get<double>());
   }
-  for (const auto& wall : report["walls"]) {
-    const bool up = wall["up"].get<bool>();
-    out += fmt::format("wall       {:<14} {}\n", wall["name"].get<std::string>(),
-                       up ? "available" : wall["reason"].get<std::string>());
-  }
+  out += WallText(report["walls"]);
   const ordered_json& zmq = report["zmq"];
   out += fmt::format("libzmq     {}\n",
                      zmq["found"].get<bool>()

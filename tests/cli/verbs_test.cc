@@ -66,25 +66,5 @@ TEST(Verbs, AdapterInspectChecksAgainstItsBase) {
       << other.err;
 }
 
-TEST(Verbs, DoctorSaysWhatTheMachineHas) {
-  const RunResult run = Tidegate({"doctor", "--base", kTiny, "--format", "json"});
-  ASSERT_EQ(run.exit_code, 0) << run.err;
-  const json report = json::parse(run.out);
-  EXPECT_GE(report["cpu"]["usable_cpus"].get<int>(), 1);
-  EXPECT_NE(report["cpu"]["f32_kernels"], "none");
-  EXPECT_GT(report["available_mib"].get<double>(), 0);
-  EXPECT_GE(report["idle_percent"].get<double>(), 0);
-  EXPECT_LE(report["idle_percent"].get<double>(), 100);
-  EXPECT_EQ(report["base"]["parameters"], 243648);
-  std::vector<std::string> walls;
-  for (const json& wall : report["walls"]) {
-    walls.push_back(wall["name"]);
-    // A wall that is not there comes with its reason.
-    EXPECT_TRUE(wall["up"].get<bool>() || wall["reason"] != "") << wall;
-  }
-  EXPECT_EQ(walls, (std::vector<std::string>{"netns", "seccomp", "landlock_fs", "landlock_net",
-                                             "landlock_scope"}));
-}
-
 }  // namespace
 }  // namespace tidegate::cli

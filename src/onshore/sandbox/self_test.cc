@@ -191,6 +191,10 @@ bool IsFileTry(std::string_view name) {
                      [name](const Try& entry) { return entry.path && name == entry.name; });
 }
 
+bool IsLeftOpen(const WallReport& report, std::string_view name) {
+  return name == kStatOutside && report.row(Wall::kChroot).state != WallState::kUp;
+}
+
 Result<TestedWalls> RaiseTestedWalls(TestedSpec spec) {
   TestedWalls tested;
   spec.tries.role = spec.walls.role;
@@ -203,10 +207,11 @@ Result<TestedWalls> RaiseTestedWalls(TestedSpec spec) {
   const bool files_walled = chrooted || report.row(Wall::kLandlockFs).state == WallState::kUp;
   spec.tries.chrooted = chrooted;
   TG_RETURN_IF_ERROR(RunWalled(spec.tries, tested.rows));
+  const bool files_may_be_open = spec.files_may_be_open && !files_walled;
   std::vector<TryRow> judged = tested.rows;
-  if (spec.files_may_be_open && !files_walled) {
-    std::erase_if(judged, [](const TryRow& row) { return IsFileTry(row.name); });
-  }
+  std::erase_if(judged, [&](const TryRow& row) {
+    return IsLeftOpen(report, row.name) || (files_may_be_open && IsFileTry(row.name));
+  });
   TG_RETURN_IF_ERROR(CheckNoneOpen(judged));
   TG_RETURN_IF_ERROR(LockDown(spec.walls.role));
   return tested;

@@ -70,6 +70,9 @@ Status RunWalled(const TryContext& context, std::span<TryRow> rows);
 Status CheckNoneOpen(std::span<const TryRow> rows);
 // Whether nothing but landlock_fs, a chroot or file modes can refuse the try of this name.
 bool IsFileTry(std::string_view name);
+// Whether only a chroot can refuse the try and there is none: path metadata, which Landlock does
+// not cover. The missing wall is named, and a policy may demand it.
+bool IsLeftOpen(const WallReport& report, std::string_view name);
 
 // A whole start: the control, the walls, those that are demanded, the same tries again, lock-down.
 struct TestedSpec {
@@ -77,7 +80,7 @@ struct TestedSpec {
   TryContext tries;  // `role` and `chrooted` are filled in
   WallSet demanded;
   // Where the machine lacks landlock_fs and it is not demanded, file tries may be OPEN; the caller
-  // says so. Otherwise one open try is an error.
+  // says so. Otherwise one open try is an error, but for IsLeftOpen.
   bool files_may_be_open = false;
 };
 struct TestedWalls {

@@ -19,6 +19,7 @@ constexpr int kMptcp = 262;
 constexpr int kSmcFamily = 43;
 constexpr int kXdpFamily = 44;
 constexpr int kMctpFamily = 45;
+constexpr int kNextFamily = 46;  // not given yet: of a newer kernel
 
 int MakeSocket(int family, int type, int protocol) {
   const long fd = ::syscall(SYS_socket, family, type | SOCK_CLOEXEC, protocol);
@@ -123,21 +124,32 @@ const std::vector<Family>& Families() {
                                                 {"ipx", AF_IPX},
                                                 {"appletalk", AF_APPLETALK},
                                                 {"netrom", AF_NETROM},
+                                                {"bridge", AF_BRIDGE},
                                                 {"atmpvc", AF_ATMPVC},
                                                 {"x25", AF_X25},
                                                 {"inet6", AF_INET6},
                                                 {"rose", AF_ROSE},
+                                                {"decnet", AF_DECnet},
+                                                {"netbeui", AF_NETBEUI},
+                                                {"security", AF_SECURITY},
                                                 {"key", AF_KEY},
                                                 {"netlink", AF_NETLINK},
                                                 {"packet", AF_PACKET},
+                                                {"ash", AF_ASH},
+                                                {"econet", AF_ECONET},
                                                 {"atmsvc", AF_ATMSVC},
                                                 {"rds", AF_RDS},
+                                                {"sna", AF_SNA},
+                                                {"irda", AF_IRDA},
                                                 {"pppox", AF_PPPOX},
+                                                {"wanpipe", AF_WANPIPE},
                                                 {"llc", AF_LLC},
                                                 {"ib", AF_IB},
+                                                {"mpls", AF_MPLS},
                                                 {"can", AF_CAN},
                                                 {"tipc", AF_TIPC},
                                                 {"bluetooth", AF_BLUETOOTH},
+                                                {"iucv", AF_IUCV},
                                                 {"rxrpc", AF_RXRPC},
                                                 {"isdn", AF_ISDN},
                                                 {"phonet", AF_PHONET},
@@ -150,7 +162,8 @@ const std::vector<Family>& Families() {
                                                 {"qipcrtr", AF_QIPCRTR},
                                                 {"smc", kSmcFamily},
                                                 {"xdp", kXdpFamily},
-                                                {"mctp", kMctpFamily}};
+                                                {"mctp", kMctpFamily},
+                                                {"next", kNextFamily}};
   return kFamilies;
 }
 

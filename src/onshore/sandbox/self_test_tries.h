@@ -31,6 +31,7 @@ struct Try {
   bool writes = false;
 };
 inline constexpr char kScratch[] = "scratch";
+inline constexpr char kStatOutside[] = "stat_outside";
 
 // errno of a system call's result.
 inline int Outcome(long result) { return result < 0 ? errno : 0; }
@@ -41,7 +42,7 @@ void AppendKernelTries(std::vector<Try>& tries);
 void AppendFileTries(std::vector<Try>& tries);
 // Reads a forbidden file: 0 or an errno.
 int TryRead(const std::string& path);
-// The address families tried by number, with their names.
+// Every address family, by number, and the first that no kernel has yet.
 struct Family {
   const char* name;
   int number;

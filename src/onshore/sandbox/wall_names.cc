@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, kWallCount> kWalls = {
 constexpr std::array<std::string_view, 4> kStates = {"up", "missing", "not_asked", "not_for_role"};
 constexpr std::array<std::string_view, 4> kFdKinds = {"channel", "pipe", "null", "read_only_file"};
 
-std::string_view Remedy(Wall wall, int error) {
+std::string_view RemedyFor(Wall wall, int error) {
   switch (wall) {
     case Wall::kNetns:
       if (error == ENOSPC) return "raise the sysctl user.max_user_namespaces";
@@ -103,13 +103,17 @@ WallSet WallReport::Up() const {
   return up;
 }
 
+std::string WallReport::Reason(Wall wall) const {
+  if (row(wall).state == WallState::kNotAsked) return "not asked for in this start";
+  return fmt::format("{}: {} (errno {})", row(wall).step, std::strerror(row(wall).error),
+                     row(wall).error);
+}
+
+std::string_view WallReport::Remedy(Wall wall) const { return RemedyFor(wall, row(wall).error); }
+
 namespace {
-std::string MissingLine(Wall wall, const WallRow& row) {
-  if (row.state == WallState::kNotAsked) {
-    return fmt::format("{}: not asked for in this start; {}", WallName(wall), Remedy(wall, 0));
-  }
-  return fmt::format("{}: {}: {} (errno {}); {}", WallName(wall), row.step,
-                     std::strerror(row.error), row.error, Remedy(wall, row.error));
+std::string MissingLine(Wall wall, const WallReport& report) {
+  return fmt::format("{}: {}; {}", WallName(wall), report.Reason(wall), report.Remedy(wall));
 }
 }  // namespace
 
@@ -117,7 +121,7 @@ std::vector<std::string> WallReport::Missing() const {
   std::vector<std::string> lines;
   for (int i = 0; i < kWallCount; ++i) {
     const Wall wall = static_cast<Wall>(i);
-    if (row(wall).state == WallState::kMissing) lines.push_back(MissingLine(wall, row(wall)));
+    if (row(wall).state == WallState::kMissing) lines.push_back(MissingLine(wall, *this));
   }
   return lines;
 }
@@ -131,7 +135,7 @@ Status CheckDemanded(WallSet demanded, const WallReport& report) {
       continue;
     }
     if (!missing.empty()) missing += "; ";
-    missing += MissingLine(wall, row);
+    missing += MissingLine(wall, report);
   }
   if (missing.empty()) return OkStatus();
   return PermissionDenied("the policy demands walls that {} does not have: {}",

@@ -142,6 +142,9 @@ struct WallReport {
   WallSet Up() const;
   // One line for each wall that is missing: name, step, errno, remedy.
   std::vector<std::string> Missing() const;
+  // For a wall that is missing or was not asked for: why, and what would help.
+  std::string Reason(Wall wall) const;
+  std::string_view Remedy(Wall wall) const;
 };
 
 // Steps 1 to 14. Errors: kFailedPrecondition (more than one thread, parent gone), kPermissionDenied

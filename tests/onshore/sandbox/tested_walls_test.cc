@@ -59,6 +59,16 @@ TEST(TestedWallsTest, WithoutLandlockFileTriesMayBeOpenOnlyWhereThatIsSaid) {
   }
 }
 
+TEST(TestedWallsTest, AGateWithoutAChrootStartsUnlessThatIsDemanded) {
+  const HelperResult result = RunTested(Role::kGate, {"fault=chroot:1"});
+  ASSERT_NE(result.Row("stat_outside"), nullptr) << result.Everything();
+  EXPECT_EQ(result.Row("stat_outside")->verdict, Verdict::kOpen) << "the ledger tells it";
+  EXPECT_EQ(result.Row("read_record_file")->verdict, Verdict::kRefused);
+  const HelperResult demanded = RunTested(Role::kGate, {"fault=chroot:1", "demanded=chroot"});
+  EXPECT_NE(demanded.Said("error").value_or("").find("chroot: chroot:"), std::string::npos)
+      << demanded.Everything();
+}
+
 TEST(TestedWallsTest, WhatAPersonAllowedIsNotTried) {
   const HelperResult result =
       RunTested(Role::kTrainer, {"ro=/etc", "readable=/etc,/tmp", "writable=/dev/shm"});
