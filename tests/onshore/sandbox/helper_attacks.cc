@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,13 +29,27 @@ sockaddr_in Elsewhere() {
 
 int Connect(int fd) {
   const sockaddr_in address = Elsewhere();
-  return Errno(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)));
+  return Errno(::syscall(SYS_connect, fd, &address, sizeof(address)));
 }
 
 }  // namespace
 
 int Attack(const std::string& name) {
   if (name == "socket") return Errno(::syscall(SYS_socket, AF_INET, SOCK_STREAM, 0));
+  if (name == "connect") return Connect(-1);
+  if (name == "mptcp") return Errno(::syscall(SYS_socket, AF_INET, SOCK_STREAM, 262));
+  if (name == "vsock") return Errno(::syscall(SYS_socket, AF_VSOCK, SOCK_STREAM, 0));
+  if (name == "fastopen") {
+    const sockaddr_in address = Elsewhere();
+    return Errno(
+        ::syscall(SYS_sendto, kChannelFd, "x", 1, MSG_FASTOPEN, &address, sizeof(address)));
+  }
+  if (name == "memfd") return Errno(::syscall(SYS_memfd_create, "attack", 0));
+  if (name == "prlimit") {
+    // Of this process, but by number: without the filter it would work for any uid.
+    rlimit limit{};
+    return Errno(::syscall(SYS_prlimit64, ::getpid(), RLIMIT_NOFILE, nullptr, &limit));
+  }
   if (name == "ptrace") return Errno(::syscall(SYS_ptrace, PTRACE_TRACEME, 0, nullptr, nullptr));
   if (name == "io_uring") {
     io_uring_params parameters{};

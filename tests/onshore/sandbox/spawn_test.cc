@@ -148,45 +148,72 @@ TEST(SpawnTest, AChannelKeepsMessagesApartAndForARestartedReader) {
   EXPECT_EQ(::recv(channel->child.get(), buffer, 2, MSG_TRUNC), 5) << "the true length";
 }
 
-// The helper's parent is a process of its own, which dies: the helper must die with it, and so must
-// what the helper started.
-TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) {
-  Result<Channel> channel = MakeChannel();
-  ASSERT_TRUE(channel);
-  const Site site;
-  LogPipe log;
-  const pid_t supervisor = ::fork();
-  ASSERT_GE(supervisor, 0);
-  if (supervisor == 0) {
-    SpawnSpec spec;
-    spec.program = HelperProgram();
-    spec.arguments = site.Words(Role::kTrainer);
-    std::erase_if(spec.arguments,
-                  [](const std::string& word) { return word.starts_with("work="); });
-    spec.arguments.push_back("hear");
-    spec.environment = HelperEnvironment();
-    spec.fds = {channel->child.get()};
-    spec.log_fd = log.write.get();
-    const Result<Child> child = Spawn(spec);
-    if (!child) ::_exit(1);
-    ::close(channel->child.get());
-    ::pause();
-    ::_exit(0);
+// The supervisor of a helper: starts it, becomes `uid` if that is not 0, says so and waits.
+[[noreturn]] void BeSupervisor(const SpawnSpec& spec, uid_t uid, int ready) {
+  const Result<Child> child = Spawn(spec);
+  if (!child || (uid != 0 && ::setresuid(uid, uid, uid) != 0) || ::write(ready, "r", 1) != 1) {
+    ::_exit(1);
   }
+  while (true) ::pause();
+}
+
+// Starts a walled trainer from a process of its own, which is then killed: whether the trainer, and
+// what it started, dies with it. The test keeps the other end of its channel, so no end of that can
+// be the reason.
+bool DiesWithItsSupervisor(const std::vector<std::string>& more, uid_t supervisor_uid) {
+  const Site site;
+  Result<Channel> channel = MakeChannel();
+  LogPipe log;
+  int ready[2];
+  EXPECT_TRUE(channel.has_value());
+  EXPECT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+  SpawnSpec spec;
+  spec.program = HelperProgram();
+  spec.arguments = site.Words(Role::kTrainer);
+  std::erase_if(spec.arguments, [](const std::string& word) { return word.starts_with("work="); });
+  spec.arguments.push_back("hear");
+  spec.arguments.insert(spec.arguments.end(), more.begin(), more.end());
+  spec.environment = HelperEnvironment();
+  spec.fds = {channel->child.get()};
+  spec.log_fd = log.write.get();
+  const pid_t supervisor = ::fork();
+  if (supervisor == 0) BeSupervisor(spec, supervisor_uid, ready[1]);
   channel->child.reset();
   log.write.reset();
+  const Fd ready_read(ready[0]);
+  ::close(ready[1]);
+  char byte = 0;
+  EXPECT_EQ(::read(ready_read.get(), &byte, 1), 1) << "it could not start";
   std::vector<char> buffer(kMaxStatementBytes);
+  const int fd = channel->supervisor.get();
   // The statement and the state: it is walled and waits.
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_GT(::recv(channel->supervisor.get(), buffer.data(), buffer.size(), 0), 0);
-  }
-  ASSERT_EQ(::kill(supervisor, SIGKILL), 0);
-  ASSERT_EQ(::waitpid(supervisor, nullptr, 0), supervisor);
-  pollfd wait{channel->supervisor.get(), POLLIN, 0};
-  ASSERT_EQ(::poll(&wait, 1, 10'000), 1) << "the child lives on";
-  EXPECT_EQ(::recv(channel->supervisor.get(), buffer.data(), buffer.size(), 0), 0);
+  for (int i = 0; i < 2; ++i) EXPECT_GT(::recv(fd, buffer.data(), buffer.size(), 0), 0);
+  EXPECT_EQ(::kill(supervisor, SIGKILL), 0);
+  EXPECT_EQ(::waitpid(supervisor, nullptr, 0), supervisor);
+  // The kernel sends the signal before the supervisor can be waited for; who has got it does not
+  // answer any more.
+  (void)::send(fd, "go on", 5, MSG_NOSIGNAL);
+  pollfd wait{fd, POLLIN, 0};
+  EXPECT_EQ(::poll(&wait, 1, 10'000), 1);
+  const bool answered = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT) > 0;
   std::string said;
-  EXPECT_TRUE(log.Ends(said)) << "its sibling lives on; " << said;
+  EXPECT_TRUE(log.Ends(said)) << "it or its sibling lives on; " << said;
+  return !answered;
+}
+
+TEST(SpawnTest, AWalledChildDiesWithItsSupervisor) { EXPECT_TRUE(DiesWithItsSupervisor({}, 0)); }
+
+TEST(SpawnTest, AWalledChildUnderItsOwnUidDiesWithItsRootSupervisor) {
+  if (::geteuid() != 0) GTEST_SKIP() << "wall separate_uids: setresuid errno 1 (not root)";
+  EXPECT_TRUE(DiesWithItsSupervisor({"separate_uid"}, 0));
+}
+
+// Negative control: the signal is sent with the rights of the process that dies. The supervisor
+// keeps its uid for that reason; a trainer that lived on would be seen by the two tests above.
+TEST(SpawnTest, AChildOutlivesASupervisorThatDroppedToAnotherUid) {
+  if (::geteuid() != 0) GTEST_SKIP() << "supervisor under another uid: setresuid errno 1";
+  constexpr uid_t kAnother = 65533;
+  EXPECT_FALSE(DiesWithItsSupervisor({"separate_uid"}, kAnother));
 }
 
 }  // namespace

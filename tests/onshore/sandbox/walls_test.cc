@@ -131,22 +131,6 @@ TEST_P(WallsTest, LegitimateWorkRunsBeforeAndAfterLockDown) {
   EXPECT_EQ(result.end.end, End::kClean) << result.Everything();
 }
 
-TEST_P(WallsTest, AnAttackAfterLockDownIsAWallHit) {
-  std::vector<std::string> attacks = {"io_uring", "sendmsg", "int80", "x32", "seccomp"};
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  attacks.insert(attacks.end(), {"ptrace", "fork", "execve"});
-#endif
-  if (GetParam().role != Role::kLink) attacks.push_back("socket");
-  for (const std::string& attack : attacks) {
-    std::vector<std::string> words = {"lock_down", "attack=" + attack};
-    HelperCall call = Call(words);
-    std::erase_if(call.words, [](const std::string& word) { return word.starts_with("work="); });
-    const HelperResult result = RunHelper(call);
-    EXPECT_EQ(result.end.end, End::kWallHit) << attack << "\n" << result.Everything();
-    EXPECT_FALSE(result.Said("attack")) << attack;
-  }
-}
-
 TEST_P(WallsTest, AskingForATerminalOrAnUnknownCallIsNotDeath) {
   for (const auto& [attack, error] : {std::pair{"ioctl", ENOTTY}, std::pair{"unknown", ENOSYS}}) {
     HelperCall call = Call({"lock_down", fmt::format("attack={}", attack)});
