@@ -241,21 +241,23 @@ Status CheckpointStore::Save(const TrainState& state, const Identity& identity) 
   return OkStatus();
 }
 
+Result<TrainState> CheckpointStore::Load(int64_t step, const Identity& current) const {
+  const fs::path path = PathOf(step);
+  TG_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(path, kMaxCheckpointBytes));
+  TG_ASSIGN_OR_RETURN(LoadedState loaded, DecodeState(bytes, path.native()));
+  TG_RETURN_IF_ERROR(CheckIdentity(loaded.identity, current, path.native()));
+  return std::move(loaded.state);
+}
+
 Result<std::optional<TrainState>> CheckpointStore::LoadNewest(const Identity& current) const {
   TG_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, Steps());
   Status last_error;
   for (auto it = steps.rbegin(); it != steps.rend(); ++it) {
-    const fs::path path = PathOf(*it);
-    TG_ASSIGN_OR_RETURN(const Bytes bytes, ReadFile(path, kMaxCheckpointBytes));
-    Result<LoadedState> loaded = DecodeState(bytes, path.native());
-    if (!loaded && loaded.error().code() != Code::kDataLoss) return Unexpected(loaded.error());
-    if (!loaded) {
-      last_error = loaded.error();
-      LogWarning("checkpoint_damaged {}", last_error.message());
-      continue;
-    }
-    TG_RETURN_IF_ERROR(CheckIdentity(loaded->identity, current, path.native()));
-    return std::optional<TrainState>(std::move(loaded->state));
+    Result<TrainState> state = Load(*it, current);
+    if (state) return std::optional<TrainState>(std::move(*state));
+    if (state.error().code() != Code::kDataLoss) return Unexpected(state.error());
+    last_error = state.error();
+    LogWarning("checkpoint_damaged {}", last_error.message());
   }
   if (!last_error.ok()) return Unexpected(last_error);
   return std::optional<TrainState>();

@@ -46,6 +46,9 @@ class CheckpointStore {
   // newest whole one belongs to another run.
   Result<std::optional<TrainState>> LoadNewest(const Identity& current) const;
 
+  // The state of this step. kNotFound, kDataLoss or kFailedPrecondition as above.
+  Result<TrainState> Load(int64_t step, const Identity& current) const;
+
   // Steps for which there is a file, ascending.
   Result<std::vector<int64_t>> Steps() const;
   std::filesystem::path PathOf(int64_t step) const;

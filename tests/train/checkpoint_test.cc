@@ -122,6 +122,14 @@ TEST_F(Checkpoints, TheNewestTwoAreKept) {
   EXPECT_EQ(store.LoadNewest(kIdentity).value()->step, 200);
 }
 
+TEST_F(Checkpoints, AStateIsReadByItsStep) {
+  const CheckpointStore store(folder_);
+  for (const int64_t step : {3, 10}) ASSERT_TRUE(store.Save(SomeState(step), kIdentity).ok());
+  EXPECT_EQ(store.Load(3, kIdentity).value().micro_steps, 12u);
+  EXPECT_EQ(store.Load(4, kIdentity).error().code(), Code::kNotFound);
+  EXPECT_EQ(store.Load(3, {{"base", "2222"}}).error().code(), Code::kFailedPrecondition);
+}
+
 TEST_F(Checkpoints, ADamagedNewestFallsBackToTheOneBefore) {
   const CheckpointStore store(folder_);
   ASSERT_TRUE(store.Save(SomeState(3), kIdentity).ok());

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "base/log.h"
 #include "kernels/table.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
+#include "onshore/start/stop.h"
 #include "onshore/trainer/federated_job.h"
 
 namespace tidegate::trainer {
@@ -30,70 +32,88 @@ class Loop {
         statement_(std::move(statement)),
         gate_(Fd(onshore::kFirstPeerFd), options.generation) {}
 
-  // Until the gate says stop (OK) or something ends the process (an error).
+  // Until the gate says that the job has ended, or the supervisor or a signal says stop (OK), or
+  // something ends the process (an error).
   Status Run() {
     TG_RETURN_IF_ERROR(gate_.SendHello(false));
-    while (!stopped_) {
-      TG_RETURN_IF_ERROR(DrainGate());
-      if (stopped_) break;
-      if (pending_) {
+    while (!ended_) {
+      TG_ASSIGN_OR_RETURN(const bool stop, onshore::StopAsked());
+      if (stop) return OkStatus();
+      TG_RETURN_IF_ERROR(ReceiveAll());
+      if (!inbox_.empty()) {
+        const onshore::Peer::Received message = std::move(inbox_.front());
+        inbox_.pop_front();
+        TG_RETURN_IF_ERROR(Handle(message));
+      } else if (pending_) {
         TG_RETURN_IF_ERROR(DoRound());
-        continue;
+      } else {
+        TG_RETURN_IF_ERROR(Wait());
       }
-      TG_RETURN_IF_ERROR(Wait());
     }
     return OkStatus();
   }
 
  private:
+  // What the gate may have said and nobody has dealt with: more stays in the pair.
+  static constexpr size_t kMaxInbox = 64;
+
   Status Wait() {
     pollfd fds[2] = {
         {gate_.fd(), static_cast<short>(POLLIN | (gate_.WantsWrite() ? POLLOUT : 0)), 0},
         {onshore::kControlFd, POLLIN, 0}};
-    if (::poll(fds, 2, -1) < 0 && errno != EINTR) return ErrnoStatus("poll", "the pairs", errno);
-    if (fds[0].revents & POLLOUT) TG_RETURN_IF_ERROR(gate_.Flush());
-    if (fds[1].revents != 0) {
-      TG_ASSIGN_OR_RETURN(const auto message, onshore::ReceiveControl());
-      if (message && message->type == onshore::ControlType::kStop) {
-        return Cancelled("the supervisor said stop");
+    return onshore::WaitFor(fds, -1);
+  }
+
+  Status ReceiveAll() {
+    TG_RETURN_IF_ERROR(gate_.Flush());
+    while (inbox_.size() < kMaxInbox) {
+      TG_ASSIGN_OR_RETURN(auto received, gate_.Receive());
+      if (!received) break;
+      if (received->type != IpcType::kHello) {
+        inbox_.push_back(std::move(*received));
+        continue;
       }
+      // Another gate: what the one before asked for, this one asks for again.
+      inbox_.clear();
+      pending_.reset();
+      TG_RETURN_IF_ERROR(gate_.Send(IpcType::kIsolation, onshore::Isolation{statement_}));
     }
     return OkStatus();
   }
 
-  Status DrainGate() {
-    for (;;) {
-      TG_RETURN_IF_ERROR(gate_.Flush());
-      TG_ASSIGN_OR_RETURN(auto received, gate_.Receive());
-      if (!received) return OkStatus();
-      const Status status = Handle(*received);
-      if (!status.ok()) return status;
-    }
-  }
-
   Status Handle(const onshore::Peer::Received& received) {
     if (received.bulk) return HandleBulk(*received.bulk);
-    switch (received.type) {
-      case IpcType::kHello:
-        pending_.reset();
-        return gate_.Send(IpcType::kIsolation, onshore::Isolation{statement_});
-      case IpcType::kRoundStart: {
-        auto start = protocols::Decode<onshore::RoundStart>(received.body);
-        if (start) pending_ = *start;
-        return OkStatus();
-      }
-      case IpcType::kRoundResult: {
-        auto result = protocols::Decode<onshore::RoundResult>(received.body);
-        if (result && pending_ && pending_->round == result->round) pending_.reset();
-        return OkStatus();
-      }
-      case IpcType::kStop: {
-        stopped_ = true;
-        return OkStatus();
-      }
-      default:
-        return OkStatus();
+    if (received.type == IpcType::kRoundStart) {
+      const auto start = protocols::Decode<onshore::RoundStart>(received.body);
+      if (start) pending_ = *start;
     }
+    if (received.type == IpcType::kRoundResult) {
+      const auto result = protocols::Decode<onshore::RoundResult>(received.body);
+      if (result && pending_ && pending_->round == result->round) pending_.reset();
+    }
+    if (received.type == IpcType::kStop) ended_ = true;
+    return OkStatus();
+  }
+
+  static bool MustStop() {
+    const auto stop = onshore::StopAsked();
+    return !stop || *stop;
+  }
+
+  // What the gate says during a round is dealt with after it, but that nobody wants it any more.
+  RoundWish Wish(uint32_t round) {
+    if (MustStop()) return RoundWish::kPause;
+    if (!ReceiveAll().ok()) return RoundWish::kPause;  // the same error ends the loop
+    for (const onshore::Peer::Received& message : inbox_) {
+      if (message.type == IpcType::kStop) return RoundWish::kDrop;
+      if (message.type != IpcType::kRoundResult) continue;
+      const auto result = protocols::Decode<onshore::RoundResult>(message.body);
+      if (result && result->round == round &&
+          result->outcome == onshore::RoundOutcome::kAbandoned) {
+        return RoundWish::kDrop;
+      }
+    }
+    return RoundWish::kGoOn;
   }
 
   Status HandleBulk(const onshore::Bulk& bulk) {
@@ -105,7 +125,9 @@ class Loop {
       return OkStatus();
     }
     if (bulk.kind == onshore::BulkKind::kParameters && job_) {
-      return job_->SetAdapter(bulk.index, bulk.bytes);
+      const Status status = job_->SetAdapter(bulk.index, bulk.bytes);
+      // The loop sees the same.
+      return status.code() == Code::kCancelled ? OkStatus() : status;
     }
     return OkStatus();
   }
@@ -116,14 +138,24 @@ class Loop {
     if (!job_ || start.job != job_->id() || job_->version() != start.adapter_version) {
       return OkStatus();  // the gate sends again what is missing after its next hello
     }
-    TG_ASSIGN_OR_RETURN(const Bytes update, job_->RunRound(start));
-    // The gate may have been restarted meanwhile: hear it first, so that it gets what it asks for.
-    TG_RETURN_IF_ERROR(DrainGate());
-    if (stopped_ || pending_) return OkStatus();
-    return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, update);
+    const uint32_t gate = gate_.peer_generation();
+    const Result<Bytes> update = job_->RunRound(start);
+    if (!update && update.error().code() == Code::kCancelled) return OkStatus();
+    if (!update) return update.error();
+    TG_RETURN_IF_ERROR(ReceiveAll());
+    // A gate that was started again meanwhile gets what it asks for, when it does.
+    if (gate_.peer_generation() != gate) return OkStatus();
+    for (const onshore::Peer::Received& message : inbox_) {
+      // Another round is open, or none.
+      if (message.type == IpcType::kRoundStart || message.type == IpcType::kRoundResult ||
+          message.type == IpcType::kStop) {
+        return OkStatus();
+      }
+    }
+    return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, *update);
   }
 
-  Progress Events() const {
+  Progress Events() {
     const uint32_t generation = options_.generation;
     Progress progress;
     progress.trained = [generation](uint32_t round, int64_t steps, double loss) {
@@ -133,6 +165,8 @@ class Loop {
       onshore::SendEvent(EventCode::kEvaluated, generation,
                          {version, Milli(before), Milli(after), kept ? 1 : 0});
     };
+    progress.wish = [this](uint32_t round) { return Wish(round); };
+    progress.stop = MustStop;
     return progress;
   }
 
@@ -142,7 +176,8 @@ class Loop {
   std::unique_ptr<FederatedJob> job_;
   Bytes job_bytes_;
   std::optional<onshore::RoundStart> pending_;
-  bool stopped_ = false;
+  std::deque<onshore::Peer::Received> inbox_;
+  bool ended_ = false;  // the job
 };
 
 Result<onshore::Started> Start(const SiteOptions& options) {
@@ -167,6 +202,7 @@ Result<onshore::Started> Start(const SiteOptions& options) {
 }
 
 Status RunWalled(const SiteOptions& options) {
+  onshore::CatchStopSignals();
   TG_ASSIGN_OR_RETURN(onshore::Started started, Start(options));
   Loop loop(options, std::move(started.statement));
   return loop.Run();
@@ -192,7 +228,8 @@ CLI::App* AddFederatedVerb(CLI::App& app, SiteOptions& options) {
 
 int RunFederated(const SiteOptions& options) {
   const Status status = RunWalled(options);
-  if (status.ok()) return 0;
+  // Told to stop before it had begun: an end in good order too.
+  if (status.ok() || status.code() == Code::kCancelled) return 0;
   LogError("federated_trainer_ended {}", status.ToString());
   return static_cast<int>(status.code());
 }

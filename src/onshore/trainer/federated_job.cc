@@ -25,7 +25,9 @@ uint32_t Milli(double loss) {
 }
 
 train::CheckpointStore States(const SiteOptions& options, const protocols::Id16& id) {
-  return train::CheckpointStore(JobDir(options, id) / "state");
+  // More than there can be: which ones are kept is SaveState's business.
+  constexpr int kAll = 16;
+  return train::CheckpointStore(JobDir(options, id) / "state", kAll);
 }
 
 // The held-out loss of the adapter that is kept; nothing when there is none, or when it was
@@ -108,7 +110,7 @@ Status FederatedJob::SetAdapter(uint32_t version, ByteSpan parameters) {
   heldout_milli_ = 0;
   if (!session_->has_eval()) return OkStatus();
   session_->engine().SetParameters(start_);
-  TG_ASSIGN_OR_RETURN(const train::EvalResult eval, session_->Evaluate({}));
+  TG_ASSIGN_OR_RETURN(const train::EvalResult eval, session_->Evaluate(progress_.stop));
   heldout_milli_ = Milli(eval.nll);
   // The engine holds the loop's parameters again whatever comes next.
   session_->engine().SetParameters(session_->state().parameters);
@@ -142,11 +144,16 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
                               start.round, start.adapter_version);
   }
   TG_ASSIGN_OR_RETURN(std::optional<RoundNote> note, LoadRoundNote(JobDir(options_, id_)));
-  const bool done = note && note->round == start.round && note->trained &&
-                    session_->state().step == note->end_step;
-  if (!done) {
-    TG_ASSIGN_OR_RETURN(note, Train(start));
+  if (!note || note->round != start.round) {
+    TG_ASSIGN_OR_RETURN(note, Begin(start, note));
   }
+  if (!note->trained || session_->state().step != note->end_step) {
+    TG_RETURN_IF_ERROR(Train(*note));
+  }
+  return Encode(start, *note);
+}
+
+Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
   std::vector<float> result = session_->state().parameters;
   TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
   protocols::UpdateHeader header;
@@ -159,43 +166,110 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
               header.site.begin());
   header.base_hash = job_.base_hash;
   header.layout_digest = layout_digest_;
-  header.weight = note->weight;
-  header.metrics = {note->train_loss_milli, note->heldout_loss_milli};
+  header.weight = note.weight;
+  header.metrics = {note.train_loss_milli, note.heldout_loss_milli};
   return federation::EncodeUpdate(header, layout_, start_, result, start.norm_clip);
 }
 
-Result<RoundNote> FederatedJob::Train(const onshore::RoundStart& start) {
-  const int64_t begin = SystemClock().MonotonicMillis();
-  const train::TrainState& state = session_->state();
+// The session at the state of this step: in memory already, on disk, or the job's first.
+Status FederatedJob::GoTo(int64_t step) {
+  if (session_->state().step == step) return OkStatus();
+  if (step == 0) {
+    return session_->Restore(train::TrainState::Start(start_, session_->config().seed));
+  }
+  TG_ASSIGN_OR_RETURN(train::TrainState state,
+                      States(options_, id_).Load(step, session_->identity()));
+  return session_->Restore(std::move(state));
+}
+
+// A new round goes on from where the one before ended, if that published a version. If it did not,
+// it was abandoned: then from where that one began, or its steps would be gone from the schedule.
+Result<RoundNote> FederatedJob::Begin(const onshore::RoundStart& start,
+                                      const std::optional<RoundNote>& before) {
+  if (before) {
+    const bool counted = before->trained && before->adapter_version != start.adapter_version;
+    const Status there = GoTo(counted ? before->end_step : before->begin_step);
+    // Its file is gone: the newest state that there is has to do.
+    if (!there.ok() && there.code() != Code::kNotFound && there.code() != Code::kDataLoss) {
+      return Unexpected(there);
+    }
+  }
   RoundNote note;
   note.round = start.round;
   note.adapter_version = start.adapter_version;
-  note.end_step = state.step + job_.local_steps;
+  note.begin_step = note.at_step = session_->state().step;
+  note.end_step = note.begin_step + job_.local_steps;
+  // First, or a state of the round before could pass for one of this round.
+  TG_RETURN_IF_ERROR(KeepStates(note.begin_step));
   TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
-  TG_RETURN_IF_ERROR(session_->loop().SetParameters(start_));
-  const int64_t targets_before = state.targets_seen;
-  double loss = 0;
-  int64_t steps = 0;
+  return note;
+}
+
+Status FederatedJob::SaveState(const RoundNote& note) {
+  TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
+  TG_RETURN_IF_ERROR(States(options_, id_).Save(session_->state(), session_->identity()));
+  return KeepStates(note.begin_step);
+}
+
+// Of the states on disk the one before the round stays, and the one of now.
+Status FederatedJob::KeepStates(int64_t begin_step) {
+  const train::CheckpointStore states = States(options_, id_);
+  TG_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, states.Steps());
+  for (const int64_t step : steps) {
+    if (step == begin_step || step == session_->state().step) continue;
+    std::error_code error;
+    std::filesystem::remove(states.PathOf(step), error);
+    if (error) return ErrnoStatus("remove", states.PathOf(step).native(), error.value());
+  }
+  return steps.empty() ? OkStatus() : SyncDirectory(states.PathOf(0).parent_path());
+}
+
+Status FederatedJob::Train(RoundNote& note) {
+  const int64_t begin = SystemClock().MonotonicMillis();
+  note.trained = false;
+  if (note.at_step == note.begin_step || !GoTo(note.at_step).ok()) {
+    TG_RETURN_IF_ERROR(GoTo(note.begin_step));
+    note.at_step = note.begin_step;
+    note.loss_sum = 0;
+    note.targets = 0;
+    TG_RETURN_IF_ERROR(session_->loop().SetParameters(start_));
+  }
+  const train::TrainState& state = session_->state();
+  double loss_sum = note.loss_sum;
+  int64_t targets = note.targets;
+  RoundWish wished = RoundWish::kGoOn;
   TG_RETURN_IF_ERROR(
-      session_->loop().RunSteps(job_.local_steps, [&](const train::StepResult& step) {
-        loss += step.loss;
-        ++steps;
-        return true;
+      session_->loop().RunSteps(note.end_step - state.step, [&](const train::StepResult& step) {
+        loss_sum += step.loss;
+        targets += step.targets;
+        if (progress_.wish && step.step < note.end_step) wished = progress_.wish(note.round);
+        return wished == RoundWish::kGoOn;
       }));
-  loss /= static_cast<double>(std::max<int64_t>(steps, 1));
+  if (wished == RoundWish::kPause) {
+    note.at_step = state.step;
+    note.loss_sum = loss_sum;
+    note.targets = targets;
+    TG_RETURN_IF_ERROR(SaveState(note));
+  }
+  if (wished != RoundWish::kGoOn) {
+    return Cancelled("round {} was left at step {} of {}", note.round, state.step, note.end_step);
+  }
+  const double seconds = static_cast<double>(SystemClock().MonotonicMillis() - begin) / 1000.0;
+  return Finish(note, loss_sum, targets, seconds);
+}
+
+Status FederatedJob::Finish(RoundNote& note, double loss_sum, int64_t targets, double seconds) {
+  const double loss = loss_sum / static_cast<double>(std::max(job_.local_steps, 1u));
   note.trained = true;
   note.train_loss_milli = Milli(loss);
   note.heldout_loss_milli = heldout_milli_;
-  const int64_t targets = state.targets_seen - targets_before;
   note.weight = job_.weighting == protocols::Weighting::kEqual
                     ? 1
                     : static_cast<uint32_t>(std::clamp<int64_t>(targets, 1, job_.max_weight));
-  TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
-  TG_RETURN_IF_ERROR(States(options_, id_).Save(state, session_->identity()));
-  const double seconds = static_cast<double>(SystemClock().MonotonicMillis() - begin) / 1000.0;
+  TG_RETURN_IF_ERROR(SaveState(note));
   TG_RETURN_IF_ERROR(AppendRoundLine(note, seconds));
-  if (progress_.trained) progress_.trained(start.round, steps, loss);
-  return note;
+  if (progress_.trained) progress_.trained(note.round, job_.local_steps, loss);
+  return OkStatus();
 }
 
 Status FederatedJob::AppendRoundLine(const RoundNote& note, double seconds) const {

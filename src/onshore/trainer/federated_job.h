@@ -1,8 +1,9 @@
 // One federated job at this site: adapters in, updates out. No descriptors in here.
 //
 // Moments, schedule and data cursor live on across rounds; the parameters are replaced by each
-// round's adapter version. The update of a round is a function of the states before it: trained
-// again after a crash it has the same bytes. Not thread-safe.
+// round's adapter version. A round that published no version counts as never trained. The update of
+// a round is a function of the states before it: trained again after a crash, or in parts, it has
+// the same bytes. Not thread-safe.
 #pragma once
 
 #include <functional>
@@ -20,9 +21,21 @@
 
 namespace tidegate::trainer {
 
+// What is to become of a round under way.
+enum class RoundWish : uint8_t {
+  kGoOn,
+  kPause,  // save it: the process ends, and the next one goes on from this optimizer step
+  kDrop,   // nobody wants it any more: the next round goes on from the state before it
+};
+
+// Each may be empty.
 struct Progress {
   std::function<void(uint32_t round, int64_t steps, double loss)> trained;
   std::function<void(uint32_t version, double before, double after, bool kept)> evaluated;
+  // Asked after each optimizer step of a round but the last.
+  std::function<RoundWish(uint32_t round)> wish;
+  // Asked during an evaluation: true ends it.
+  std::function<bool()> stop;
 };
 
 class FederatedJob {
@@ -39,10 +52,11 @@ class FederatedJob {
   // held-out records, if there are any, and keeps it in SITE/trainer/adapter as a PEFT folder
   // unless the one there, of this job or of another on the same base and held-out records, is
   // better.
+  // kCancelled when Progress::stop said so.
   Status SetAdapter(uint32_t version, ByteSpan parameters);
 
-  // Trains the round unless that is done, and encodes its update. kFailedPrecondition when the
-  // adapter version is not the one set.
+  // Trains the round unless that is done, and encodes its update. kCancelled when Progress::wish
+  // was other than to go on, kFailedPrecondition when the adapter version is not the one set.
   Result<Bytes> RunRound(const onshore::RoundStart& start);
 
  private:
@@ -51,7 +65,13 @@ class FederatedJob {
   Status Load();
   Status CheckLayout();
   Status KeepIfBetter(uint32_t version, const train::EvalResult& eval);
-  Result<RoundNote> Train(const onshore::RoundStart& start);
+  Result<RoundNote> Begin(const onshore::RoundStart& start, const std::optional<RoundNote>& before);
+  Status Train(RoundNote& note);
+  Status Finish(RoundNote& note, double loss_sum, int64_t targets, double seconds);
+  Status GoTo(int64_t step);
+  Status SaveState(const RoundNote& note);
+  Status KeepStates(int64_t begin_step);
+  Result<Bytes> Encode(const onshore::RoundStart& start, const RoundNote& note) const;
   Status AppendRoundLine(const RoundNote& note, double seconds) const;
 
   protocols::JobManifest job_;

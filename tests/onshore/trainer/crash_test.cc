@@ -91,7 +91,10 @@ TEST_F(CrashImages, EachMomentOfARoundGivesTheSameUpdate) {
   ASSERT_NE(rounds_.at(1).update, rounds_.at(2).update);
   ExpectTheSameUpdates("before the round was noted", [](const fs::path&) {});
   ExpectTheSameUpdates("noted, nothing trained", [](const fs::path& dir) {
-    ASSERT_TRUE(SaveRoundNote(dir, {.round = 2, .adapter_version = 1, .end_step = 6}).ok());
+    ASSERT_TRUE(
+        SaveRoundNote(
+            dir, {.round = 2, .adapter_version = 1, .begin_step = 3, .end_step = 6, .at_step = 3})
+            .ok());
   });
   ExpectTheSameUpdates("noted as trained, the state not saved", [this](const fs::path& dir) {
     fs::copy_file(after_ / "round.json", dir / "round.json", fs::copy_options::overwrite_existing);

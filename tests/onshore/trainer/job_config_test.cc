@@ -83,7 +83,11 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
   EXPECT_FALSE(none->has_value());
   const RoundNote note{.round = 7,
                        .adapter_version = 6,
+                       .begin_step = 24,
                        .end_step = 28,
+                       .at_step = 26,
+                       .loss_sum = 0.1 + 0.2,
+                       .targets = 555,
                        .trained = true,
                        .weight = 900,
                        .train_loss_milli = 1234,
@@ -93,7 +97,11 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
   ASSERT_TRUE(read && *read);
   EXPECT_EQ((*read)->round, 7u);
   EXPECT_EQ((*read)->adapter_version, 6u);
+  EXPECT_EQ((*read)->begin_step, 24);
   EXPECT_EQ((*read)->end_step, 28);
+  EXPECT_EQ((*read)->at_step, 26);
+  EXPECT_EQ((*read)->loss_sum, 0.1 + 0.2) << "to the bit";
+  EXPECT_EQ((*read)->targets, 555);
   EXPECT_TRUE((*read)->trained);
   EXPECT_EQ((*read)->weight, 900u);
   EXPECT_EQ((*read)->train_loss_milli, 1234u);

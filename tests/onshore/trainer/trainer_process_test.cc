@@ -5,11 +5,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "base/clock.h"
 #include "onshore/ipc/control.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/sandbox/spawn.h"
 #include "onshore/sandbox/statement.h"
+#include "onshore/trainer/federated_job.h"
 #include "site_samples.h"
 
 namespace tidegate::trainer {
@@ -138,6 +141,23 @@ class TrainerProcess : public testing::Test {
     EXPECT_EQ(received->bulk->index, 1u);
     return received->bulk->bytes;
   }
+  // Waits until round 1 is under way: it is noted before its first step.
+  bool RoundBegins(const protocols::JobManifest& job) const {
+    for (const int64_t end = Now() + kWaitMillis; Now() < end;) {
+      const auto note = LoadRoundNote(site_.job_dir(job));
+      if (note && *note) return true;
+      ::usleep(2000);
+    }
+    return false;
+  }
+  void SendSignal(int signal) const { EXPECT_EQ(::kill(child_.pid, signal), 0); }
+  void SendStop() const {
+    ControlMessage stop;
+    stop.type = ControlType::kStop;
+    stop.generation = generation_;
+    EXPECT_EQ(::send(control_.get(), &stop, sizeof(stop), MSG_NOSIGNAL),
+              static_cast<ssize_t>(sizeof(stop)));
+  }
   // How it ended, within a bound.
   onshore::ChildEnd End() {
     pollfd p{child_.pidfd.get(), POLLIN, 0};
@@ -182,6 +202,61 @@ TEST_F(TrainerProcess, AKillInTheRoundLeadsToTheSameBytesAndStopEndsIt) {
   ASSERT_TRUE(gate_->Send(IpcType::kStop, onshore::Stop{IdOf(job), 1}).ok());
   const onshore::ChildEnd end = End();
   EXPECT_EQ(end.end, onshore::End::kClean) << Log();
+}
+
+// Told by the supervisor, or by somebody's kill -TERM, in the middle of a round.
+TEST_F(TrainerProcess, ToldToStopItEndsInOrderAndGoesOnFromThatStep) {
+  for (const bool by_signal : {false, true}) {
+    SCOPED_TRACE(by_signal ? "SIGTERM" : "kStop");
+    protocols::JobManifest job = SampleJob();
+    job.local_steps = 200;
+    job.seed = by_signal ? 1 : 2;  // a job of its own
+    ASSERT_NO_FATAL_FAILURE(StartOrSkip());
+    if (IsSkipped()) return;
+    OpenRound(job);
+    ASSERT_TRUE(RoundBegins(job)) << Log();
+    by_signal ? SendSignal(SIGTERM) : SendStop();
+    EXPECT_EQ(End().end, onshore::End::kClean) << Log();
+    const auto note = LoadRoundNote(site_.job_dir(job));
+    ASSERT_TRUE(note && *note);
+    EXPECT_GT((*note)->at_step, 0) << "stopped before its first step was saved";
+    EXPECT_FALSE((*note)->trained) << "the round had ended before";
+
+    ASSERT_TRUE(Start()) << Log();
+    ASSERT_TRUE(Next(IpcType::kIsolation)) << Log();
+    OpenRound(job);
+    const Bytes update = Update();
+    ASSERT_TRUE(gate_->Send(IpcType::kStop, onshore::Stop{IdOf(job), 1}).ok());
+    EXPECT_EQ(End().end, onshore::End::kClean) << Log();
+
+    SampleSite undisturbed;
+    const auto whole = FederatedJob::Open(protocols::Encode(job), undisturbed.options(), {});
+    ASSERT_TRUE(whole.has_value());
+    ASSERT_TRUE((*whole)->SetAdapter(0, BytesOf(InitialParameters())).ok());
+    const auto expected = (*whole)->RunRound({.job = IdOf(job), .round = 1, .adapter_version = 0});
+    ASSERT_TRUE(expected.has_value());
+    EXPECT_TRUE(update == *expected);
+  }
+}
+
+// The gate says that a round is over: the trainer is free at once, and trains the next one as if
+// that had not been.
+TEST_F(TrainerProcess, ARoundThatIsAbandonedIsLeftAtTheNextStep) {
+  protocols::JobManifest job = SampleJob();
+  job.local_steps = 20'000;  // minutes: nobody waits for its end
+  ASSERT_NO_FATAL_FAILURE(StartOrSkip());
+  if (IsSkipped()) return;
+  OpenRound(job);
+  ASSERT_TRUE(RoundBegins(job)) << Log();
+  const onshore::RoundResult gone{IdOf(job), 1, onshore::RoundOutcome::kAbandoned, ""};
+  ASSERT_TRUE(gate_->Send(IpcType::kRoundResult, gone).ok());
+  // It hears the gate again: this ends it.
+  ASSERT_TRUE(gate_->Send(IpcType::kStop, onshore::Stop{IdOf(job), 0}).ok());
+  EXPECT_EQ(End().end, onshore::End::kClean) << Log();
+  const auto note = LoadRoundNote(site_.job_dir(job));
+  ASSERT_TRUE(note && *note);
+  EXPECT_EQ((*note)->at_step, 0) << "nothing of it was kept";
+  EXPECT_FALSE(fs::exists(site_.job_dir(job) / "state"));
 }
 
 TEST_F(TrainerProcess, AJobForAnotherBaseEndsItWithAReason) {
