@@ -1,5 +1,9 @@
 #include "cli/ledger_leaf.h"
 
+#include <algorithm>
+#include <sstream>
+#include <vector>
+
 #include "base/clock.h"
 #include "crypto/sign.h"
 #include "gate/ledger_verify.h"
@@ -150,34 +154,36 @@ bool IsLong(const ordered_json& value) {
          (value.is_string() && value.get_ref<const std::string&>().find('\n') != std::string::npos);
 }
 
-// Rows of one shape, in columns.
+// Objects with the same names, as columns under them.
 std::string Table(const ordered_json& rows) {
-  std::vector<size_t> widths;
+  std::vector<std::vector<std::string>> lines(rows.empty() ? 0 : 1);
   for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    size_t column = 0;
-    for (const auto& cell : row) {
-      widths[column] = std::max(widths[column], Word(cell).size());
-      ++column;
+    if (lines.size() == 1) {
+      for (const auto& [name, value] : row.items()) lines[0].push_back(name);
     }
+    std::vector<std::string>& line = lines.emplace_back();
+    for (const auto& cell : row) line.push_back(Word(cell));
+  }
+  std::vector<size_t> widths(lines.empty() ? 0 : lines[0].size());
+  for (const auto& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
   }
   std::string text;
-  for (const auto& row : rows) {
-    std::string line = "   ";
-    size_t column = 0;
-    for (const auto& cell : row) line += fmt::format(" {:<{}}", Word(cell), widths[column++]);
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  for (const auto& line : lines) {
+    std::string padded = "   ";
+    for (size_t i = 0; i < line.size(); ++i) padded += fmt::format(" {:<{}}", line[i], widths[i]);
+    text += padded.substr(0, padded.find_last_not_of(' ') + 1) + "\n";
   }
   return text;
 }
 
-std::string Indented(const std::string& lines) {
-  std::string text = "    ";
-  for (size_t i = 0; i < lines.size(); ++i) {
-    text += lines[i];
-    if (lines[i] == '\n' && i + 1 < lines.size()) text += "    ";
+std::string Indented(const std::string& text) {
+  std::string out;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    out += (line.empty() ? "" : "    ") + line + "\n";
   }
-  return lines.ends_with('\n') ? text : text + "\n";
+  return out;
 }
 
 }  // namespace

@@ -102,7 +102,10 @@ TEST_F(LedgerVerb, ShowGivesWallsTriesAndPolicyInFull) {
   const RunResult walls = Run({"show", dir_.native(), "--leaf", "3"});
   EXPECT_EQ(walls.exit_code, 0) << walls.err;
   EXPECT_NE(walls.out.find("pinned_address    192.0.2.7:7443\n"), std::string::npos) << walls.out;
-  EXPECT_NE(walls.out.find("    socket_udp 0 38 refused\n"), std::string::npos) << walls.out;
+  EXPECT_NE(walls.out.find(
+                "    try        control walled verdict\n    socket_udp 0       38     refused\n"),
+            std::string::npos)
+      << walls.out;
   const RunResult shown = Run({"show", dir_.native(), "--leaf", "4"});
   EXPECT_NE(shown.out.find("policy\n    [jobs]\n    allow = [\"triage\"]\n"), std::string::npos)
       << shown.out;
