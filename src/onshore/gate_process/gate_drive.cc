@@ -181,8 +181,12 @@ Status GateCore::DriveTrainer(GateEffects* out) {
 }
 
 void GateCore::SayKnown(GateEffects* out) {
-  if (!link_up_ || !job_) return;
-  Known known{job_->id, round_ ? round_->announcement.round : 0, 0};
+  if (!link_up_) return;
+  // Without a job too: what the coordinator pushed before this gate could hear it, it pushes again
+  // upon the LEASE that follows.
+  Known known;
+  if (job_) known.job = job_->id;
+  if (job_ && round_) known.round = round_->announcement.round;
   // A version that is not whole counts as the one before it, so that it is offered again.
   if (adapter_) {
     const uint32_t version = adapter_->manifest.version;

@@ -227,6 +227,17 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
 }
 
 // Killed after any message: the restarted gate offers the same bytes, counts one export a round.
+// Link asks the coordinator upon it: what was pushed before the gate could hear comes again at
+// once.
+TEST_F(GateCoreTest, WithoutAJobLinkIsToldThatNoneIsKnown) {
+  const GateEffects effects = Start(false);
+  const auto* known = Find<SendMessage>(effects, [](const SendMessage& message) {
+    return message.to == To::kLink && message.type == IpcType::kKnown;
+  });
+  ASSERT_NE(known, nullptr);
+  EXPECT_EQ(protocols::Decode<Known>(known->body)->job, protocols::Id16{});
+}
+
 TEST_F(GateCoreTest, RestartedAfterEveryMessageItOffersTheSameBytesOnce) {
   Start();
   Bulk(To::kLink, BulkKind::kJob, JobBytes());
