@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr int64_t kTimeoutMillis = 60'000;
+constexpr int64_t kStartMillis = 5'000;
+constexpr int kAskAgainMillis = 20;
 constexpr size_t kMaxAnswerBytes = 4u << 20;
 constexpr size_t kMaxRequestBytes = 96u << 10;
 
@@ -78,6 +80,21 @@ Result<std::string> OneShot(const fs::path& dir, const std::string& request) {
   return Unavailable("tidegate-coordinator ended with {}: {}", result.exit_code, result.errors);
 }
 
+Result<ordered_json> ReadAnswer(const std::string& answer) {
+  JsonLimits limits;
+  limits.max_bytes = kMaxAnswerBytes;
+  TG_ASSIGN_OR_RETURN(ordered_json json,
+                      ParseStrictOrderedJson(answer, limits, "the coordinator's answer"));
+  if (json.contains("ok")) return json["ok"];
+  const auto& failure = json["error"];
+  if (!failure.is_object() || !failure["code"].is_number_integer() ||
+      !failure["message"].is_string()) {
+    return Internal("the coordinator's answer has neither ok nor error");
+  }
+  return MakeError(static_cast<Code>(failure["code"].get<int>()), "{}",
+                   failure["message"].get<std::string>());
+}
+
 }  // namespace
 
 Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& request) {
@@ -91,21 +108,17 @@ Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& req
     return ResourceExhausted("the request has {} bytes, the limit is {}; make the file shorter",
                              text.size(), kMaxRequestBytes);
   }
-  TG_ASSIGN_OR_RETURN(const Fd fd, Connect(dir / "admin.sock"));
-  auto answer = fd.valid() ? Exchange(fd, text) : OneShot(dir, text);
-  if (!answer) return Unexpected(answer.error());
-  JsonLimits limits;
-  limits.max_bytes = kMaxAnswerBytes;
-  TG_ASSIGN_OR_RETURN(ordered_json json,
-                      ParseStrictOrderedJson(*answer, limits, "the coordinator's answer"));
-  if (json.contains("ok")) return json["ok"];
-  const auto& failure = json["error"];
-  if (!failure.is_object() || !failure["code"].is_number_integer() ||
-      !failure["message"].is_string()) {
-    return Internal("the coordinator's answer has neither ok nor error");
+  // A coordinator that starts holds its folder for a moment before it can be asked.
+  const int64_t end = SystemClock().MonotonicMillis() + kStartMillis;
+  for (;;) {
+    TG_ASSIGN_OR_RETURN(const Fd fd, Connect(dir / "admin.sock"));
+    const auto answer = fd.valid() ? Exchange(fd, text) : OneShot(dir, text);
+    if (!answer) return Unexpected(answer.error());
+    auto read = ReadAnswer(*answer);
+    const bool starting = !fd.valid() && !read && read.error().code() == Code::kUnavailable;
+    if (!starting || SystemClock().MonotonicMillis() > end) return read;
+    ::poll(nullptr, 0, kAskAgainMillis);
   }
-  return MakeError(static_cast<Code>(failure["code"].get<int>()), "{}",
-                   failure["message"].get<std::string>());
 }
 
 }  // namespace tidegate::cli
