@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   uint32_t generation = 0, uid = 0;
-  std::filesystem::path site;
+  std::filesystem::path site, records;
   std::string walls;
 };
 
@@ -133,6 +133,7 @@ Status RunGate(const Options& options) {
   }
   spec.tries.forbidden = {{"site_config", (options.site / "site.toml").native()},
                           {"link_key", (options.site / "keys" / "link.key").native()}};
+  if (!options.records.empty()) spec.tries.forbidden.push_back({"records", options.records});
   spec.generation = options.generation;
   spec.uid = options.uid;
   spec.owned = {dir};
@@ -157,6 +158,7 @@ int main(int argc, char** argv) {
   app.add_option("--generation", options.generation, "number of this start")->required();
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--walls", options.walls, "walls demanded")->required();
+  app.add_option("--records", options.records, "the site's records: tried at the start, refused");
   app.add_option("--uid", options.uid, "a start as root: the uid to become");
   try {
     app.parse(argc, argv);

@@ -28,7 +28,7 @@ constexpr int kGateWaitMillis = 100;
 
 struct Options {
   uint32_t generation = 0, uid = 0;
-  std::filesystem::path site;
+  std::filesystem::path site, records;
   std::string address, walls;
 };
 
@@ -168,6 +168,7 @@ Status RunLink(const Options& options) {
   TG_ASSIGN_OR_RETURN(spec.demanded, ParseWallSet(options.walls));
   spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},
                           {"policy", (options.site / "policy.toml").native()}};
+  if (!options.records.empty()) spec.tries.forbidden.push_back({"records", options.records});
   spec.pinned_address = options.address.substr(options.address.find("//") + 2);
   spec.generation = options.generation;
   spec.uid = options.uid;
@@ -197,6 +198,7 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
   app.add_option("--walls", options.walls, "walls demanded")->required();
+  app.add_option("--records", options.records, "the site's records: tried at the start, refused");
   app.add_option("--uid", options.uid, "a start as root: the uid to become");
   try {
     app.parse(argc, argv);

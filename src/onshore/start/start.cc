@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -34,9 +35,9 @@ Status WaitForGo() {
   }
 }
 
-// Gives a folder and all below it to `uid`; links are not followed.
+// Gives a folder and all below it to `uid` and nobody else. Links below it are not followed.
 Status Own(const std::filesystem::path& path, uint32_t uid) {
-  if (::lchown(path.c_str(), uid, uid) != 0) {
+  if (::chown(path.c_str(), uid, uid) != 0 || ::chmod(path.c_str(), S_IRWXU) != 0) {
     return ErrnoStatus("give a folder to its process:", path.native(), errno);
   }
   std::error_code error;

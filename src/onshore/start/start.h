@@ -20,7 +20,8 @@ struct StartSpec {
   TryContext tries;            // role, forbidden objects; sibling is filled in with the parent
   std::string pinned_address;  // link, for the statement
   uint32_t generation = 0;
-  // A start as root: this uid and gid for the process, and for `owned` with all below it.
+  // A start as root: this uid and gid for the process, and for `owned` with all below it, where
+  // nobody else may look then.
   uint32_t uid = 0;
   std::vector<std::filesystem::path> owned;
 };

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "onshore/supervisor/uid_check.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -44,10 +45,18 @@ Result<Fd> BlockSignals() {
 
 int64_t Now() { return SystemClock().MonotonicMillis(); }
 
+Status CheckTrainersUid(const SiteConfig& config, const std::filesystem::path& site) {
+  if (!config.separate_uids) return OkStatus();
+  std::vector<std::filesystem::path> read = {config.base, config.records};
+  if (!config.heldout.empty()) read.push_back(config.heldout);
+  return CheckReach((*config.separate_uids)[0], read, site);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Supervisor>> Supervisor::Create(const SupervisorOptions& options) {
   TG_ASSIGN_OR_RETURN(SiteConfig config, LoadSiteConfig(options.site));
+  TG_RETURN_IF_ERROR(CheckTrainersUid(config, options.site));
   TG_ASSIGN_OR_RETURN(Fd lock, Lock(options.site / "lock"));
   TG_ASSIGN_OR_RETURN(const sockaddr_storage address, ResolveCoordinator(config.coordinator));
   LogInfo("site_opened name={} coordinator={} address={}", config.name, config.coordinator,

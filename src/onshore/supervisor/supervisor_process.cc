@@ -59,10 +59,11 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
                                                                : link));
   }
   if (process.kind == Kind::kLink) add("--address", "tcp://" + FormatAddress(address_));
+  // The trainer's to read; gate and link try that they cannot.
+  add("--records", config_.records.native());
   if (process.kind == Kind::kTrainer) {
     add("--name", config_.name);
     add("--base", config_.base.native());
-    add("--records", config_.records.native());
     if (!config_.heldout.empty()) add("--heldout", config_.heldout.native());
     add("--threads", std::to_string(config_.threads));
     add("--dtype", config_.dtype);
@@ -268,7 +269,7 @@ Status Supervisor::OnEnd(Process& process) {
                      RestartPolicy::kMaxRefusals, CodeName(code),
                      process.kind == Kind::kTrainer
                          ? "a trainer's words are not logged: check base, records and heldout of "
-                           "site.toml with tidegate-trainer data-check"
+                           "site.toml with tidegate data check"
                          : "its last lines say why");
   }
   const std::optional<int64_t> delay = process.policy.Ended(now);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <fstream>
 
 #include "base/file.h"
 #include "onshore/sandbox/walls.h"
@@ -16,9 +17,11 @@ TEST_F(SupervisorTest, GateAndLinkGetGoAndATrainerStartsWhenTheGateAsks) {
   StartSite();
   ASSERT_TRUE(TraceGets("gate", "go") && TraceGets("link", "go")) << Log();
   const std::string dir = " --dir " + site_.native() + " --walls ";
-  EXPECT_EQ(LastStart("gate"), "start --generation 1" + dir + kDefaultDemanded.ToString());
+  const std::string records = " --records " + (site_ / "r.jsonl").native();
+  EXPECT_EQ(LastStart("gate"),
+            "start --generation 1" + dir + kDefaultDemanded.ToString() + records);
   EXPECT_EQ(LastStart("link"), "start --generation 2" + dir + kDefaultDemanded.ToString() +
-                                   " --address tcp://127.0.0.1:7443");
+                                   " --address tcp://127.0.0.1:7443" + records);
   EXPECT_TRUE(LogHas("process_ready name=gate walls=0x5"));
   // Ctrl-C in a terminal must not reach them before the supervisor has told them to stop.
   EXPECT_EQ(::getsid(LastPid("gate")), LastPid("gate"));
@@ -31,10 +34,9 @@ TEST_F(SupervisorTest, GateAndLinkGetGoAndATrainerStartsWhenTheGateAsks) {
   Do("gate", "need_trainer");
   ASSERT_TRUE(TraceGets("trainer", "go")) << Log();
   Do("gate", "need_trainer");  // says it again
-  EXPECT_EQ(LastStart("trainer"), "start federated --generation 3" + dir +
-                                      kDefaultDemanded.ToString() + " --name lab-1 --base " +
-                                      (site_ / "model").native() + " --records " +
-                                      (site_ / "r.jsonl").native() + " --threads 3 --dtype auto");
+  EXPECT_EQ(LastStart("trainer"),
+            "start federated --generation 3" + dir + kDefaultDemanded.ToString() + records +
+                " --name lab-1 --base " + (site_ / "model").native() + " --threads 3 --dtype auto");
   EXPECT_EQ(Starts("trainer"), 1);
 }
 
@@ -254,6 +256,39 @@ TEST_F(SupervisorTest, AnotherCommandLineOrFolderIsAnError) {
   StartSite();
   EXPECT_EQ(WaitForEnd(), static_cast<int>(Code::kDataLoss)) << Log();
   EXPECT_TRUE(LogHas("generation does not hold a number")) << Log();
+}
+
+TEST_F(SupervisorTest, SeparateUidsReachTheChildrenAndWhatTheTrainersMayNotReadIsNamed) {
+  if (::geteuid() != 0) GTEST_SKIP() << "separate_uids: needs a start as root, errno 1";
+  const auto config = ReadTextFile(site_ / "site.toml", 1 << 20);
+  ASSERT_TRUE(config);
+  Write("site.toml", *config + "separate_uids = [61001, 61002, 61003]\n");
+  std::filesystem::create_directory(site_ / "model");
+  Write("r.jsonl", "{}\n");
+  const auto refused_for = [&](const std::filesystem::path& path) {
+    StartSite();
+    EXPECT_EQ(WaitForEnd(), static_cast<int>(Code::kPermissionDenied)) << Log();
+    EXPECT_TRUE(LogHas("the trainer's uid 61001 may not use " + path.native() + ";")) << Log();
+    EXPECT_EQ(Starts("gate"), 0);
+  };
+  refused_for(root_);  // of mkdtemp: 0700
+  std::filesystem::permissions(root_, std::filesystem::perms(0711));
+  std::filesystem::permissions(site_ / "r.jsonl", std::filesystem::perms(0600));
+  refused_for(site_ / "r.jsonl");
+  ASSERT_EQ(::chown((site_ / "r.jsonl").c_str(), 61001, 61001), 0);
+  std::ofstream(site_ / "model/weights") << "w";
+  std::filesystem::permissions(site_ / "model/weights", std::filesystem::perms(0600));
+  refused_for(site_ / "model/weights");
+  std::filesystem::permissions(site_ / "model/weights", std::filesystem::perms(0644));
+  StartSite();
+  ASSERT_TRUE(TraceGets("gate", "go") && TraceGets("link", "go")) << Log();
+  Do("gate", "need_trainer");
+  ASSERT_TRUE(TraceGets("trainer", "go")) << Log();
+  for (const auto& [name, uid] :
+       {std::pair{"trainer", " --uid 61001 "}, std::pair{"gate", " --uid 61002 "},
+        std::pair{"link", " --uid 61003 "}}) {
+    EXPECT_NE(LastStart(name).find(uid), std::string::npos) << LastStart(name);
+  }
 }
 
 }  // namespace
