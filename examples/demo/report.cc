@@ -6,10 +6,16 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "svg.h"
+#include "chart/svg.h"
 
 namespace tidegate::demo {
 namespace {
+
+using chart::Bar;
+using chart::BarChart;
+using chart::EscapeHtml;
+using chart::Line;
+using chart::LineChart;
 
 int64_t TotalExports(const Outcome& o) {
   int64_t n = 0;
@@ -51,14 +57,6 @@ std::vector<Line> Lines(const Outcome& o) {
   }
   return lines;
 }
-
-constexpr const char* kStyle =
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1c2733}h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}table{border-collapse:"
-    "collapse}td,th{border-bottom:1px solid #cfd8dc;padding:.3rem .8rem;text-align:left}"
-    ".n{text-align:right}pre{background:#f3f6f8;padding:1rem;overflow:auto;font-size:.8rem}"
-    ".q{background:#f3f6f8;border-left:4px solid #00796b;padding:.6rem "
-    "1rem}svg{width:100%;height:auto}";
 
 }  // namespace
 
@@ -110,15 +108,13 @@ std::string SummaryText(const Outcome& o) {
 
 Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
   std::string html = fmt::format(
-      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tidegate demo</title>"
-      "<meta name=\"viewport\" content=\"width=device-width\"><style>{}</style></head><body>"
       "<h1>Two sites, one adapter, every record at home</h1>"
       "<p>{} was fine-tuned by two sites on records of their own: invented storage rules that no "
       "base model knows. Each site alone learns its own rules; the shared adapter learned both "
       "from {} sealed updates. Held-out questions use phrasings that were never trained; the codes "
       "and rules are the same, so this shows that knowledge was shared, not how well it "
       "generalises.</p>",
-      kStyle, EscapeHtml(o.model), TotalExports(o));
+      EscapeHtml(o.model), TotalExports(o));
   html += "<h2>Loss on both sites' held-out records (lower is better)</h2>" +
           BarChart(Bars(o, false), "nats a token", 3);
   html += fmt::format("<h2>Held-out questions answered exactly, of {}</h2>", o.questions) +
@@ -143,8 +139,8 @@ Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
     html += fmt::format("<h2>Ledger of {}</h2><pre>{}</pre>", EscapeHtml(s.name),
                         EscapeHtml(s.ledger_text));
   }
-  html += fmt::format("<p>{:.0f} seconds in all.</p></body></html>\n", o.seconds);
-  return WriteFileDurably(path, AsBytes(html));
+  html += fmt::format("<p>{:.0f} seconds in all.</p>", o.seconds);
+  return WriteFileDurably(path, AsBytes(chart::Page("Tidegate demo", html)));
 }
 
 }  // namespace tidegate::demo

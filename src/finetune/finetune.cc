@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "finetune/progress.h"
+#include "finetune/run_page.h"
 #include "train/checkpoint.h"
 #include "train/checksum.h"
 
@@ -62,7 +63,8 @@ class Runner {
     // The state first: a disk that is full for the adapter then costs no step.
     TG_RETURN_IF_ERROR(SaveIfNew());
     if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
-    return metrics_->Write(EndLine());
+    TG_RETURN_IF_ERROR(metrics_->Write(EndLine()));
+    return WriteRunPage(config_.output_dir);
   }
 
   Status WithRemedy(const Status& status) const {

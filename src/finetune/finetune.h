@@ -1,9 +1,10 @@
 // The verb finetune: records in, PEFT folder out.
 //
 // output_dir afterwards: adapter_config.json and adapter_model.safetensors (PEFT), metrics.jsonl,
-// state/ (the newest two training states) and, with eval_steps, best/ (the PEFT folder of the best
-// evaluation). A run that was stopped or killed leaves the last state; with `resume` it goes on and
-// ends with the bytes of a run that was never stopped. Not thread-safe.
+// report.html (the curves of metrics.jsonl), state/ (the newest two training states) and, with
+// eval_steps, best/ (the PEFT folder of the best evaluation). A run that was stopped or killed
+// leaves the last state; with `resume` it goes on and ends with the bytes of a run that was never
+// stopped. Not thread-safe.
 #pragma once
 
 #include <cstdio>

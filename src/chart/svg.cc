@@ -1,4 +1,4 @@
-#include "svg.h"
+#include "chart/svg.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <iterator>
 
-namespace tidegate::demo {
+namespace tidegate::chart {
 namespace {
 
 constexpr double kWidth = 720;
@@ -25,7 +25,23 @@ std::string Open(double height) {
       kWidth, height);
 }
 
+constexpr const char* kStyle =
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color:#1c2733}h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}table{border-collapse:"
+    "collapse}td,th{border-bottom:1px solid #cfd8dc;padding:.3rem .8rem;text-align:left}"
+    ".n{text-align:right}pre{background:#f3f6f8;padding:1rem;overflow:auto;font-size:.8rem}"
+    ".q{background:#f3f6f8;border-left:4px solid #00796b;padding:.6rem "
+    "1rem}svg{width:100%;height:auto}";
+
 }  // namespace
+
+std::string Page(const std::string& title, const std::string& body) {
+  return fmt::format(
+      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>"
+      "<meta name=\"viewport\" content=\"width=device-width\"><style>{}</style></head><body>{}"
+      "</body></html>\n",
+      EscapeHtml(title), kStyle, body);
+}
 
 std::string EscapeHtml(const std::string& text) {
   std::string out;
@@ -92,7 +108,7 @@ std::string LineChart(const std::vector<Line>& lines, const std::string& x_name,
     out += fmt::format(
         "<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#e0e6ea\"/>", kLeft,
         kWidth - kRight, py(y), py(y));
-    out += Text(kLeft - 8, py(y) + 4, "end", fmt::format("{:.1f}", y));
+    out += Text(kLeft - 8, py(y) + 4, "end", fmt::format("{:.3g}", y));
   }
   for (double x = min_x; x <= max_x; x += std::max(1.0, std::ceil(span / 10))) {
     out += Text(px(x), kHeight - kBottom + 18, "middle", fmt::format("{:.0f}", x));
@@ -118,4 +134,4 @@ std::string LineChart(const std::vector<Line>& lines, const std::string& x_name,
   return out + "</svg>";
 }
 
-}  // namespace tidegate::demo
+}  // namespace tidegate::chart

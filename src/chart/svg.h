@@ -1,13 +1,17 @@
-// Small charts as SVG text, for a page without scripts.
+// Small charts as SVG text and the page around them: self-contained, without scripts.
+// Thread-safety: functions of their arguments.
 #pragma once
 
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace tidegate::demo {
+namespace tidegate::chart {
 
 std::string EscapeHtml(const std::string& text);
+
+// A whole HTML page; `body` is HTML, `title` text.
+std::string Page(const std::string& title, const std::string& body);
 
 struct Bar {
   std::string name;
@@ -24,4 +28,4 @@ struct Line {
 std::string LineChart(const std::vector<Line>& lines, const std::string& x_name,
                       const std::string& y_name);
 
-}  // namespace tidegate::demo
+}  // namespace tidegate::chart
