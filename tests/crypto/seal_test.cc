@@ -1,8 +1,14 @@
 // Sealed bodies: they come back, their size tells the bucket alone, and nothing altered opens.
 #include "crypto/seal.h"
 
+#include <map>
+#include <sstream>
+
+#include "crypto/gcm.h"
 #include "crypto/hash.h"
 #include "hex.h"
+#include "protocols/seal_binding.h"
+#include "tests/protocols/update_sample.h"
 
 namespace tidegate::crypto {
 namespace {
@@ -64,6 +70,62 @@ TEST(PadToBucket, StepsAreAsDocumented) {
     }
     last = bucket;
   }
+}
+
+// protocols/vectors/v1/sealed_body.txt, made by another program from the page: the body is made
+// again from its key, compared, and opened by the opener that the coordinator has.
+TEST(SealedBodyVector, OpensAndIsWhatThePageSays) {
+  std::map<std::string, Bytes> golden;
+  std::istringstream lines(protocols::VectorText("sealed_body.txt"));
+  for (std::string line; std::getline(lines, line);) {
+    const size_t space = line.find(' ');
+    if (!line.starts_with('#')) golden[line.substr(0, space)] = Hex(line.substr(space + 1));
+  }
+  ASSERT_EQ(golden.size(), 18u);
+  Bytes plain(300'000);
+  for (size_t i = 0; i < plain.size(); ++i) plain[i] = static_cast<uint8_t>(i % 251);
+  Bytes bucket(PadToBucket(8 + plain.size()));
+  StoreLe64(bucket.data(), plain.size());
+  std::copy(plain.begin(), plain.end(), bucket.begin() + 8);
+
+  const auto federation = protocols::CountingFrom<16>(1);
+  const protocols::UpdateKey key{protocols::CountingFrom<16>(9), 3, 0, "north"};
+  const Digest layout = Sha256::Of(protocols::Encode(protocols::GoldenLayout()));
+  const Bytes info = protocols::SealInfo(federation, protocols::SuiteId::kTg1);
+  const Bytes aad =
+      protocols::SealAad(key, protocols::CountingFrom<32>(2), layout, protocols::Codec::kInt8);
+  EXPECT_EQ(ToHex(info), ToHex(golden["info"]));
+  EXPECT_EQ(ToHex(aad), ToHex(golden["aad"]));
+
+  std::vector<Bytes> chunks;
+  Sha256 content;
+  auto gcm = internal::Gcm::Create(golden["body_key"], internal::Gcm::Direction::kSeal);
+  ASSERT_TRUE(gcm);
+  for (size_t i = 0; i < 2; ++i) {
+    const size_t at = i * kSealChunkPlainBytes;
+    const size_t size = std::min(kSealChunkPlainBytes, bucket.size() - at);
+    Bytes& chunk = chunks.emplace_back(bucket.begin() + at, bucket.begin() + at + size);
+    chunk.resize(size + kSealTagBytes);
+    internal::GcmNonce nonce{};
+    nonce[10] = static_cast<uint8_t>(i);
+    nonce[11] = i == 1 ? 1 : 0;
+    ASSERT_TRUE(gcm->SealInPlace(nonce, {}, chunk, nullptr).ok());
+    const std::string name = fmt::format("chunk_{}_", i);
+    EXPECT_EQ(ToHex(Sha256::Of(chunk)), ToHex(golden[name + "sha256"]));
+    EXPECT_EQ(ToHex(ByteSpan(chunk).first(32)), ToHex(golden[name + "begin"]));
+    EXPECT_EQ(ToHex(ByteSpan(chunk).last(32)), ToHex(golden[name + "end"]));
+    content.Update(Sha256::Of(chunk));
+  }
+  EXPECT_EQ(ToHex(content.Finish()), ToHex(golden["content"]));
+
+  SealHeader header;
+  std::copy_n(golden["enc"].begin(), 32, header.enc.begin());
+  std::copy_n(golden["commitment"].begin(), 32, header.commitment.begin());
+  const auto recipient = AgreeSecretKey::FromBytes(golden["recipient_secret"]);
+  const auto opened = OpenBody(header, std::vector<ByteSpan>(chunks.begin(), chunks.end()),
+                               *recipient, info, aad, plain.size());
+  ASSERT_TRUE(opened.has_value()) << opened.error().ToString();
+  EXPECT_EQ(*opened, plain);
 }
 
 TEST_F(Seal, BodiesOfEverySizeClassComeBack) {

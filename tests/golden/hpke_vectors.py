@@ -83,7 +83,7 @@ def expand(suite, prk, label, info, length):
 
 
 class Context:
-    def __init__(self, aead, sk_e, sk_r):
+    def __init__(self, aead, sk_e, sk_r, info=INFO):
         self.suite = b"HPKE" + struct.pack(">HHH", 32, 1, aead)
         kem = b"KEM" + struct.pack(">H", 32)
         secret_key = X25519PrivateKey.from_private_bytes(sk_e)
@@ -93,7 +93,7 @@ class Context:
         shared = expand(kem, extract(kem, b"", b"eae_prk", dh), b"shared_secret",
                         self.enc + self.pk_r, 32)
         context = (b"\0" + extract(self.suite, b"", b"psk_id_hash", b"")
-                   + extract(self.suite, b"", b"info_hash", INFO))
+                   + extract(self.suite, b"", b"info_hash", info))
         secret = extract(self.suite, shared, b"secret", b"")
         self.key = expand(self.suite, secret, b"key", context, {1: 16, 2: 32}[aead])
         self.base_nonce = expand(self.suite, secret, b"base_nonce", context, 12)
