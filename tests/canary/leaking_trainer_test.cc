@@ -135,6 +135,7 @@ TEST_F(LeakingTrainer, ReachesNoFileAndNoLogThroughItsWalls) {
   others.push_back(site() / "gate" / "spool");
   std::string plan = "pair\nwords\n";
   Lines expected;
+  std::erase_if(others, [](const fs::path& folder) { return !fs::is_directory(folder); });
   for (const fs::path& folder : others) {
     plan += fmt::format("write {}\n", (folder / name).native());
     expected["write " + (folder / name).native()] = "EACCES";
