@@ -1,15 +1,19 @@
 #include "cli/poc.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "crypto/random.h"
 
 namespace tidegate::cli {
 namespace {
@@ -25,11 +29,28 @@ constexpr const char* kWaiver =
 
 int64_t Now() { return SystemClock().MonotonicMillis(); }
 
-// A TCP port that nobody has now.
-std::string FreeAddress() {
-  // The coordinator binds it at once; another program taking it meanwhile is an error it names.
-  const auto words = static_cast<uint32_t>(Now() * 2654435761u) ^ static_cast<uint32_t>(::getpid());
-  return fmt::format("tcp://127.0.0.1:{}", 20000 + words % 30000);
+bool CanListen(uint16_t port) {
+  const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+}
+
+// A TCP port that nobody has now. Below those that the kernel gives to outgoing connections: one of
+// them could take the port while the coordinator is being started again.
+Result<std::string> FreeAddress() {
+  constexpr uint32_t kFirst = 10'000, kLast = 32'000, kTries = 100;
+  for (uint32_t i = 0; i < kTries; ++i) {
+    uint8_t random[4];
+    TG_RETURN_IF_ERROR(crypto::FillRandom(random));
+    const auto port = static_cast<uint16_t>(kFirst + LoadLe32(random) % (kLast - kFirst));
+    if (CanListen(port)) return fmt::format("tcp://127.0.0.1:{}", port);
+  }
+  return ResourceExhausted("of {} TCP ports between {} and {} none was free", kTries, kFirst,
+                           kLast);
 }
 
 std::string TailOf(const fs::path& log) {
@@ -87,9 +108,10 @@ Status Poc::Provision() {
   options_.dir = fs::canonical(options_.dir, error);
   options_.base = fs::canonical(options_.base, error);
   if (error) return NotFound("--base {} does not exist", options_.base.native());
+  TG_ASSIGN_OR_RETURN(const std::string address, FreeAddress());
   TG_ASSIGN_OR_RETURN([[maybe_unused]] const json made,
                       Tool({"coordinator", "init", "--dir", coordinator_dir().native(), "--name",
-                            "poc", "--address", FreeAddress()}));
+                            "poc", "--address", address}));
   for (const PocSite& site : options_.sites) TG_RETURN_IF_ERROR(ProvisionSite(site));
   return OkStatus();
 }
@@ -144,7 +166,7 @@ Status Poc::StartCoordinator() {
   TG_ASSIGN_OR_RETURN(coordinator_,
                       ChildProcess::Start({(options_.programs / "tidegate-coordinator").native(),
                                            "--dir", coordinator_dir().native()},
-                                          options_.dir / "coordinator.log"));
+                                          coordinator_log()));
   return OkStatus();
 }
 
@@ -152,8 +174,22 @@ Status Poc::StartSite(size_t site) {
   TG_ASSIGN_OR_RETURN(onshore_[site],
                       ChildProcess::Start({(options_.programs / "tidegate-onshore").native(),
                                            "--dir", site_dir(site).native(), "--once"},
-                                          options_.dir / (options_.sites[site].name + ".log")));
+                                          site_log(site)));
+  away_[site] = false;
   return OkStatus();
+}
+
+pid_t Poc::child_pid(size_t site, std::string_view process) const {
+  const pid_t parent = onshore_[site].pid();
+  std::ifstream list(fmt::format("/proc/{}/task/{}/children", parent, parent));
+  // The kernel cuts names after 15 characters.
+  const std::string wanted = fmt::format("tidegate-{}", process).substr(0, 15);
+  for (pid_t pid = 0; list >> pid;) {
+    std::string name;
+    std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), name);
+    if (name == wanted) return pid;
+  }
+  return -1;
 }
 
 Status Poc::Start() {
@@ -161,19 +197,25 @@ Status Poc::Start() {
   TG_RETURN_IF_ERROR(StartCoordinator());
   const int64_t deadline = Now() + kStartMillis;
   for (;;) {
-    const auto status = Tool({"status", "--dir", coordinator_dir().native()}, kStartMillis);
-    if (status && status->contains("federation")) {
-      key_ = status->at("federation").at("key").get<std::string>();
-      break;
+    // A verb that finds nobody listening would take the folder from a coordinator that starts.
+    std::error_code error;
+    if (fs::exists(coordinator_dir() / "admin.sock", error)) {
+      const auto status = Tool({"status", "--dir", coordinator_dir().native()}, kStartMillis);
+      if (status && status->contains("federation")) {
+        key_ = status->at("federation").at("key").get<std::string>();
+        break;
+      }
     }
-    if (coordinator_.Wait(50) || Now() > deadline) {
-      return Unavailable("the coordinator did not start: {}",
-                         TailOf(options_.dir / "coordinator.log"));
+    if (coordinator_.Wait(20) || Now() > deadline) {
+      return Unavailable("the coordinator did not start: {}", TailOf(coordinator_log()));
     }
   }
   onshore_.resize(options_.sites.size());
   done_.assign(options_.sites.size(), false);
-  for (size_t i = 0; i < options_.sites.size(); ++i) TG_RETURN_IF_ERROR(StartSite(i));
+  away_.assign(options_.sites.size(), true);
+  for (size_t i = 0; i < options_.sites.size(); ++i) {
+    if (!options_.sites[i].away) TG_RETURN_IF_ERROR(StartSite(i));
+  }
   return OkStatus();
 }
 
@@ -191,26 +233,34 @@ Status Poc::Submit() {
   return OkStatus();
 }
 
+// Whether a program that ended so is started again: it was killed, or could not yet do its work.
+Status Poc::MayRestart(const std::string& name, int code, const fs::path& log) {
+  if (code < 128 && code != static_cast<int>(Code::kUnavailable)) {
+    const bool known = code > 0 && code <= static_cast<int>(Code::kInternal);
+    return MakeError(known ? static_cast<Code>(code) : Code::kInternal, "{} ended with {}: {}",
+                     name, code, TailOf(log));
+  }
+  if (++restarts_ > kMaxRestarts) {
+    return Unavailable("{} does not stay up: {}", name, TailOf(log));
+  }
+  Say(fmt::format("{} ended with {}, it is started again", name, code));
+  return OkStatus();
+}
+
 Status Poc::RestartDead() {
   if (const auto code = coordinator_.Wait(0)) {
-    Say(fmt::format("the coordinator ended with {}, it is started again", *code));
-    if (++restarts_ > kMaxRestarts) return Unavailable("the coordinator does not stay up");
+    TG_RETURN_IF_ERROR(MayRestart("the coordinator", *code, coordinator_log()));
     TG_RETURN_IF_ERROR(StartCoordinator());
   }
   for (size_t i = 0; i < onshore_.size(); ++i) {
-    if (done_[i]) continue;
+    if (done_[i] || away_[i]) continue;
     const auto code = onshore_[i].Wait(0);
     if (!code) continue;
     if (*code == 0) {
       done_[i] = true;
       continue;
     }
-    const std::string& name = options_.sites[i].name;
-    Say(fmt::format("site {} ended with {}, it is started again", name, *code));
-    if (++restarts_ > kMaxRestarts) {
-      return Unavailable("site {} does not stay up: {}", name,
-                         TailOf(options_.dir / (name + ".log")));
-    }
+    TG_RETURN_IF_ERROR(MayRestart("site " + options_.sites[i].name, *code, site_log(i)));
     TG_RETURN_IF_ERROR(StartSite(i));
   }
   return OkStatus();
@@ -250,7 +300,7 @@ Result<PocSiteResult> Poc::CollectSite(size_t site) {
     TG_RETURN_IF_ERROR(RestartDead());
     if (Now() > deadline) {
       return DeadlineExceeded("site {} did not end: {}", options_.sites[site].name,
-                              TailOf(options_.dir / (options_.sites[site].name + ".log")));
+                              TailOf(site_log(site)));
     }
     coordinator_.Wait(50);
   }

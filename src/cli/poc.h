@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -17,6 +18,7 @@ namespace tidegate::cli {
 struct PocSite {
   std::string name;
   std::filesystem::path records, heldout;  // JSONL; heldout may be empty
+  bool away = false;                       // enrolled, but Start leaves it: for StartSite
 };
 
 struct PocOptions {
@@ -66,21 +68,36 @@ class Poc {
   Result<PocResult> Collect();
   Status Stop();
 
-  // Processes of the federation, for tests that kill them.
+  // Starts a coordinator or supervisor that died, as systemd would; one that ended with an error of
+  // its own is that error. One look, without asking the coordinator anything.
+  Status RestartDead();
+  // A site that is away: not started yet.
+  Status StartSite(size_t site);
+  bool away(size_t site) const { return away_[site]; }
+  // Whether its supervisor has ended in good order: its job is over.
+  bool done(size_t site) const { return done_[site]; }
+
+  // Processes of the federation, for tests that kill them; -1 while it does not run.
   pid_t coordinator_pid() const { return coordinator_.pid(); }
   pid_t onshore_pid(size_t site) const { return onshore_[site].pid(); }
+  // "gate", "link" or "trainer".
+  pid_t child_pid(size_t site, std::string_view process) const;
   std::filesystem::path coordinator_dir() const { return options_.dir / "coordinator"; }
   std::filesystem::path site_dir(size_t site) const {
     return options_.dir / options_.sites[site].name;
   }
+  std::filesystem::path coordinator_log() const { return options_.dir / "coordinator.log"; }
+  std::filesystem::path site_log(size_t site) const {
+    return options_.dir / (options_.sites[site].name + ".log");
+  }
   const std::string& job() const { return job_; }
+  const std::string& key() const { return key_; }  // the coordinator's, as text
 
  private:
   Result<nlohmann::json> Tool(std::vector<std::string> arguments, int timeout_millis = 60'000);
   Status ProvisionSite(const PocSite& site);
   Status StartCoordinator();
-  Status StartSite(size_t site);
-  Status RestartDead();
+  Status MayRestart(const std::string& name, int code, const std::filesystem::path& log);
   Result<PocSiteResult> CollectSite(size_t site);
   void Say(const std::string& line);
 
@@ -88,7 +105,7 @@ class Poc {
   std::string tidegate_, key_, job_, last_line_;
   ChildProcess coordinator_;
   std::vector<ChildProcess> onshore_;
-  std::vector<bool> done_;
+  std::vector<bool> done_, away_;
   int restarts_ = 0;
   int64_t started_millis_ = 0;
   int64_t rounds_ = 0, shown_version_ = -1;
