@@ -10,6 +10,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -24,11 +25,25 @@ struct RunResult {
 struct RunOptions {
   // Looked at after every piece of standard error: a signal to send once, or 0.
   std::function<int(const std::string& err)> signal_when;
+  // The signal goes to the first child of the program (the walled part of a trainer) instead.
+  bool signal_child = false;
   rlim_t max_file_bytes = RLIM_INFINITY;
+  // Where standard output goes instead of to `out`.
+  std::string out_path;
+  // Called in the new process before the program; false ends it with 126.
+  std::function<bool()> before_exec;
 };
 
 inline std::filesystem::path Program(const std::string& name) {
   return std::filesystem::path(TIDEGATE_BIN_DIR) / name;
+}
+
+// 0 when there is none.
+inline pid_t ChildOf(pid_t parent) {
+  std::ifstream in("/proc/" + std::to_string(parent) + "/task/" + std::to_string(parent) +
+                   "/children");
+  pid_t child = 0;
+  return in >> child ? child : 0;
 }
 
 inline RunResult RunProgram(const std::vector<std::string>& words, const RunOptions& options = {}) {
@@ -43,6 +58,11 @@ inline RunResult RunProgram(const std::vector<std::string>& words, const RunOpti
       const rlimit limit{options.max_file_bytes, options.max_file_bytes};
       ::setrlimit(RLIMIT_FSIZE, &limit);
     }
+    if (!options.out_path.empty()) {
+      const int file = ::open(options.out_path.c_str(), O_WRONLY | O_CLOEXEC);
+      if (file < 0 || ::dup2(file, 1) < 0) ::_exit(127);
+    }
+    if (options.before_exec && !options.before_exec()) ::_exit(126);
     std::vector<std::string> copy = words;
     std::vector<char*> argv;
     for (std::string& word : copy) argv.push_back(word.data());
@@ -71,7 +91,9 @@ inline RunResult RunProgram(const std::vector<std::string>& words, const RunOpti
     if (options.signal_when && !signalled) {
       const int signal = options.signal_when(result.err);
       signalled = signal != 0;
-      if (signalled) ::kill(child, signal);
+      const pid_t target = signalled && options.signal_child ? ChildOf(child) : child;
+      EXPECT_GT(target, 0) << "the program has no child to signal";
+      if (signalled && target > 0) ::kill(target, signal);
     }
   }
   ::close(out[0]);

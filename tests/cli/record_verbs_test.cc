@@ -1,0 +1,215 @@
+// eval, generate and data check, as a user runs them; help and wrong use of every verb.
+#include <cmath>
+
+#include "verb_fixture.h"
+
+namespace tidegate::cli {
+namespace {
+
+using nlohmann::json;
+
+class RecordVerbs : public VerbFixture {
+ protected:
+  // A verb on the tiny base.
+  static std::vector<std::string> On(std::vector<std::string> verb,
+                                     const std::vector<std::string>& more) {
+    verb.insert(verb.end(), {"--base", kTinyBase.native()});
+    verb.insert(verb.end(), more.begin(), more.end());
+    return verb;
+  }
+};
+
+TEST_F(RecordVerbs, EvalMeasuresABaseAndAnAdapter) {
+  const std::string data = Records("data.jsonl", 8);
+  const std::vector<std::string> plain =
+      On({"eval"}, {"--data", data, "--threads", "1", "--dtype", "f32", "--max_length", "128"});
+  const json base = JsonOf(plain);
+  EXPECT_EQ(base["data"]["records"], 8);
+  EXPECT_EQ(base["data"]["used"], 8);
+  EXPECT_EQ(base["targets"], base["data"]["targets"]);
+  EXPECT_EQ(base["tokens"], base["data"]["tokens"]);
+  EXPECT_NEAR(base["perplexity"].get<double>(), std::exp(base["nll"].get<double>()), 1e-9);
+  EXPECT_FALSE(base.contains("exact_match"));
+  // The uniform guess among 323 tokens, more or less: the base is random.
+  EXPECT_NEAR(base["nll"].get<double>(), std::log(323), 1.5);
+
+  const json adapted = JsonOf(With(plain, {"--adapter", (kTinyBase / "adapter_in").native(),
+                                           "--exact_match", "--max_new_tokens", "4"}));
+  EXPECT_NE(adapted["nll"], base["nll"]);
+  EXPECT_EQ(adapted["exact_match"]["questions"], 8);
+  EXPECT_EQ(adapted["exact_match"]["correct"], 0);
+
+  const RunResult text = Tidegate(plain);
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out.find("8 records, 8 used"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("perplexity"), std::string::npos) << text.out;
+}
+
+TEST_F(RecordVerbs, GenerateGivesTheSameAnswerEachTime) {
+  const std::vector<std::string> greedy =
+      On({"generate"}, {"--prompt", "Where?", "--max_new_tokens", "6", "--threads", "1"});
+  const json answer = JsonOf(greedy);
+  EXPECT_EQ(answer["finish_reason"], "length");
+  EXPECT_EQ(answer["new_tokens"], 6);
+  EXPECT_EQ(JsonOf(greedy), answer);
+  EXPECT_EQ(Tidegate(greedy).out, answer["text"].get<std::string>() + "\n");
+  const auto sampled = [&](const char* seed) {
+    return JsonOf(With(greedy, {"--temperature", "2", "--seed", seed}))["text"];
+  };
+  EXPECT_EQ(sampled("1"), sampled("1"));
+  EXPECT_NE(sampled("1"), sampled("2"));
+}
+
+// A base whose tokenizer puts a beginning of sequence, as Llama-3's does.
+TEST_F(RecordVerbs, GenerateBeginsRawTextsAsTrainingDoesAndChatsOnce) {
+  const auto prompt_tokens = [&](const std::string& base, bool raw) {
+    std::vector<std::string> words = {"generate", "--base",    base,
+                                      "--prompt", "Where?",    "--max_new_tokens",
+                                      "1",        "--threads", "1"};
+    if (raw) words.push_back("--raw");
+    return JsonOf(words)["prompt_tokens"].get<int>();
+  };
+  const std::string base = CopyBase("bos");
+  json tokenizer = Parsed(Read(root_ / "bos/tokenizer.json"));
+  tokenizer["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}},
+        {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+      {"special_tokens",
+       {{"<|im_start|>", {{"id", "<|im_start|>"}, {"ids", {1}}, {"tokens", {"<|im_start|>"}}}}}}};
+  Write("bos/tokenizer.json", tokenizer.dump());
+  EXPECT_EQ(prompt_tokens(base, true), prompt_tokens(kTinyBase.native(), true) + 1);
+  EXPECT_EQ(prompt_tokens(base, false), prompt_tokens(kTinyBase.native(), false));
+  // The same as a record of that text, less the end of sequence.
+  const std::string data = Write("text.jsonl", "{\"text\":\"Where?\"}\n");
+  EXPECT_EQ(JsonOf({"data", "check", "--base", base, "--data", data})["tokens"],
+            prompt_tokens(base, true) + 1);
+}
+
+TEST_F(RecordVerbs, DataCheckTellsEachBadLineAndDuplicateByNumber) {
+  const std::string good = Chat("q", "a");
+  const std::string file =
+      Write("mixed.jsonl", good + "{\"text\":7}\n" + Chat("r", "b") + good + "not json\n" +
+                               "{\"messages\":[{\"role\":\"user\",\"content\":\"only asks\"}]}\n");
+  const auto words = On({"data", "check"}, {"--data", file, "--format", "json"});
+  const RunResult run = Tidegate(words);
+  EXPECT_EQ(run.exit_code, 1) << "the verdict: training would refuse it";
+  const json report = Parsed(run.out);
+  EXPECT_EQ(report["records"], 4);
+  EXPECT_EQ(report["used"], 3);
+  EXPECT_EQ(report["without_target"], 1);
+  EXPECT_EQ(report["duplicates"], 1);
+  EXPECT_EQ(report["duplicate_lines"], (json{{{"line", 4}, {"first", 1}}}));
+  EXPECT_EQ(report["bad_lines"], 2);
+  ASSERT_EQ(report["bad"].size(), 2u);
+  EXPECT_EQ(report["bad"][0]["line"], 2);
+  EXPECT_EQ(report["bad"][1]["line"], 5);
+  EXPECT_NE(report["bad"][1]["reason"].get<std::string>().find("mixed.jsonl line 5"),
+            std::string::npos);
+  const json error = Parsed(run.err)["error"];
+  EXPECT_EQ(error["code"], "INVALID_ARGUMENT");
+  EXPECT_NE(error["message"].get<std::string>().find("2 bad lines"), std::string::npos) << error;
+  EXPECT_EQ(run.out.find("only asks"), std::string::npos) << "no word of a record";
+
+  const RunResult text = Tidegate(On({"data", "check"}, {"--data", file}));
+  EXPECT_EQ(text.exit_code, 1);
+  EXPECT_NE(text.out.find("line 4 is line 1"), std::string::npos) << text.out;
+
+  // Duplicates alone are no reason to refuse; what is good is what finetune would use.
+  const json fine = JsonOf(On({"data", "check"}, {"--data", Write("twice.jsonl", good + good)}));
+  EXPECT_EQ(fine["duplicates"], 1);
+  EXPECT_EQ(fine["used"], 2);
+}
+
+const std::vector<std::vector<std::string>> kVerbs = {{"finetune"},
+                                                      {"eval"},
+                                                      {"generate"},
+                                                      {"data", "check"},
+                                                      {"base", "inspect"},
+                                                      {"base", "import"},
+                                                      {"adapter", "inspect"},
+                                                      {"doctor"},
+                                                      {"coordinator", "init"},
+                                                      {"site", "request"},
+                                                      {"site", "approve"},
+                                                      {"site", "list"},
+                                                      {"site", "revoke"},
+                                                      {"site", "accept"},
+                                                      {"job", "submit"},
+                                                      {"job", "list"},
+                                                      {"job", "show"},
+                                                      {"job", "stop"},
+                                                      {"job", "export"},
+                                                      {"ledger", "show"},
+                                                      {"ledger", "verify"},
+                                                      {"status"},
+                                                      {"poc"}};
+
+TEST_F(RecordVerbs, EveryVerbHasHelpAndRefusesWhatItDoesNotKnow) {
+  for (const std::vector<std::string>& verb : kVerbs) {
+    std::string name;
+    for (const std::string& word : verb) name += " " + word;
+    SCOPED_TRACE(name);
+    std::vector<std::string> help = verb, unknown = verb;
+    help.push_back("--help");
+    const RunResult told = Tidegate(help);
+    EXPECT_EQ(told.exit_code, 0) << told.err;
+    EXPECT_NE(told.out.find("Usage: tidegate" + name), std::string::npos) << told.out;
+    EXPECT_NE(told.out.find("--format"), std::string::npos) << told.out;
+    unknown.push_back("--no-such-option");
+    const RunResult refused = Tidegate(unknown);
+    EXPECT_EQ(refused.exit_code, 64);
+    EXPECT_EQ(refused.out, "");
+    EXPECT_NE(refused.err, "");
+  }
+}
+
+TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
+  const std::string data = Records("data.jsonl", 1);
+  const std::vector<std::string> tune =
+      On({"finetune"}, {"--data", data, "--out", At("out"), "--threads", "1"});
+  const struct {
+    std::vector<std::string> words;
+    int exit_code;
+    const char* told;
+  } rows[] = {
+      {{"finetune"}, 64, "is required"},
+      {With(tune, {"--lora_r", "3.5"}), 64, "--lora_r"},
+      {With(tune, {"--packing", "perhaps"}), 64, "--packing"},
+      {With(tune, {"--format", "yaml"}), 64, "--format"},
+      {With(tune, {"--lora_r", "0"}), 1, "--lora_r 0 must be between 1 and"},
+      {With(tune, {"--learning_rate", "nan"}), 1, "--learning_rate nan must be between"},
+      {With(tune, {"--lora_target_modules", "lm_head"}), 1, "lm_head"},
+      {With(tune, {"--max_length", "512"}), 1, "--max_length 512 is beyond the 256 positions"},
+      {With(tune, {"--dtype", "f16"}), 1, "use auto, bf16 or f32"},
+      {With(tune, {"--eval_steps", "2"}), 1, "needs --eval_data or --eval_split"},
+      {With(tune, {"--eval_split", "0.5", "--eval_data", data}), 1, "exclude each other"},
+      {With(tune, {"--eval_split", "0.5"}), 1, "eval_split"},
+      {With(tune, {"--walls", "moat"}), 1, "'moat' is not a wall"},
+      {With(tune, {"--data", At("none.jsonl")}), 2, "none.jsonl does not exist"},
+      {With(tune, {"--eval_data", At("none.jsonl")}), 2, "--eval_data"},
+      {With(tune, {"--adapter", At("none")}), 2, "--adapter"},
+      {With(tune, {"--base", At("none")}), 2, "--base"},
+      {On({"eval"}, {"--data", data, "--max_length", "1"}), 1, "--max_length 1 must be between"},
+      {On({"eval"}, {"--data", data, "--threads", "257"}), 1, "--threads 257"},
+      {On({"generate"}, {"--prompt", ""}), 1, "--prompt is empty"},
+      {On({"generate"}, {"--prompt", "x", "--threads", "-1"}), 1, "--threads -1"},
+      {On({"generate"}, {"--prompt", "x", "--max_new_tokens", "0"}), 1, "--max_new_tokens 0"},
+      {On({"generate"}, {"--prompt", "x", "--temperature", "-1"}), 1, "temperature is -1"},
+      {On({"generate"}, {"--prompt", "x", "--top_p", "2"}), 1, "top_p is 2"},
+      {On({"data", "check"}, {"--data", At("none.jsonl")}), 2, "none.jsonl does not exist"},
+      {{"base", "inspect", At("none")}, 2, "none/config.json"},
+      {{"adapter", "inspect", At("none"), "--base", kTinyBase.native()}, 2, "none"},
+      {{"doctor", "--base", At("none")}, 2, "none/config.json"},
+  };
+  for (const auto& row : rows) {
+    const RunResult run = Tidegate(row.words);
+    EXPECT_EQ(run.exit_code, row.exit_code) << row.told << ": " << run.err;
+    EXPECT_NE((run.err + run.out).find(row.told), std::string::npos) << row.told << ": " << run.err;
+  }
+  EXPECT_FALSE(std::filesystem::exists(root_ / "out/metrics.jsonl"));
+}
+
+}  // namespace
+}  // namespace tidegate::cli
