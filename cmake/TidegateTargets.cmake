@@ -103,5 +103,7 @@ function(tidegate_tests)
     set(ARG_TIMEOUT 120)
   endif()
   gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60
-                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+                       # As src/base/program.h: tests run beside each other.
+                       ENVIRONMENT "GOMP_SPINCOUNT=2000")
 endfunction()

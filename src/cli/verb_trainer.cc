@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/program.h"
 #include "cli/verb.h"
 
 namespace tidegate::cli {
@@ -26,6 +28,7 @@ Status BecomeTrainer(const std::string& verb, const std::vector<std::string>& fl
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  (void)::setenv(kOpenMpSpins[0], kOpenMpSpins[1], 0);  // what the user chose stands
   ::execv(trainer.c_str(), argv.data());
   return ErrnoStatus("execute", trainer.native(), errno)
       .WithContext("tidegate-trainer must be installed beside tidegate");
