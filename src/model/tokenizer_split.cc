@@ -50,8 +50,14 @@ bool IsWhiteSpace(char32_t c) {
          c == 0x3000;
 }
 
-// \w of the tokenizers library: letters, marks, decimal and letter numbers, connectors.
+// \w of the tokenizers library: letters, marks, decimal and letter numbers, connectors; also the
+// two joiners and the letters in circles and squares, whose category says otherwise.
 bool IsWord(char32_t c) {
+  if (c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) ||
+      (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+      (c >= 0x1F170 && c <= 0x1F189)) {
+    return true;
+  }
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
