@@ -1,14 +1,13 @@
 // tidegate-gate: decides what may leave.
-#include <poll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 
 #include "base/log.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
+#include "onshore/start/stop.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -27,49 +26,49 @@ class GateLoop {
         trainer_(Fd(kFirstPeerFd), generation),
         link_(Fd(kSecondPeerFd), generation) {}
 
+  // Until it is told to stop: after one message, with all that it made durable.
   Status Run() {
     TG_RETURN_IF_ERROR(trainer_.SendHello(false));
     TG_RETURN_IF_ERROR(link_.SendHello(false));
     int64_t next_tick = SystemClock().MonotonicMillis() + kTickMillis;
     for (;;) {
-      TG_RETURN_IF_ERROR(Drain(To::kTrainer));
-      TG_RETURN_IF_ERROR(Drain(To::kLink));
-      pollfd fds[3] = {{trainer_.fd(), Events(trainer_), 0},
-                       {link_.fd(), Events(link_), 0},
-                       {kControlFd, POLLIN, 0}};
+      TG_ASSIGN_OR_RETURN(const bool stop, StopAsked());
+      if (stop) return OkStatus();
       const int64_t left = next_tick - SystemClock().MonotonicMillis();
       if (left <= 0) {
         next_tick = SystemClock().MonotonicMillis() + kTickMillis;
-        TG_ASSIGN_OR_RETURN(const GateEffects effects, core_->OnTick());
-        for (const GateEffect& effect : effects) TG_RETURN_IF_ERROR(Apply(effect));
+        TG_RETURN_IF_ERROR(ApplyAll(core_->OnTick()));
         continue;
       }
-      if (::poll(fds, 3, static_cast<int>(left)) < 0 && errno != EINTR) {
-        return ErrnoStatus("poll", "the pairs", errno);
-      }
-      if (fds[2].revents != 0) {
-        TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
-        if (message && message->type == ControlType::kStop) return OkStatus();
-      }
+      TG_ASSIGN_OR_RETURN(const bool from_trainer, TakeOne(To::kTrainer));
+      TG_ASSIGN_OR_RETURN(const bool from_link, TakeOne(To::kLink));
+      if (from_trainer || from_link) continue;
+      pollfd fds[3] = {{trainer_.fd(), Events(trainer_), 0},
+                       {link_.fd(), Events(link_), 0},
+                       {kControlFd, POLLIN, 0}};
+      TG_RETURN_IF_ERROR(WaitFor(fds, static_cast<int>(left)));
     }
   }
 
  private:
   static constexpr int64_t kTickMillis = 5000;
+  // A peer that asks and does not read what it gets is not listened to.
+  static constexpr size_t kMaxUnread = 32u << 20;
+  static bool Listens(const Peer& peer) { return peer.queued_bytes() <= kMaxUnread; }
   static short Events(const Peer& peer) {
-    return static_cast<short>(POLLIN | (peer.WantsWrite() ? POLLOUT : 0));
+    return static_cast<short>((Listens(peer) ? POLLIN : 0) | (peer.WantsWrite() ? POLLOUT : 0));
   }
   Peer& PeerOf(To to) { return to == To::kTrainer ? trainer_ : link_; }
 
-  Status Drain(To from) {
+  // False when there is no message.
+  Result<bool> TakeOne(To from) {
     Peer& peer = PeerOf(from);
-    for (;;) {
-      TG_RETURN_IF_ERROR(peer.Flush());
-      TG_ASSIGN_OR_RETURN(const auto received, peer.Receive());
-      if (!received) return OkStatus();
-      TG_ASSIGN_OR_RETURN(const GateEffects effects, Handle(from, *received));
-      for (const GateEffect& effect : effects) TG_RETURN_IF_ERROR(Apply(effect));
-    }
+    TG_RETURN_IF_ERROR(peer.Flush());
+    if (!Listens(peer)) return false;
+    TG_ASSIGN_OR_RETURN(const auto received, peer.Receive());
+    if (!received) return false;
+    TG_RETURN_IF_ERROR(ApplyAll(Handle(from, *received)));
+    return true;
   }
 
   Result<GateEffects> Handle(To from, const Peer::Received& received) {
@@ -97,6 +96,12 @@ class GateLoop {
     return GateEffects{};
   }
 
+  Status ApplyAll(const Result<GateEffects>& effects) {
+    if (!effects) return effects.error();
+    for (const GateEffect& effect : *effects) TG_RETURN_IF_ERROR(Apply(effect));
+    return OkStatus();
+  }
+
   Status Apply(const GateEffect& effect) {
     if (const auto* m = std::get_if<SendMessage>(&effect)) {
       return PeerOf(m->to).SendEncoded(m->type, m->body);
@@ -105,6 +110,11 @@ class GateLoop {
       return PeerOf(b->to).SendBulk(b->kind, b->content, b->index, b->bytes);
     }
     const auto& t = std::get<TellSupervisor>(effect);
+    if (t.type == ControlType::kEvent) {
+      // A log line that is lost must not stop the gate.
+      SendEvent(static_cast<EventCode>(t.code), generation_, t.arguments);
+      return OkStatus();
+    }
     return SendControl(t.type, generation_, t.code, t.arguments);
   }
 
@@ -114,6 +124,7 @@ class GateLoop {
 };
 
 Status RunGate(const Options& options) {
+  CatchStopSignals();
   TG_ASSIGN_OR_RETURN(GateIdentity identity, LoadIdentity(options.site));
   const std::filesystem::path dir = options.site / "gate";
   std::error_code error;
@@ -166,7 +177,9 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 64;
   }
   const Status status = onshore::RunGate(options);
-  if (!status.ok()) LogError("gate_ended {}", status.ToString());
+  // Told to stop before it had begun: an end in good order too.
+  const bool good = status.ok() || status.code() == Code::kCancelled;
+  if (!good) LogError("gate_ended {}", status.ToString());
   // Not exit(): what runs at exit is not meant for behind the walls.
-  ::_exit(static_cast<int>(status.code()));
+  ::_exit(good ? 0 : static_cast<int>(status.code()));
 }

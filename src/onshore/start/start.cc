@@ -1,7 +1,6 @@
 #include "onshore/start/start.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "base/clock.h"
 #include "onshore/sandbox/spawn.h"
 #include "onshore/sandbox/statement.h"
+#include "onshore/start/stop.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -24,10 +24,9 @@ Status WaitForGo() {
   for (;;) {
     const int64_t left = deadline - SystemClock().MonotonicMillis();
     if (left <= 0) return DeadlineExceeded("the supervisor did not say GO within a minute");
-    pollfd p{kControlFd, POLLIN, 0};
-    const int n = ::poll(&p, 1, static_cast<int>(left));
-    if (n < 0 && errno != EINTR) return ErrnoStatus("poll", "the control pair", errno);
-    if (n <= 0) continue;
+    pollfd control{kControlFd, POLLIN, 0};
+    TG_RETURN_IF_ERROR(WaitFor({&control, 1}, static_cast<int>(left)));
+    if (StopSignalCame()) return Cancelled("a signal asked it to stop");
     TG_ASSIGN_OR_RETURN(const std::optional<ControlMessage> message, ReceiveControl());
     if (!message) continue;
     if (message->type == ControlType::kGo) return OkStatus();

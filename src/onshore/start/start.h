@@ -33,7 +33,8 @@ struct Started {
 
 // On success the process is walled, every try was refused or is absent, the supervisor has READY
 // (its `code` is the set of walls that stand) and has answered GO. kDeadlineExceeded when GO does
-// not come within a minute, kCancelled when the supervisor says kStop or its end is closed.
+// not come within a minute, kCancelled when the supervisor says kStop or a signal does (stop.h),
+// kUnavailable when its end is closed.
 Result<Started> StartWalled(StartSpec spec);
 
 // One struct over the control pair. Send never blocks: kUnavailable when the supervisor is gone.
