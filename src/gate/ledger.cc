@@ -75,6 +75,11 @@ Status Ledger::Load() {
       return DataLoss("{}: leaf {} does not decode or is out of order", path_.native(),
                       leaves_.size());
     }
+    // One that could not be read would not be counted.
+    if (entry->type == LeafType::kIntent && !protocols::Decode<IntentLeaf>(entry->body.items)) {
+      return DataLoss("{}: the intent at leaf {} does not decode, so the budgets have no sum",
+                      path_.native(), leaves_.size());
+    }
     leaves_.push_back({std::move(*entry), crypto::MerkleLeafHash(record.payload)});
     frontier_.Append(leaves_.back().hash);
     head_.clear();
@@ -122,15 +127,34 @@ Status Ledger::WriteAtEnd(ByteSpan bytes) {
   return OkStatus();
 }
 
-Result<std::string> Ledger::SignHead(const crypto::MerkleFrontier& frontier) const {
+Result<std::string> Ledger::Origin() const {
   OpenedLeaf opened;
   if (!leaves_.empty()) {
     const auto first = protocols::Decode<OpenedLeaf>(leaves_[0].entry.body.items);
     if (!first) return DataLoss("{}: the first leaf does not decode", path_.native());
     opened = *first;
   }
-  return crypto::SignCheckpoint(
-      {LedgerOrigin(opened.federation, name_), frontier.size(), frontier.Root()}, name_, key_);
+  return LedgerOrigin(opened.federation, name_);
+}
+
+Result<std::string> Ledger::SignHead(const crypto::MerkleFrontier& frontier) const {
+  TG_ASSIGN_OR_RETURN(std::string origin, Origin());
+  return crypto::SignCheckpoint({std::move(origin), frontier.size(), frontier.Root()}, name_, key_);
+}
+
+Status Ledger::CheckHead(const std::string& note, uint64_t index) const {
+  TG_ASSIGN_OR_RETURN(const crypto::Checkpoint head,
+                      crypto::OpenCheckpoint(note, name_, key_.verify_key()));
+  TG_ASSIGN_OR_RETURN(const std::string origin, Origin());
+  if (head.origin != origin) return DataLoss("the head is of the log {}", head.origin);
+  if (head.size <= index || head.size > leaves_.size()) {
+    return DataLoss("the head is over {} leaves; leaf {} is to be in it, and the ledger has {}",
+                    head.size, index, leaves_.size());
+  }
+  crypto::MerkleFrontier frontier;
+  for (uint64_t i = 0; i < head.size; ++i) frontier.Append(leaves_[i].hash);
+  if (frontier.Root() == head.root) return OkStatus();
+  return DataLoss("the head over {} leaves has another root than this ledger", head.size);
 }
 
 Status Ledger::Reserve(uint64_t end, uint64_t keep) {
@@ -176,14 +200,15 @@ Result<uint64_t> Ledger::AppendBody(LeafType type, Bytes body) {
   return leaves_.size() - 1;
 }
 
-Spent Ledger::SpentOn(const protocols::Id16& job) const {
+Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round) const {
   Spent spent;
   const int64_t today = clock_.UnixMillis() / kDayMillis;
   for (const LedgerLeaf& leaf : leaves_) {
     if (leaf.entry.type != LeafType::kIntent) continue;
     const auto intent = protocols::Decode<IntentLeaf>(leaf.entry.body.items);
-    if (!intent) continue;
+    if (!intent) continue;  // Load has refused such a ledger
     if (intent->key.job == job) ++spent.exports_of_job;
+    if (intent->key.job == job && intent->key.round == round) ++spent.exports_of_round;
     // A clock that was set back must not open the budget again: later days count as today.
     if (leaf.entry.unix_millis / kDayMillis >= today) {
       ++spent.exports_today;

@@ -30,7 +30,7 @@ struct LedgerLeaf {
 // Exports so far, for the budget rules.
 struct Spent {
   uint64_t bytes_today = 0;
-  uint32_t exports_today = 0, exports_of_job = 0;
+  uint32_t exports_today = 0, exports_of_job = 0, exports_of_round = 0;
 };
 
 // What the ledger asks of the file system. As the calls of these names: -1 and errno, but Allocate
@@ -66,7 +66,11 @@ class Ledger {
   const std::string& head() const { return head_; }
   uint64_t size() const { return leaves_.size(); }
 
-  Spent SpentOn(const protocols::Id16& job) const;
+  Spent SpentOn(const protocols::Id16& job, uint32_t round) const;
+
+  // That a note is a head of this ledger, signed by this site, over leaf `index` among others.
+  // kUnauthenticated or kDataLoss name what does not fit.
+  Status CheckHead(const std::string& note, uint64_t index) const;
 
  private:
   friend class Sealing;
@@ -84,6 +88,7 @@ class Ledger {
   Status Reserve(uint64_t end, uint64_t keep);
   Status WriteAtEnd(ByteSpan bytes);
   Result<std::string> SignHead(const crypto::MerkleFrontier& frontier) const;
+  Result<std::string> Origin() const;
 
   std::filesystem::path path_;
   const crypto::SigningKey& key_;

@@ -96,7 +96,7 @@ struct IntentLeaf {
   Hash32 plaintext{}, content{}, policy{};
   uint64_t ciphertext_bytes = 0;
   uint64_t values = 0;
-  double capacity_bits = 0;  // the most that the integers could carry
+  double capacity_bits = 0;  // the most that integers, weight and losses could carry
   double l2_norm = 0;
   uint32_t weight = 0;
   uint32_t train_loss_milli = 0, heldout_loss_milli = 0;

@@ -59,8 +59,9 @@ class Checker {
       case LeafType::kReceipt: {
         TG_ASSIGN_OR_RETURN(const ReceiptLeaf leaf, BodyOf<ReceiptLeaf>(*entry));
         ++result_->receipts;
-        return named_coordinator_->Verify(crypto::domains::kReceipt, leaf.receipt.body.items,
-                                          leaf.receipt.signature);
+        uint64_t covers = 0;
+        return CheckReceipt(leaf.receipt, *named_coordinator_, &covers)
+            .WithContext(fmt::format("leaf {}, a receipt", entry->index));
       }
       default:
         return OkStatus();
@@ -119,17 +120,23 @@ class Checker {
     if (!coordinator_key_) return InvalidArgument("a receipt needs the coordinator's --key");
     const auto document = protocols::Decode<protocols::Signed>(encoded);
     if (!document) return DataLoss("the receipt: {}", document.error().reason);
-    TG_RETURN_IF_ERROR(coordinator_key_->Verify(crypto::domains::kReceipt, document->body.items,
-                                                document->signature));
-    const auto receipt = protocols::Decode<protocols::Receipt>(document->body.items);
+    uint64_t size = 0;
+    TG_RETURN_IF_ERROR(CheckReceipt(*document, *coordinator_key_, &size));
+    result_->head_covers = size;
+    return OkStatus();
+  }
+
+  // Signed by this key, for this site, over a head of this very log.
+  Status CheckReceipt(const protocols::Signed& document, const crypto::VerifyKey& key,
+                      uint64_t* size) const {
+    TG_RETURN_IF_ERROR(
+        key.Verify(crypto::domains::kReceipt, document.body.items, document.signature));
+    const auto receipt = protocols::Decode<protocols::Receipt>(document.body.items);
     if (!receipt) return DataLoss("the receipt: {}", receipt.error().reason);
     if (receipt->federation != opened_.federation || receipt->key.site.text != result_->site) {
       return DataLoss("the receipt is of another federation or site");
     }
-    uint64_t size = 0;
-    TG_RETURN_IF_ERROR(CheckHead(receipt->ledger_head.text, &size));
-    result_->head_covers = size;
-    return OkStatus();
+    return CheckHead(receipt->ledger_head.text, size);
   }
 
   std::string_view name_;

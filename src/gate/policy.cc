@@ -125,6 +125,7 @@ Status TakeExport(const Where& at, const toml::node& node, Policy* p) {
   if (at.key == "max_bytes_per_day") return Count(at, node, 1ull << 50, &p->max_bytes_per_day);
   if (at.key == "max_exports_per_day") return Count(at, node, 1u << 20, &p->max_exports_per_day);
   if (at.key == "max_exports_per_job") return Count(at, node, 1u << 20, &p->max_exports_per_job);
+  if (at.key == "max_exports_per_round") return Count(at, node, 16, &p->max_exports_per_round);
   if (at.key == "norm_clip") {
     const auto value = node.value<double>();
     if (!value || !(*value > 0) || !std::isfinite(*value)) return Bad(at, "must be above 0");
@@ -133,8 +134,8 @@ Status TakeExport(const Where& at, const toml::node& node, Policy* p) {
   }
   return Bad(at,
              "is not known; the keys are tensors, max_rank, max_tensors, codecs, norm_clip, "
-             "max_bytes_per_round, max_bytes_per_day, max_exports_per_day, max_exports_per_job, "
-             "metrics");
+             "max_bytes_per_round, max_bytes_per_day, max_exports_per_round, max_exports_per_day, "
+             "max_exports_per_job, metrics");
 }
 
 Status TakePrivacy(const Where& at, const toml::node& node, Policy* p) {

@@ -33,6 +33,7 @@ struct Policy {
   double norm_clip = 0;
   uint64_t max_bytes_per_round = 0, max_bytes_per_day = 0;
   uint32_t max_exports_per_day = 0, max_exports_per_job = 0;
+  uint32_t max_exports_per_round = 1;  // above 1: again for one that was refused for good
   bool train_loss = false, heldout_loss = false;  // metrics that may go along
   // [privacy]
   std::string waiver;  // why there is no differential privacy

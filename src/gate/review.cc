@@ -20,6 +20,13 @@ double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales) {
 
 namespace {
 
+// What of the header is the trainer's to choose: the rules pin the rest.
+double HeaderBits(const UpdateCase& c) {
+  const double loss = std::log2(kMaxLossMilli + 1.0);
+  return std::log2(MaxWeight(c.job)) + (c.policy.train_loss ? loss : 0) +
+         (c.policy.heldout_loss ? loss : 0);
+}
+
 IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   const protocols::UpdateHeader& header = c.view->header();
   uint64_t scales = 0;
@@ -29,7 +36,7 @@ IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   intent.plaintext = binding.digest;
   intent.policy = c.policy.digest;
   intent.values = header.values;
-  intent.capacity_bits = CapacityBits(header.codec, header.values, scales);
+  intent.capacity_bits = CapacityBits(header.codec, header.values, scales) + HeaderBits(c);
   intent.l2_norm = c.view->L2Norm();
   intent.weight = header.weight;
   intent.train_loss_milli = header.metrics.train_loss_milli;

@@ -46,11 +46,22 @@ std::optional<Refusal> JobRule(const JobCase& c);          // allowed, rounds, s
 std::optional<Refusal> BaseRule(const JobCase& c);         // base hash
 std::optional<Refusal> LayoutRule(const JobCase& c);       // names, shapes, rank, codec, phases
 
+// The most that a loss in an update may say, in thousandths.
+inline constexpr uint32_t kMaxLossMilli = 1'000'000;
+// The most that an update may weigh in this job.
+inline uint32_t MaxWeight(const protocols::JobManifest& job) {
+  return job.weighting == protocols::Weighting::kEqual ? 1 : job.max_weight;
+}
+
 // Of an update, in this order.
 std::optional<Refusal> EncodingRule(UpdateCase& c);       // parses as integers of the layout
 std::optional<Refusal> RoundRule(const UpdateCase& c);    // this job, round, phase, base, site
 std::optional<Refusal> MetricsRule(const UpdateCase& c);  // no metric that policy does not name
 std::optional<Refusal> NormRule(const UpdateCase& c);     // L2 of the integers
 std::optional<Refusal> BudgetRule(const UpdateCase& c);   // bytes and exports
+
+// Of what comes in: float32 parameters of a shared adapter, whole or a block of them. They must be
+// numbers on the parameter grid (docs/architecture.md, "Numbers that are exact").
+std::optional<Refusal> ParametersRule(ByteSpan parameters);
 
 }  // namespace tidegate::gate

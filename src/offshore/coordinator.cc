@@ -188,7 +188,7 @@ void Coordinator::PushToAll(const JobRun& job) {
 }
 
 // To a site without a job, one at a time: the open job that was submitted after the one it was told
-// of last (its policy may refuse that one), and after the last of them the first again.
+// of last, and after the last of them the first again.
 void Coordinator::PushNext(Site& site) {
   const JobRun *first = nullptr, *next = nullptr;
   bool passed = false;
@@ -201,6 +201,7 @@ void Coordinator::PushNext(Site& site) {
   if (next == nullptr) next = first;
   if (next == nullptr) return;
   site.told_of = next->facts.id;
+  site.leases_since = 0;
   Push(site.stored.name, *next);
 }
 
@@ -223,7 +224,6 @@ void Coordinator::OnDisconnected(const std::string& site) {
   it->second.told_ended.clear();
   it->second.works_for.reset();
   it->second.told_of.reset();
-  it->second.leased = false;
 }
 
 }  // namespace tidegate::offshore

@@ -95,7 +95,7 @@ class Coordinator {
     // A site works for one job at a time: the open one that its LEASE named, or none yet.
     std::optional<protocols::Id16> works_for;
     std::optional<protocols::Id16> told_of;  // the job that it was told of last while it had none
-    bool leased = false;                     // it said LEASE on this connection
+    int leases_since = 0;                    // that named no job
     // The last contents taken: a COMMIT that comes again is answered with their receipt.
     std::deque<std::pair<Digest, protocols::UpdateKey>> taken;
     void Remember(const protocols::ReleaseManifest& release);

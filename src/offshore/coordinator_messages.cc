@@ -377,7 +377,6 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
   }
   Send(name, Channel::kControl, MessageType::kLease, protocols::Encode(answer));
   site.works_for = job != nullptr && !job->ended() ? std::optional(job->facts.id) : std::nullopt;
-  const bool first = !std::exchange(site.leased, true);
   const bool behind = job != nullptr && (lease->adapter_version < answer.adapter_version ||
                                          lease->round < answer.round);
   if (job != nullptr && job->ended()) {
@@ -387,8 +386,10 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
       Send(name, Channel::kControl, MessageType::kAbandon,
            protocols::Encode(protocols::Abandon{*notice}));
     }
+    if (behind && !notice) return OkStatus();  // it ends with its last adapter
   }
   if (job != nullptr && !job->ended()) {
+    site.told_of = site.works_for;
     if (behind) Push(name, *job);
     return OkStatus();
   }
@@ -400,8 +401,14 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
     last = other.get();
     open = open || !other->ended();
   }
-  // A site that has just connected was told of one already, and may not have taken it yet.
-  if (open && !(first && site.told_of && job == nullptr)) PushNext(site);
+  // What it was told of may be lost, with a gate that was not up, or be under way: it is told
+  // again, once, before its policy is taken to have refused it.
+  JobRun* told = site.told_of ? FindJob(*site.told_of) : nullptr;
+  if (told != nullptr && !told->ended() && ++site.leases_since <= 2) {
+    if (site.leases_since == 2) Push(name, *told);
+  } else if (open) {
+    PushNext(site);
+  }
   if (!open && job == nullptr && last != nullptr) Push(name, *last);
   return OkStatus();
 }

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "crypto/checkpoint_note.h"
 #include "gate/ledger_file.h"
 #include "gate/ledger_verify.h"
 #include "gate_samples.h"
@@ -79,13 +80,72 @@ TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
   ASSERT_TRUE(Debit(*ledger, 1).ok());
   clock_.Advance(86'400'000);
   ASSERT_TRUE(Debit(*ledger, 2).ok());
-  const Spent spent = ledger->SpentOn(IdOf(SampleJob()));
+  const Spent spent = ledger->SpentOn(IdOf(SampleJob()), 2);
   EXPECT_EQ(spent.bytes_today, SampleExportBytes());
   EXPECT_EQ(spent.exports_today, 1u);
   EXPECT_EQ(spent.exports_of_job, 2u);
-  EXPECT_EQ(ledger->SpentOn({}).exports_of_job, 0u);
+  EXPECT_EQ(spent.exports_of_round, 1u);
+  EXPECT_EQ(ledger->SpentOn(IdOf(SampleJob()), 3).exports_of_round, 0u);
+  EXPECT_EQ(ledger->SpentOn({}, 2).exports_of_job, 0u);
+  EXPECT_EQ(ledger->SpentOn({}, 2).exports_of_round, 0u);
   clock_.Advance(-2 * 86'400'000);
-  EXPECT_EQ(ledger->SpentOn({}).exports_today, 2u) << "a clock set back opens no budget";
+  EXPECT_EQ(ledger->SpentOn({}, 2).exports_today, 2u) << "a clock set back opens no budget";
+}
+
+// Left out of the sums it would open the budgets again.
+TEST_F(LedgerTest, AnIntentThatDoesNotDecodeIsDamageAndNotNothingSpent) {
+  ASSERT_TRUE(Debit(*Open(), 1).ok());
+  LedgerEntry entry;
+  entry.index = 2;
+  entry.type = LeafType::kIntent;
+  entry.body.items = {1, 2, 3};
+  Bytes file = Trimmed();
+  const Bytes record = EncodeRecord(RecordKind::kLeaf, protocols::Encode(entry));
+  file.insert(file.end(), record.begin(), record.end());
+  ASSERT_TRUE(WriteFileDurably(path_, file).ok());
+  const auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_);
+  ASSERT_FALSE(ledger.has_value());
+  EXPECT_EQ(ledger.error().code(), Code::kDataLoss);
+  EXPECT_NE(ledger.error().message().find("leaf 2"), std::string::npos) << ledger.error().message();
+}
+
+TEST_F(LedgerTest, ItsOwnHeadsAreKnownAndNoOther) {
+  auto ledger = Open();
+  const std::string first = ledger->head();
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
+  const std::string second = ledger->head();
+  ASSERT_TRUE(Debit(*ledger, 2).ok());
+  EXPECT_TRUE(ledger->CheckHead(first, 0).ok());
+  EXPECT_EQ(ledger->CheckHead(first, 1).code(), Code::kDataLoss) << "leaf 1 came after it";
+  EXPECT_TRUE(ledger->CheckHead(second, 1).ok());
+  EXPECT_TRUE(ledger->CheckHead(ledger->head(), 2).ok());
+  std::string forged = second;
+  forged[forged.size() - 5] ^= 1;
+  EXPECT_FALSE(ledger->CheckHead(forged, 1).ok());
+  // The same site and key, another past.
+  ledger.reset();
+  fs::remove(path_);
+  clock_.Advance(1);
+  ledger = Open();
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
+  EXPECT_EQ(ledger->CheckHead(second, 1).code(), Code::kDataLoss);
+}
+
+TEST_F(LedgerTest, AReceiptInItWithAForeignHeadIsFound) {
+  auto ledger = Open();
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
+  const auto receipt = [](const std::string& head) {
+    return ReceiptLeaf{*protocols::Decode<protocols::Signed>(SignedReceipt(head))};
+  };
+  ASSERT_TRUE(ledger->Append(LeafType::kReceipt, receipt(ledger->head())).has_value());
+  EXPECT_TRUE(VerifyLedger(Trimmed(), "ledger", std::nullopt, std::nullopt).has_value());
+  const std::string foreign = *crypto::SignCheckpoint(
+      {LedgerOrigin(Federation(), "north"), 2, Digest{}}, "north", SiteKey());
+  ASSERT_TRUE(ledger->Append(LeafType::kReceipt, receipt(foreign)).has_value());
+  const auto verified = VerifyLedger(Trimmed(), "ledger", std::nullopt, std::nullopt);
+  ASSERT_FALSE(verified.has_value());
+  EXPECT_NE(verified.error().message().find("leaf 3, a receipt"), std::string::npos)
+      << verified.error().message();
 }
 
 // Any byte, any bit: found by verification.

@@ -16,6 +16,10 @@ TEST(Policy, AWholePolicyIsRead) {
   EXPECT_TRUE(policy->train_loss);
   EXPECT_EQ(policy->walls.size(), 4u);
   EXPECT_EQ(policy->ground.at(0).key, "consent_basis");
+  EXPECT_EQ(policy->max_exports_per_round, 1u) << "the one limit that has a default";
+  EXPECT_EQ(ParsePolicy(SamplePolicyText() + "max_exports_per_round = 16\n", "policy.toml")
+                ->max_exports_per_round,
+            16u);
 }
 
 // Every key is needed: nothing is allowed by default.
@@ -49,6 +53,8 @@ TEST(Policy, UnknownKeysSectionsAndValuesAreErrorsWithTheirLine) {
   refused("[privacy]\nepsilon = 8.0\n", "not built yet");
   refused(good + "[[[\n", "line");
   refused("[export]\nmax_rank = -1\n", "must be a whole number");
+  refused("[export]\nmax_exports_per_round = 0\n", "1 … 16");
+  refused("[export]\nmax_exports_per_round = 17\n", "1 … 16");
   refused("[export]\nmax_rank = \"16\"\n", "policy.toml line 2: export.max_rank");
   refused("[export]\ncodecs = [\"int4\"]\n", "takes int8 and fixed32");
   refused("[export]\nnorm_clip = nan\n", "must be above 0");

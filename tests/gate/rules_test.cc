@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <functional>
+#include <limits>
 
 #include "gate_samples.h"
 
@@ -134,6 +136,41 @@ TEST(UpdateRules, BudgetsAreSums) {
   EXPECT_EQ(c.Verdict(), "budget");
   c.spent = {0, 4, 6};
   EXPECT_EQ(c.Verdict(), "");
+  c.spent = {0, 1, 1, 1};
+  EXPECT_EQ(c.Verdict(), "budget") << "one a round, where policy does not say more";
+}
+
+// All that the trainer chooses is counted: with tokens as weight and both losses 16 + 2 · 20 bits.
+TEST(UpdateRules, TheCapacityOfAnExportCountsWeightAndLossesToo) {
+  const auto bits = [](const protocols::JobManifest& job) {
+    const auto sealed = Sealing::Seal(
+        *std::move(SampleVerdict(job, 2).cleared),
+        {"north", job, SampleRound(job, 2), SampleUpdate(job, SampleHeader(job, 2)), 1, 1000});
+    return sealed->intent().capacity_bits;
+  };
+  protocols::JobManifest job = SampleJob();
+  const double integers = CapacityBits(job.codec, 600, 3);
+  EXPECT_NEAR(bits(job) - integers, 2 * std::log2(1'000'001.0), 1e-6);
+  job.weighting = protocols::Weighting::kTokens;
+  job.max_weight = 1 << 16;
+  EXPECT_NEAR(bits(job) - integers, 16 + 2 * std::log2(1'000'001.0), 1e-6);
+}
+
+TEST(ParametersRule, TakesNumbersOfTheGridAlone) {
+  const auto verdict = [](float value) {
+    Bytes bytes(12, 0);
+    std::memcpy(bytes.data() + 4, &value, sizeof(value));
+    const auto refusal = ParametersRule(bytes);
+    return refusal ? refusal->rule : "";
+  };
+  for (const float good : {0.0f, -0.0f, 0x1p-28f, -0x1p-28f, 1.5f, 0x1.fffffep1f, -0x1.fffffep1f}) {
+    EXPECT_EQ(verdict(good), "") << good;
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float bad : {std::nanf(""), infinity, -infinity, 4.0f, -4.0f, 0x1p-29f, 0x1p-149f}) {
+    EXPECT_EQ(verdict(bad), "parameters") << bad;
+  }
+  EXPECT_TRUE(ParametersRule(Bytes(5, 0)).has_value());
 }
 
 TEST(UpdateRules, AMetricThatPolicyDoesNotNameIsRefused) {

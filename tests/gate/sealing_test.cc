@@ -132,7 +132,7 @@ TEST_F(SealedRelease, IsDebitedOnlyAtTheLeafItWasSealedFor) {
   const SealedUpdate sealed = SealedSample(*ledger_, 2);
   ASSERT_TRUE(ledger_->Append(LeafType::kRefusal, RefusalLeaf{}).has_value());
   EXPECT_EQ(Sealing::Debit(*ledger_, sealed).code(), Code::kInternal);
-  EXPECT_EQ(ledger_->SpentOn(IdOf(SampleJob())).exports_of_job, 0u);
+  EXPECT_EQ(ledger_->SpentOn(IdOf(SampleJob()), 1).exports_of_job, 0u);
 }
 
 TEST_F(SealedRelease, NoOtherCallWritesAnIntent) {

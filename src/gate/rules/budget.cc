@@ -15,6 +15,10 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
     return refuse(fmt::format("{} bytes after {} today are over max_bytes_per_day {}",
                               c.sealed_bytes, c.spent.bytes_today, p.max_bytes_per_day));
   }
+  if (c.spent.exports_of_round >= p.max_exports_per_round) {
+    return refuse(fmt::format("{} exports were made in the round, max_exports_per_round is {}",
+                              c.spent.exports_of_round, p.max_exports_per_round));
+  }
   if (c.spent.exports_today >= p.max_exports_per_day) {
     return refuse(fmt::format("{} exports were made today, max_exports_per_day is {}",
                               c.spent.exports_today, p.max_exports_per_day));

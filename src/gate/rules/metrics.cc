@@ -10,9 +10,8 @@ std::optional<Refusal> MetricsRule(const UpdateCase& c) {
   if (metrics.heldout_loss_milli != 0 && !c.policy.heldout_loss) {
     return Refusal{"metrics", "heldout_loss goes along, export.metrics does not name it"};
   }
-  constexpr uint32_t kMaxMilli = 1'000'000;
-  if (metrics.train_loss_milli > kMaxMilli || metrics.heldout_loss_milli > kMaxMilli) {
-    return Refusal{"metrics", fmt::format("a loss is over {} thousandths", kMaxMilli)};
+  if (metrics.train_loss_milli > kMaxLossMilli || metrics.heldout_loss_milli > kMaxLossMilli) {
+    return Refusal{"metrics", fmt::format("a loss is over {} thousandths", kMaxLossMilli)};
   }
   return std::nullopt;
 }

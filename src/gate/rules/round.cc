@@ -30,9 +30,8 @@ std::optional<Refusal> RoundRule(const UpdateCase& c) {
   if (h.base_hash != c.job.base_hash) return Refuse("the update is of another base");
   if (h.layout_digest != c.layout_digest) return Refuse("the update is of another layout");
   if (!IsSite(h.site, c.site)) return Refuse("the update names another site");
-  const uint32_t limit = c.job.weighting == protocols::Weighting::kEqual ? 1 : c.job.max_weight;
-  if (h.weight > limit) {
-    return Refuse(fmt::format("weight {} is over the job's {}", h.weight, limit));
+  if (h.weight > MaxWeight(c.job)) {
+    return Refuse(fmt::format("weight {} is over the job's {}", h.weight, MaxWeight(c.job)));
   }
   if (c.round_spent) return Refuse("this round's export was made already");
   return std::nullopt;

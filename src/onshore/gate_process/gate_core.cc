@@ -12,7 +12,11 @@
 namespace tidegate::onshore {
 namespace {
 
-constexpr size_t kMaxRefusals = 10'000;
+// Leaves of a kind that are kept. What link brings must not use up the room for what the rules say
+// of the site's own updates.
+size_t MaxRefusals(std::string_view what) {
+  return what == "update" || what == "release" || what == "walls" ? 10'000 : 1'000;
+}
 // An update that the coordinator can not take now.
 constexpr int64_t kOfferAgainMillis = 30'000;
 
@@ -51,9 +55,14 @@ Status GateCore::Load(const std::filesystem::path& dir, const std::string& own_s
       ledger_, gate::Ledger::Open(dir / "ledger", identity_.key, OpenedOf(identity_), clock_));
   Digest last{};
   for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
-    if (leaf.entry.type != gate::LeafType::kPolicy) continue;
-    const auto policy = protocols::Decode<gate::PolicyLeaf>(leaf.entry.body.items);
-    if (policy) last = policy->digest;
+    if (leaf.entry.type == gate::LeafType::kPolicy) {
+      const auto policy = protocols::Decode<gate::PolicyLeaf>(leaf.entry.body.items);
+      if (policy) last = policy->digest;
+    }
+    if (leaf.entry.type == gate::LeafType::kRefusal) {
+      const auto refusal = protocols::Decode<gate::RefusalLeaf>(leaf.entry.body.items);
+      if (refusal) CountRefusal(*refusal);
+    }
   }
   if (last != identity_.policy.digest) {
     gate::PolicyLeaf leaf;
@@ -73,11 +82,13 @@ Status GateCore::LoadState() {
   GateEffects ignored;
   TG_ASSIGN_OR_RETURN(const auto job, spool_.LoadDocument("job"));
   if (job) TG_RETURN_IF_ERROR(TakeJob(*job, &ignored));
+  if (!job_) return OkStatus();
   TG_ASSIGN_OR_RETURN(const auto adapter, spool_.LoadDocument("adapter"));
-  if (adapter && job_) TG_RETURN_IF_ERROR(TakeAdapter(*adapter, &ignored));
+  if (adapter) TG_RETURN_IF_ERROR(TakeAdapter(*adapter, &ignored));
   TG_ASSIGN_OR_RETURN(const auto round, spool_.LoadDocument("round"));
-  if (round && job_) TG_RETURN_IF_ERROR(TakeRound(*round, &ignored));
-  return OkStatus();
+  if (round) TG_RETURN_IF_ERROR(TakeRound(*round, &ignored));
+  TG_ASSIGN_OR_RETURN(const auto abandon, spool_.LoadDocument("abandon"));
+  return abandon ? TakeAbandon(*abandon, &ignored) : OkStatus();
 }
 
 Status GateCore::Refuse(const std::string& what, const Id16& job, uint32_t round,
@@ -86,17 +97,18 @@ Status GateCore::Refuse(const std::string& what, const Id16& job, uint32_t round
   for (char& c : leaf.reason.text) {
     if (c < 0x20 || c > 0x7e) c = '?';
   }
-  const Bytes body = protocols::Encode(leaf);
-  size_t refusals = 0;
-  for (const gate::LedgerLeaf& l : ledger_->leaves()) {
-    if (l.entry.type != gate::LeafType::kRefusal) continue;
-    ++refusals;
-    if (l.entry.body.items == body) return OkStatus();  // said before
-  }
+  if (refused_.contains(crypto::Sha256::Of(protocols::Encode(leaf)))) return OkStatus();
   out->push_back(Event(EventCode::kInputRefused, {static_cast<int64_t>(round), 0, 0, 0}));
-  if (refusals >= kMaxRefusals) return OkStatus();
+  if (refusals_[leaf.what.text] >= MaxRefusals(leaf.what.text)) return OkStatus();
   const auto index = ledger_->Append(gate::LeafType::kRefusal, leaf);
-  return index ? OkStatus() : index.error();
+  if (!index) return index.error();
+  CountRefusal(leaf);
+  return OkStatus();
+}
+
+void GateCore::CountRefusal(const gate::RefusalLeaf& leaf) {
+  refused_.insert(crypto::Sha256::Of(protocols::Encode(leaf)));
+  ++refusals_[leaf.what.text];
 }
 
 Status GateCore::KeepStatement(const std::string& process, const std::string& statement) {
@@ -126,19 +138,20 @@ Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
     out->push_back(Event(EventCode::kJobRefused));
     return Refuse("job", id, 0, refusal->rule, refusal->reason, out);
   }
-  if (job_ && !job_ended_) {
-    return Refuse("job", id, 0, "job", "another job runs here; it must end first", out);
-  }
+  // One job at a time: this one is told of again when the one that runs here has ended.
+  if (job_ && !job_ended_) return OkStatus();
   TG_RETURN_IF_ERROR(spool_.StoreDocument("job", document));
   job_ = Job{document, std::move(*manifest), id, {}};
   job_->layout_digest = crypto::Sha256::Of(protocols::Encode(job_->manifest.layout));
   adapter_.reset();
   round_.reset();
-  job_ended_ = trainer_stopped_ = trainer_asked_ = trainer_has_job_ = false;
+  job_ended_ = end_told_ = trainer_stopped_ = trainer_asked_ = trainer_has_job_ = false;
   trainer_version_.reset();
   trainer_round_.reset();
+  trainer_freed_.reset();
   wanted_version_.reset();
   out->push_back(Event(EventCode::kJobAccepted, {job_->manifest.rounds, 0, 0, 0}));
+  SayKnown(out);
   const gate::JobLeaf leaf{id,
                            job_->manifest.name,
                            job_->manifest.base_hash,
@@ -161,7 +174,7 @@ Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out
     return Refuse("adapter", id, manifest ? manifest->version : 0, rule, reason, out);
   };
   if (!manifest) return refuse("signature", manifest.error().message());
-  if (!job_ || manifest->job != id) return refuse("job", "the adapter is of another job");
+  if (!job_ || manifest->job != id) return OkStatus();  // of a job that is not this site's now
   const Digest digest = crypto::DocumentDigest(document);
   if (adapter_ && adapter_->digest == digest) return OkStatus();
   if (adapter_ && manifest->version <= adapter_->manifest.version) {
@@ -182,7 +195,7 @@ Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out
   }
   TG_RETURN_IF_ERROR(spool_.StoreDocument("adapter", document));
   TG_RETURN_IF_ERROR(spool_.TrimInbox(*manifest));
-  adapter_ = Adapter{document, std::move(*manifest), digest, false};
+  adapter_ = Adapter{document, std::move(*manifest), digest};
   adapter_->whole =
       std::all_of(adapter_->manifest.blocks.items.begin(), adapter_->manifest.blocks.items.end(),
                   [this](const Digest& block) { return spool_.inbox().Has(block); });
@@ -198,7 +211,7 @@ Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) 
     return Refuse("round", id, announcement ? announcement->round : 0, rule, reason, out);
   };
   if (!announcement) return refuse("signature", announcement.error().message());
-  if (!job_ || announcement->job != id) return refuse("job", "the round is of another job");
+  if (!job_ || announcement->job != id) return OkStatus();  // of a job that is not this site's now
   if (round_ && *announcement == round_->announcement) return OkStatus();
   if (round_ && announcement->round <= round_->announcement.round) {
     return refuse("round", fmt::format("round {} is not above {}", announcement->round,
@@ -225,6 +238,12 @@ Status GateCore::TakeReceipt(const protocols::Signed& document, GateEffects* out
       receipt->content != it->second.content) {
     return Refuse("receipt", receipt->key.job, receipt->key.round, "receipt",
                   "the receipt is for another update", out);
+  }
+  // The auditor holds the ledger against it: a head of somebody else's would speak against the
+  // site.
+  const Status head = ledger_->CheckHead(receipt->ledger_head.text, it->second.ledger_index);
+  if (!head.ok()) {
+    return Refuse("receipt", receipt->key.job, receipt->key.round, "head", head.message(), out);
   }
   // The ledger has the receipt too, in space of its own: a full disk must not keep it from there.
   if (const Status kept = spool_.StoreReceipt(receipt->key, document); !kept.ok()) {
@@ -281,6 +300,7 @@ Result<GateEffects> GateCore::OnOfferRefused(const OfferRefused& refused) {
   TG_RETURN_IF_ERROR(spool_.Remove(manifest));
   offer_again_.erase(refused.content);
   open_.erase(it);
+  trainer_round_.reset();  // asked again where policy allows the round another export
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
 }
@@ -289,21 +309,14 @@ Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out
   auto notice = crypto::OpenDocument<protocols::AbandonNotice>(
       *identity_.policy.coordinator_key, crypto::domains::kAbandon, document, "abandon");
   if (!notice) return Refuse("abandon", {}, 0, "signature", notice.error().message(), out);
-  if (!job_ || notice->job != job_->id) return OkStatus();
-  if (round_ && (notice->round == 0 || notice->round == round_->announcement.round)) {
-    round_->closed = true;
-    out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
-                       RoundResult{job_->id, round_->announcement.round, RoundOutcome::kAbandoned,
-                                   "the coordinator abandoned the round"}));
-  }
-  if (notice->round == 0 && !job_ended_) {
-    job_ended_ = true;
-    const uint32_t version = adapter_ ? adapter_->manifest.version : 0;
-    out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
-    out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
-    trainer_stopped_ = true;
-    trainer_up_ = false;
-  }
+  if (!job_ || notice->job != job_->id || job_ended_) return OkStatus();
+  const bool all = notice->round == 0;
+  if (!all && !(round_ && notice->round == round_->announcement.round)) return OkStatus();
+  // Durable first: after a restart nothing is trained or let out for what is gone. An update that
+  // is out already waits for its receipt, which says that it came too late.
+  TG_RETURN_IF_ERROR(spool_.StoreDocument("abandon", document));
+  if (round_) round_->closed = true;
+  job_ended_ = all;
   return OkStatus();
 }
 
@@ -315,6 +328,12 @@ Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes
       blocks::BlockId(bytes) != manifest.blocks.items[index]) {
     return Refuse("adapter", manifest.job, manifest.version, "block",
                   fmt::format("block {} does not have the bytes of its id", index), out);
+  }
+  if (const auto refusal = gate::ParametersRule(bytes)) {
+    adapter_->refused = true;
+    SayKnown(out);
+    return Refuse("adapter", manifest.job, manifest.version, refusal->rule,
+                  fmt::format("block {}: {}", index, refusal->reason), out);
   }
   TG_RETURN_IF_ERROR(spool_.inbox().Put(manifest.blocks.items[index], bytes));
   for (const Digest& id : manifest.blocks.items) {
@@ -331,13 +350,32 @@ Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes
   return OkStatus();
 }
 
+// An export of the round is on its way or was taken; or there were as many as policy allows, those
+// counted that the coordinator will never take.
 bool GateCore::RoundSpent(uint32_t round, uint8_t phase) const {
+  std::set<Hash32> exports;
+  for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
+    if (leaf.entry.type != gate::LeafType::kIntent) continue;
+    const auto intent = protocols::Decode<gate::IntentLeaf>(leaf.entry.body.items);
+    if (intent && intent->key.job == job_->id && intent->key.round == round &&
+        intent->key.phase == phase) {
+      exports.insert(intent->content);
+    }
+  }
+  if (exports.size() >= identity_.policy.max_exports_per_round) return true;
+  return std::any_of(exports.begin(), exports.end(), [this, round](const Hash32& content) {
+    return !RefusedForGood(round, content);
+  });
+}
+
+bool GateCore::RefusedForGood(uint32_t round, const Hash32& content) const {
+  const std::string hex = ToHex(content);
   const auto& leaves = ledger_->leaves();
   return std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& leaf) {
-    if (leaf.entry.type != gate::LeafType::kIntent) return false;
-    const auto intent = protocols::Decode<gate::IntentLeaf>(leaf.entry.body.items);
-    return intent && intent->key.job == job_->id && intent->key.round == round &&
-           intent->key.phase == phase;
+    if (leaf.entry.type != gate::LeafType::kRefusal) return false;
+    const auto refusal = protocols::Decode<gate::RefusalLeaf>(leaf.entry.body.items);
+    return refusal && refusal->what.text == "release" && refusal->job == job_->id &&
+           refusal->round == round && refusal->reason.text.find(hex) != std::string::npos;
   });
 }
 
@@ -356,6 +394,9 @@ std::optional<std::string> GateCore::RoundRefused(uint32_t round) const {
 Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   if (!job_ || !round_ || round_->closed || job_ended_) return OkStatus();
   const uint32_t round = round_->announcement.round;
+  // Of a round that ended while it was trained: nothing to judge, and no fault of the open round's.
+  const auto header = protocols::ReadUpdateHeader(update);
+  if (header && header->job == job_->id && header->round < round) return OkStatus();
   if (RoundSpent(round, round_->announcement.phase)) {
     out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
                        RoundResult{job_->id, round, RoundOutcome::kReleased, ""}));
@@ -364,10 +405,11 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   if (const auto lacking = WallsMissing(To::kTrainer)) {
     return Refuse("walls", job_->id, round, "trainer", *lacking, out);
   }
-  auto verdict = gate::Review::JudgeUpdate(
-      {identity_.policy, job_->manifest, round_->announcement, job_->id,
-       identity_.approval.site.text, job_->layout_digest, update,
-       crypto::SealedSizeOf(update.size()).bytes, ledger_->SpentOn(job_->id), false, std::nullopt});
+  auto verdict =
+      gate::Review::JudgeUpdate({identity_.policy, job_->manifest, round_->announcement, job_->id,
+                                 identity_.approval.site.text, job_->layout_digest, update,
+                                 crypto::SealedSizeOf(update.size()).bytes,
+                                 ledger_->SpentOn(job_->id, round), false, std::nullopt});
   if (!verdict.refusal) return Release(std::move(verdict), update, out);
   TG_RETURN_IF_ERROR(
       Refuse("update", job_->id, round, verdict.refusal->rule, verdict.refusal->reason, out));

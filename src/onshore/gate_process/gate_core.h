@@ -85,11 +85,12 @@ class GateCore {
     protocols::AdapterManifest manifest;
     Hash32 digest{};
     bool whole = false;
+    bool refused = false;  // a block of it: it is not asked for any more
   };
   struct OpenRound {
     protocols::Signed document;
     protocols::RoundAnnouncement announcement;
-    bool closed = false;  // abandoned
+    bool closed = false;  // abandoned, or its job was
   };
 
   GateCore(GateIdentity identity, GateSpool spool, const Clock& clock)
@@ -106,6 +107,7 @@ class GateCore {
   Status TakeUpdate(ByteSpan update, GateEffects* out);
   Status Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out);
 
+  void CountRefusal(const gate::RefusalLeaf& leaf);
   Status Refuse(const std::string& what, const Id16& job, uint32_t round, const std::string& rule,
                 const std::string& reason, GateEffects* out);
   Status KeepStatement(const std::string& process, const std::string& statement);
@@ -114,12 +116,15 @@ class GateCore {
   // What is to be done in the state of now; each thing is said once per generation of its peer.
   Status Drive(GateEffects* out);
   Status DriveTrainer(GateEffects* out);
+  void EndJob(GateEffects* out);
+  void TellEnd(GateEffects* out);
   void WantMissingBlocks(GateEffects* out);
   Status OfferOpen(GateEffects* out);
   Status Offer(const protocols::ReleaseManifest& manifest, GateEffects* out);
   void SayKnown(GateEffects* out);
   Result<Bytes> AdapterParameters();
   bool RoundSpent(uint32_t round, uint8_t phase) const;
+  bool RefusedForGood(uint32_t round, const Hash32& content) const;
   std::optional<std::string> RoundRefused(uint32_t round) const;
 
   GateIdentity identity_;
@@ -131,13 +136,17 @@ class GateCore {
   std::optional<OpenRound> round_;
   std::map<std::string, protocols::ReleaseManifest> open_;  // by GateSpool::NameOf
   std::map<Hash32, int64_t> offer_again_;                   // content → monotonic time
+  std::set<Digest> refused_;                                // of refusal leaves, to say each once
+  std::map<std::string, size_t> refusals_;                  // how many, by kind
   bool job_ended_ = false;
+  bool end_told_ = false;  // to the supervisor
 
   // Per generation of the peers.
   std::optional<bool> link_connected_;  // as link said last
   bool trainer_up_ = false, link_up_ = false;
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
   std::optional<uint32_t> trainer_version_, trainer_round_;
+  std::optional<uint32_t> trainer_freed_;  // the abandoned round that it was told of
   std::optional<uint32_t> wanted_version_;
   bool round_waits_ = false;  // until the next tick: there was no room for its update
   std::optional<std::string> trainer_walls_,

@@ -47,6 +47,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
     trainer_has_job_ = trainer_stopped_ = false;
     trainer_version_.reset();
     trainer_round_.reset();
+    trainer_freed_.reset();
     trainer_walls_.reset();
   } else {
     link_up_ = true;
@@ -86,12 +87,16 @@ std::optional<std::string> GateCore::WallsMissing(To from) const {
 
 Status GateCore::Drive(GateEffects* out) {
   if (!job_) return OkStatus();
+  // The last adapter is nothing to wait for when it was refused.
+  if (adapter_ && adapter_->refused && adapter_->manifest.final && open_.empty()) job_ended_ = true;
   if (!job_ended_ && !trainer_up_ && !trainer_asked_) {
     trainer_asked_ = true;
     out->push_back(TellSupervisor{ControlType::kNeedTrainer, 0, {}});
   }
-  if (link_up_) WantMissingBlocks(out);
-  return trainer_up_ ? DriveTrainer(out) : OkStatus();
+  if (link_up_ && !job_ended_) WantMissingBlocks(out);
+  if (trainer_up_) TG_RETURN_IF_ERROR(DriveTrainer(out));
+  if (job_ended_ && !end_told_) TellEnd(out);
+  return OkStatus();
 }
 
 Result<GateEffects> GateCore::OnLinkState(bool connected) {
@@ -104,7 +109,8 @@ Result<GateEffects> GateCore::OnLinkState(bool connected) {
 }
 
 void GateCore::WantMissingBlocks(GateEffects* out) {
-  if (!adapter_ || adapter_->whole || wanted_version_ == adapter_->manifest.version) return;
+  if (!adapter_ || adapter_->whole || adapter_->refused) return;
+  if (wanted_version_ == adapter_->manifest.version) return;
   wanted_version_ = adapter_->manifest.version;
   const auto& blocks = adapter_->manifest.blocks.items;
   for (uint32_t i = 0; i < blocks.size();) {
@@ -135,8 +141,28 @@ Result<Bytes> GateCore::AdapterParameters() {
   return parameters;
 }
 
+void GateCore::TellEnd(GateEffects* out) {
+  end_told_ = true;
+  const uint32_t version = adapter_ ? adapter_->manifest.version : 0;
+  out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
+}
+
+// The trainer ends now; the next one says hello.
+void GateCore::EndJob(GateEffects* out) {
+  const uint32_t version = adapter_ ? adapter_->manifest.version : 0;
+  job_ended_ = trainer_stopped_ = true;
+  trainer_up_ = false;
+  out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
+  TellEnd(out);
+}
+
 Status GateCore::DriveTrainer(GateEffects* out) {
   if (WallsMissing(To::kTrainer) || trainer_stopped_) return OkStatus();
+  if (job_ended_ && !(adapter_ && adapter_->whole && adapter_->manifest.final)) {
+    // Of a job that was given up, a trainer that was started again has nothing to do.
+    EndJob(out);
+    return OkStatus();
+  }
   if (!trainer_has_job_) {
     trainer_has_job_ = true;
     out->push_back(SendBulkTo{To::kTrainer, BulkKind::kJob, {}, 0, job_->document.body.items});
@@ -154,12 +180,14 @@ Status GateCore::DriveTrainer(GateEffects* out) {
                               std::move(*parameters)});
   }
   if (adapter_->manifest.final && open_.empty()) {
-    // The trainer ends now; the next one says hello.
-    job_ended_ = trainer_stopped_ = true;
-    trainer_up_ = false;
-    out->push_back(Say(To::kTrainer, IpcType::kStop, Stop{job_->id, version}));
-    out->push_back(TellSupervisor{ControlType::kJobEnded, 0, {version, 0, 0, 0}});
+    EndJob(out);
     return OkStatus();
+  }
+  if (round_ && round_->closed && trainer_freed_ != round_->announcement.round) {
+    trainer_freed_ = round_->announcement.round;
+    out->push_back(Say(To::kTrainer, IpcType::kRoundResult,
+                       RoundResult{job_->id, *trainer_freed_, RoundOutcome::kAbandoned,
+                                   "the coordinator abandoned the round"}));
   }
   if (!round_ || round_->closed || round_waits_ || trainer_round_ == round_->announcement.round ||
       round_->announcement.adapter_version != version ||
@@ -190,7 +218,8 @@ void GateCore::SayKnown(GateEffects* out) {
   // A version that is not whole counts as the one before it, so that it is offered again.
   if (adapter_) {
     const uint32_t version = adapter_->manifest.version;
-    known.adapter_version = adapter_->whole ? version : version == 0 ? 0 : version - 1;
+    const bool done = adapter_->whole || adapter_->refused;
+    known.adapter_version = done ? version : version == 0 ? 0 : version - 1;
   }
   out->push_back(Say(To::kLink, IpcType::kKnown, known));
 }

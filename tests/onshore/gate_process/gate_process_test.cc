@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "base/clock.h"
 #include "base/file.h"
 #include "blocks/content.h"
@@ -71,8 +73,8 @@ class GateProcess : public testing::Test {
     return EncodeStatement(statement);
   }
 
-  // Starts the gate and says GO; false when it ended before READY.
-  bool Start() {
+  // Starts the gate and says GO, or not; false when it ended before READY.
+  bool Start(bool say_go = true) {
     ++generation_;
     Channel control = *MakeChannel();
     int pipe_fds[2];
@@ -90,7 +92,7 @@ class GateProcess : public testing::Test {
     control.child.reset();
     control_ = std::move(control.supervisor);
     const auto ready = Control(ControlType::kReady);
-    if (!ready) return false;
+    if (!ready || !say_go) return ready.has_value();
     ControlMessage go;
     go.type = ControlType::kGo;
     go.generation = generation_;
@@ -236,6 +238,38 @@ TEST_F(GateProcess, RunsARoundBehindItsWallsAndOffersTheSameBytesAfterAKill) {
   EXPECT_EQ(verified->receipts, 1u);
   EXPECT_EQ(verified->refusals, 0u);
   EXPECT_GE(verified->head_covers.value_or(0), manifest.ledger_index + 1);
+}
+
+// A person's kill -TERM, or systemd's: before GO, and with an update just debited.
+TEST_F(GateProcess, ASignalEndsItInOrderAndTheNextOneGoesOn) {
+  if (!Start(false)) {
+    const std::string log = Log();
+    ASSERT_NE(log.find("the policy demands walls"), std::string::npos) << log;
+    GTEST_SKIP() << "this machine cannot raise the gate's walls: " << log;
+  }
+  const auto end_by = [this](int signal) {
+    EXPECT_EQ(::kill(child_.pid, signal), 0);
+    const auto end = Reap(child_, true);
+    child_ = {};
+    EXPECT_EQ((*end)->end, End::kClean) << signal << " " << Log();
+  };
+  end_by(SIGTERM);
+  ASSERT_TRUE(Start()) << Log();
+  GreetLink();
+  OpenRound();
+  GreetTrainer();
+  ASSERT_TRUE(Next(*trainer_, IpcType::kRoundStart));
+  const Bytes update = gate::SampleUpdate(job_, gate::SampleHeader(job_, 1));
+  ASSERT_TRUE(trainer_->SendBulk(BulkKind::kUpdate, {}, 1, update).ok());
+  const auto offer = Next(*link_, IpcType::kBulkBegin, BulkKind::kOffer);
+  ASSERT_TRUE(offer.has_value()) << Log();
+  end_by(SIGINT);
+  ASSERT_TRUE(Start()) << Log();
+  GreetLink();
+  const auto again = Next(*link_, IpcType::kBulkBegin, BulkKind::kOffer);
+  ASSERT_TRUE(again.has_value()) << Log();
+  EXPECT_EQ(again->bulk->content, offer->bulk->content);
+  end_by(SIGHUP);
 }
 
 TEST_F(GateProcess, APolicyThatDoesNotParseEndsItBeforeAnythingIsSaid) {
