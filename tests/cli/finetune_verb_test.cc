@@ -222,6 +222,23 @@ TEST_F(FinetuneVerb, AFolderWithARunIsGoneOnWithOrLeftAlone) {
             before.at(At("out/adapter_model.safetensors")));
 }
 
+TEST_F(FinetuneVerb, TwoRunsAtOnceDoNotShareAFolder) {
+  ASSERT_EQ(Finetune("whole").exit_code, 0);
+  RunResult second;
+  RunOptions while_it_runs;
+  while_it_runs.signal_when = [&](const std::string& err) {
+    if (second.exit_code < 0 && err.find("step 2/") != std::string::npos) {
+      second = Finetune("out", {"--resume"});
+    }
+    return 0;
+  };
+  ASSERT_EQ(Finetune("out", {}, while_it_runs).exit_code, 0);
+  EXPECT_EQ(second.exit_code, 4);
+  EXPECT_NE(second.err.find("another run is writing to " + At("out")), std::string::npos)
+      << second.err;
+  ExpectSameRuns("whole", "out");
+}
+
 TEST_F(FinetuneVerb, ALossThatIsNotFiniteEndsTheRunWithTheStateBeforeIt) {
   const RunResult run =
       Finetune("out", {"--learning-rate", "100", "--max-grad-norm", "0", "--warmup-ratio", "0"});

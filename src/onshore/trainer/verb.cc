@@ -115,6 +115,7 @@ int RunInvocation(Invocation& invocation) {
   if (status.ok()) status = invocation.prepare();
   if (!status.ok()) return Finish(invocation, status);
   auto behind_walls = [&invocation](pid_t parent) {
+    if (parent != 0) invocation.held.clear();
     const Result<std::string> raised = RaiseLocalWalls(invocation.walls, parent);
     return Finish(invocation, raised ? RunGuarded(invocation, *raised) : raised.error());
   };

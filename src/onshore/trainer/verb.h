@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "onshore/trainer/walls.h"
 
@@ -19,6 +20,9 @@ struct Invocation {
   bool json = false;
   bool terminal = false;  // standard error is a terminal
   LocalWalls walls;
+  // Locks that `prepare` took, for as long as the program runs. The walled child closes them: they
+  // stand with its parent.
+  std::vector<Fd> held;
   // Before the walls: checks, and adds to walls.read_only and walls.read_write.
   std::function<Status()> prepare;
   // Behind the walls; prints its result. `raised` names the walls that stand.

@@ -1,4 +1,8 @@
 // finetune: trains a LoRA adapter on records of this machine.
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
 #include <filesystem>
 
 #include "base/file.h"
@@ -74,6 +78,21 @@ void AddTrainingOptions(CLI::App& verb, FinetuneConfig& c) {
   verb.add_flag(Flag("resume"), c.resume, "Go on from the state in --output_dir");
 }
 
+// Two runs in one folder would take each other's states away. The lock is on the folder itself and
+// ends with the program, however that ends.
+Status LockFolder(Invocation& invocation, const std::filesystem::path& dir) {
+  Fd folder(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid()) return ErrnoStatus("open", dir.native(), errno);
+  // Other errors are those of file systems without locks.
+  if (::flock(folder.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return FailedPrecondition(
+        "another run is writing to {}; wait for its end, or give another --output_dir",
+        dir.native());
+  }
+  invocation.held.push_back(std::move(folder));
+  return OkStatus();
+}
+
 Status Prepare(Invocation& invocation, const FinetuneConfig& c) {
   TG_RETURN_IF_ERROR(finetune::CheckConfig(c));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "base", c.base));
@@ -84,6 +103,7 @@ Status Prepare(Invocation& invocation, const FinetuneConfig& c) {
   std::error_code error;
   std::filesystem::create_directories(c.output_dir, error);
   if (error) return ErrnoStatus("create", c.output_dir.native(), error.value());
+  TG_RETURN_IF_ERROR(LockFolder(invocation, c.output_dir));
   invocation.walls.read_write.push_back(c.output_dir);
   return OkStatus();
 }
