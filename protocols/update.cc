@@ -156,7 +156,6 @@ Decoded<UpdateView> UpdateView::Parse(std::span<const uint8_t> bytes, const Layo
       const uint64_t size = TensorBytes(count, header->codec);
       auto tensor = ReadTensor(bytes.subspan(offset, size), header->codec, count);
       if (!tensor) return tl::unexpected(DecodeError{t.name.text + ": " + tensor.error().reason});
-      tensor->layout_index = i;
       tensor->first_value = flat;
       view.tensors_.push_back(*tensor);
       offset += size;
@@ -178,14 +177,6 @@ double UpdateView::L2Norm() const {
     ForEachValue(t, [&sum](uint64_t, double value) { sum += value * value; });
   }
   return std::sqrt(sum);
-}
-
-double UpdateView::MaxAbs() const {
-  double max = 0;
-  for (const UpdateTensor& t : tensors_) {
-    ForEachValue(t, [&max](uint64_t, double value) { max = std::max(max, std::abs(value)); });
-  }
-  return max;
 }
 
 }  // namespace tidegate::protocols

@@ -56,7 +56,6 @@ Decoded<UpdateHeader> ReadUpdateHeader(std::span<const uint8_t> bytes);
 
 // One tensor inside an update. Exactly one of fixed/int8 is set.
 struct UpdateTensor {
-  uint32_t layout_index = 0;
   uint64_t first_value = 0;  // position in the layout's flat parameter buffer (whole layout)
   uint64_t count = 0;
   std::span<const uint8_t> fixed;   // count × int32, unaligned
@@ -73,7 +72,6 @@ class UpdateView {
   const std::vector<UpdateTensor>& tensors() const { return tensors_; }
   // sqrt of the sum of squares of the values, in double, in order.
   double L2Norm() const;
-  double MaxAbs() const;
 
  private:
   UpdateHeader header_;

@@ -102,7 +102,6 @@ Result<Bytes> FromBase64(std::string_view text) {
   return out;
 }
 
-void StoreLe16(uint8_t* out, uint16_t value) { std::memcpy(out, &value, 2); }
 void StoreLe32(uint8_t* out, uint32_t value) { std::memcpy(out, &value, 4); }
 void StoreLe64(uint8_t* out, uint64_t value) { std::memcpy(out, &value, 8); }
 uint16_t LoadLe16(const uint8_t* in) {

@@ -35,7 +35,6 @@ std::string ToBase64(ByteSpan bytes);
 Result<Bytes> FromBase64(std::string_view text);
 
 // Fixed-width little-endian; the caller has checked the room.
-void StoreLe16(uint8_t* out, uint16_t value);
 void StoreLe32(uint8_t* out, uint32_t value);
 void StoreLe64(uint8_t* out, uint64_t value);
 uint16_t LoadLe16(const uint8_t* in);

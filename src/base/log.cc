@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <atomic>
 #include <cstring>
 
 #include "base/clock.h"
@@ -10,10 +9,9 @@
 namespace tidegate {
 namespace {
 
-std::atomic<LogLevel> g_level{LogLevel::kInfo};
 char g_process[32] = "tidegate";
 
-constexpr std::string_view kLevelNames[] = {"DEBUG", "INFO", "WARN", "ERROR"};
+constexpr std::string_view kLevelNames[] = {"INFO", "WARN", "ERROR"};
 
 }  // namespace
 
@@ -23,10 +21,7 @@ void SetLogProcess(std::string_view name) {
   g_process[n] = '\0';
 }
 
-void SetLogLevel(LogLevel level) { g_level = level; }
-
 void LogLine(LogLevel level, std::string_view text) {
-  if (level < g_level.load()) return;
   const std::string line = fmt::format("{} {} {} {}\n", FormatUtc(SystemClock().UnixMillis()),
                                        kLevelNames[static_cast<int>(level)], g_process, text);
   // A lost log line must never stop the process: the result is ignored on purpose.

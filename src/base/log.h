@@ -10,11 +10,10 @@
 
 namespace tidegate {
 
-enum class LogLevel : uint8_t { kDebug = 0, kInfo = 1, kWarning = 2, kError = 3 };
+enum class LogLevel : uint8_t { kInfo = 0, kWarning = 1, kError = 2 };
 
-// The process' name in each line and the least level written (default: "tidegate", kInfo).
+// The process' name in each line (default: "tidegate").
 void SetLogProcess(std::string_view name);
-void SetLogLevel(LogLevel level);
 
 void LogLine(LogLevel level, std::string_view text);
 

@@ -1,7 +1,5 @@
 #include "blocks/content.h"
 
-#include <bit>
-
 #include "crypto/hash.h"
 
 namespace tidegate::blocks {
@@ -19,12 +17,6 @@ bool BlockSizeFits(uint64_t bytes, size_t blocks, uint32_t index, size_t size) {
   const bool last = index + 1 == blocks;
   const uint64_t before = static_cast<uint64_t>(index) * protocols::kBlockBytes;
   return last ? before + size == bytes : size == protocols::kBlockBytes;
-}
-
-size_t Bitmap::count() const {
-  size_t n = 0;
-  for (const uint8_t byte : bits_) n += static_cast<size_t>(std::popcount(byte));
-  return n;
 }
 
 }  // namespace tidegate::blocks

@@ -1,7 +1,6 @@
 #include "crypto/agree.h"
 
 #include "crypto/evp.h"
-#include "crypto/hash.h"
 #include "crypto/random.h"
 #include "crypto/sign.h"
 
@@ -19,15 +18,6 @@ Result<AgreePublicKey> AgreePublicKey::FromBytes(ByteSpan bytes) {
   std::copy(bytes.begin(), bytes.end(), key.bytes_.begin());
   return key;
 }
-
-Result<AgreePublicKey> AgreePublicKey::FromText(std::string_view text) {
-  TG_ASSIGN_OR_RETURN(const auto bytes, ParsePublicKeyText("x25519", text));
-  return FromBytes(bytes);
-}
-
-std::string AgreePublicKey::ToText() const { return PublicKeyText("x25519", bytes_); }
-
-Digest AgreePublicKey::Fingerprint() const { return Sha256::Of(bytes_); }
 
 Result<AgreeSecretKey> AgreeSecretKey::Generate() {
   TG_ASSIGN_OR_RETURN(const Secret<32> secret, RandomSecret<32>());
@@ -47,20 +37,7 @@ Result<AgreeSecretKey> AgreeSecretKey::FromBytes(ByteSpan bytes) {
   return key;
 }
 
-Status AgreeSecretKey::CheckNotErased() const {
-  if (!erased_) return OkStatus();
-  return FailedPrecondition(
-      "the secret half of {} was erased; what was sealed to it can no longer be opened",
-      public_key_.ToText());
-}
-
-Result<Secret<32>> AgreeSecretKey::Serialize() const {
-  TG_RETURN_IF_ERROR(CheckNotErased());
-  return secret_.Clone();
-}
-
 Result<Secret<32>> AgreeSecretKey::Agree(const AgreePublicKey& peer) const {
-  TG_RETURN_IF_ERROR(CheckNotErased());
   const PkeyPtr own(
       EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, secret_.reveal().data(), 32));
   const PkeyPtr other(
@@ -82,14 +59,9 @@ Result<Secret<32>> AgreeSecretKey::Agree(const AgreePublicKey& peer) const {
     return InvalidArgument(
         "the x25519 public key {} is a point of small order and gives no secret; do not trust its "
         "sender",
-        peer.ToText());
+        PublicKeyText("x25519", peer.bytes()));
   }
   return shared;
-}
-
-void AgreeSecretKey::Erase() {
-  secret_.Erase();
-  erased_ = true;
 }
 
 }  // namespace tidegate::crypto

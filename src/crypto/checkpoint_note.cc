@@ -52,12 +52,6 @@ std::array<uint8_t, 4> NoteKeyHash(std::string_view name, const VerifyKey& key) 
   return hash;
 }
 
-std::string NoteVerifierText(std::string_view name, const VerifyKey& key) {
-  Bytes typed = {kEd25519Type};
-  typed.insert(typed.end(), key.bytes().begin(), key.bytes().end());
-  return fmt::format("{}+{}+{}", name, ToHex(NoteKeyHash(name, key)), ToBase64(typed));
-}
-
 Result<std::string> SignNote(std::string_view text, std::string_view name, const SigningKey& key) {
   TG_RETURN_IF_ERROR(CheckName(name));
   if (text.size() > kNoteMaxBytes / 2) {

@@ -25,8 +25,6 @@ struct Checkpoint {
 
 // The first 4 bytes of SHA-256(name || "\n" || 0x01 || key).
 std::array<uint8_t, 4> NoteKeyHash(std::string_view name, const VerifyKey& key);
-// "NAME+HEXHASH+BASE64(0x01 || key)", by which other tools take the key.
-std::string NoteVerifierText(std::string_view name, const VerifyKey& key);
 
 // A note of any text. Names: 1 to 255 printable ASCII characters without space and '+'.
 Result<std::string> SignNote(std::string_view text, std::string_view name, const SigningKey& key);

@@ -1,4 +1,4 @@
-// Internal to src/crypto: AES-GCM with the nonce given by the caller. Only hpke.cc, aead.cc and
+// Internal to src/crypto: AES-GCM with the nonce given by the caller. Only hpke.cc and
 // seal_suite.cc use it, each with a counter of its own; no public API takes a nonce.
 #pragma once
 

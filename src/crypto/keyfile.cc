@@ -14,7 +14,6 @@ namespace tidegate::crypto {
 namespace {
 
 constexpr std::string_view kSigningLabel = "ED25519 KEY";
-constexpr std::string_view kAgreeLabel = "X25519 KEY";
 constexpr std::string_view kCurveLabel = "CURVE KEY";
 constexpr size_t kMaxFileBytes = 4096;
 
@@ -41,8 +40,8 @@ Status CheckStat(const struct stat& st, const std::string& path) {
 }
 
 // The opened file after all checks; on the descriptor, so that nothing can be put in its place.
-Result<Fd> OpenKeyFile(const std::string& path, int access) {
-  Fd fd(::open(path.c_str(), access | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+Result<Fd> OpenKeyFile(const std::string& path) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd.valid() && errno == ELOOP) {
     return PermissionDenied("the key file {} is a symbolic link; give the path of the file itself",
                             path);
@@ -56,7 +55,7 @@ Result<Fd> OpenKeyFile(const std::string& path, int access) {
 
 Result<SecretBytes> ReadSecret(const std::filesystem::path& file, std::string_view label) {
   const std::string path = file.native();
-  TG_ASSIGN_OR_RETURN(const Fd fd, OpenKeyFile(path, O_RDONLY));
+  TG_ASSIGN_OR_RETURN(const Fd fd, OpenKeyFile(path));
   SecretBytes text(kMaxFileBytes + 1);
   const auto buffer = text.reveal_mutable();
   size_t size = 0;
@@ -89,8 +88,7 @@ Status WriteSecret(const std::filesystem::path& file, std::string_view label, By
 
 Result<CurveKeyPair> CurveKeyPair::Generate() {
   TG_ASSIGN_OR_RETURN(const AgreeSecretKey key, AgreeSecretKey::Generate());
-  TG_ASSIGN_OR_RETURN(const Secret<32> secret, key.Serialize());
-  return FromBytes(secret.reveal(), key.public_key().bytes());
+  return FromBytes(key.Serialize().reveal(), key.public_key().bytes());
 }
 
 Result<CurveKeyPair> CurveKeyPair::FromBytes(ByteSpan secret, ByteSpan public_key) {
@@ -105,19 +103,8 @@ Result<CurveKeyPair> CurveKeyPair::FromBytes(ByteSpan secret, ByteSpan public_ke
   return pair;
 }
 
-std::string CurveKeyPair::PublicText() const { return PublicKeyText("curve", public_key_); }
-
-Result<std::array<uint8_t, 32>> ParseCurvePublicText(std::string_view text) {
-  return ParsePublicKeyText("curve", text);
-}
-
 Status WriteKeyFile(const std::filesystem::path& path, const SigningKey& key) {
   return WriteSecret(path, kSigningLabel, key.seed().reveal());
-}
-
-Status WriteKeyFile(const std::filesystem::path& path, const AgreeSecretKey& key) {
-  TG_ASSIGN_OR_RETURN(const Secret<32> secret, key.Serialize());
-  return WriteSecret(path, kAgreeLabel, secret.reveal());
 }
 
 Status WriteKeyFile(const std::filesystem::path& path, const CurveKeyPair& key) {
@@ -134,29 +121,12 @@ Result<SigningKey> ReadSigningKey(const std::filesystem::path& path) {
   return SigningKey::FromSeed(seed);
 }
 
-Result<AgreeSecretKey> ReadAgreeKey(const std::filesystem::path& path) {
-  TG_ASSIGN_OR_RETURN(const SecretBytes bytes, ReadSecret(path, kAgreeLabel));
-  return AgreeSecretKey::FromBytes(bytes.reveal());
-}
-
 Result<CurveKeyPair> ReadCurveKey(const std::filesystem::path& path) {
   TG_ASSIGN_OR_RETURN(const SecretBytes bytes, ReadSecret(path, kCurveLabel));
   if (bytes.size() != 64) {
     return InvalidArgument("{} holds {} bytes, a CURVE key has 64", path.native(), bytes.size());
   }
   return CurveKeyPair::FromBytes(bytes.reveal().first(32), bytes.reveal().last(32));
-}
-
-Status EraseKeyFile(const std::filesystem::path& file) {
-  const std::string path = file.native();
-  {
-    TG_ASSIGN_OR_RETURN(const Fd fd, OpenKeyFile(path, O_WRONLY));
-    const Bytes zeros(kMaxFileBytes);
-    TG_RETURN_IF_ERROR(WriteAll(fd.get(), zeros, path));
-    if (::fsync(fd.get()) != 0) return ErrnoStatus("fsync", path, errno);
-  }
-  if (::unlink(path.c_str()) != 0) return ErrnoStatus("remove", path, errno);
-  return SyncDirectory(file.parent_path());
 }
 
 }  // namespace tidegate::crypto

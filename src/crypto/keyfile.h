@@ -22,8 +22,6 @@ class CurveKeyPair {
 
   const Secret<32>& secret() const { return secret_; }
   std::span<const uint8_t, 32> public_key() const { return public_key_; }
-  // "curve:" and base64.
-  std::string PublicText() const;
 
  private:
   CurveKeyPair() = default;
@@ -31,21 +29,11 @@ class CurveKeyPair {
   std::array<uint8_t, 32> public_key_{};
 };
 
-// The 32 bytes of "curve:BASE64".
-Result<std::array<uint8_t, 32>> ParseCurvePublicText(std::string_view text);
-
 Status WriteKeyFile(const std::filesystem::path& path, const SigningKey& key);
-Status WriteKeyFile(const std::filesystem::path& path, const AgreeSecretKey& key);
 Status WriteKeyFile(const std::filesystem::path& path, const CurveKeyPair& key);
 
 // kInvalidArgument for a file of another type, which is named.
 Result<SigningKey> ReadSigningKey(const std::filesystem::path& path);
-Result<AgreeSecretKey> ReadAgreeKey(const std::filesystem::path& path);
 Result<CurveKeyPair> ReadCurveKey(const std::filesystem::path& path);
-
-// Overwrites, unlinks and syncs the directory; kNotFound if it is not there. On copy-on-write file
-// systems and flash the old blocks can outlive this: keep short-lived keys on an encrypted disk or
-// a tmpfs.
-Status EraseKeyFile(const std::filesystem::path& path);
 
 }  // namespace tidegate::crypto

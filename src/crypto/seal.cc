@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "crypto/sign.h"
+
 namespace tidegate::crypto {
 
 namespace {
@@ -28,29 +30,6 @@ SealedSize SealedSizeOf(uint64_t plaintext_bytes) {
   size.chunks = (bucket - 1) / kSealChunkPlainBytes + 1;
   size.bytes = bucket + size.chunks * kSealTagBytes;
   return size;
-}
-
-Bytes EncodeSealHeader(const SealHeader& header) {
-  Bytes out;
-  out.reserve(kSealHeaderBytes);
-  out.push_back(static_cast<uint8_t>(header.suite));
-  out.insert(out.end(), header.enc.begin(), header.enc.end());
-  out.insert(out.end(), header.commitment.begin(), header.commitment.end());
-  return out;
-}
-
-Result<SealHeader> ParseSealHeader(ByteSpan bytes) {
-  if (bytes.empty()) return InvalidArgument("the header of a sealed body is empty");
-  SealHeader header;
-  TG_ASSIGN_OR_RETURN(header.suite, ParseSuite(bytes[0]));
-  if (bytes.size() != kSealHeaderBytes) {
-    return InvalidArgument("the header of a sealed body has {} bytes, it must have {}",
-                           bytes.size(), kSealHeaderBytes);
-  }
-  std::copy_n(bytes.begin() + 1, header.enc.size(), header.enc.begin());
-  std::copy_n(bytes.begin() + 1 + header.enc.size(), header.commitment.size(),
-              header.commitment.begin());
-  return header;
 }
 
 Result<BodySealer> BodySealer::Start(const AgreePublicKey& recipient, Suite suite, ByteSpan info,
@@ -133,7 +112,7 @@ Result<BodyOpener> BodyOpener::Start(const SealHeader& header, const AgreeSecret
   if (!Equal(session.commitment, header.commitment)) {
     return Unauthenticated(
         "the body was not sealed to key {} with this info and associated data (commitment)",
-        recipient.public_key().ToText());
+        PublicKeyText("x25519", recipient.public_key().bytes()));
   }
   BodyOpener opener;
   opener.cipher_ = std::move(session.cipher);
@@ -206,22 +185,6 @@ Result<SealedBody> Sealer::Seal(ByteSpan plaintext, ByteSpan aad) const {
   TG_RETURN_IF_ERROR(sealer.Add(plaintext, sink));
   TG_RETURN_IF_ERROR(sealer.Finish(sink));
   return body;
-}
-
-Result<Bytes> OpenBody(const SealHeader& header, std::span<const ByteSpan> chunks,
-                       const AgreeSecretKey& recipient, ByteSpan info, ByteSpan aad,
-                       uint64_t limit) {
-  TG_ASSIGN_OR_RETURN(BodyOpener opener, BodyOpener::Start(header, recipient, info, aad));
-  Bytes out;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    TG_ASSIGN_OR_RETURN(const Bytes part, opener.OpenChunk(chunks[i], i + 1 == chunks.size()));
-    if (part.size() > limit - out.size()) {
-      return ResourceExhausted("the sealed body holds more than {} bytes, the limit", limit);
-    }
-    out.insert(out.end(), part.begin(), part.end());
-  }
-  TG_RETURN_IF_ERROR(opener.Finish());
-  return out;
 }
 
 }  // namespace tidegate::crypto

@@ -1,5 +1,5 @@
-// Sealing of large bodies to one recipient: a header, then chunks of one size that are each a
-// transport block. docs/formats/sealed-update.md is the format.
+// Sealing of large bodies to one recipient: chunks of one size that are each a transport block, and
+// a header that travels in the signed manifest. docs/formats/sealed-update.md is the format.
 //
 // Sealing authenticates no sender: sign the header and the chunk digests. The associated data
 // (`aad`) and `info` must be the same on both sides; they are bound to the key and not sent.
@@ -18,8 +18,6 @@ namespace tidegate::crypto {
 inline constexpr size_t kSealChunkBytes = 256 * 1024;
 inline constexpr size_t kSealTagBytes = 16;
 inline constexpr size_t kSealChunkPlainBytes = kSealChunkBytes - kSealTagBytes;
-// Suite byte, encapsulated key, commitment.
-inline constexpr size_t kSealHeaderBytes = 1 + 32 + 32;
 // The largest plaintext of one body.
 inline constexpr uint64_t kSealMaxPlaintextBytes = uint64_t{64} << 30;
 
@@ -31,18 +29,16 @@ uint64_t PadToBucket(uint64_t size);
 // What sealing `plaintext_bytes` will make, known before it is done.
 struct SealedSize {
   uint64_t chunks = 0;
-  uint64_t bytes = 0;  // of all chunks, without the header
+  uint64_t bytes = 0;  // of all chunks
 };
 SealedSize SealedSizeOf(uint64_t plaintext_bytes);
 
+// What a reader needs besides the chunks: fields of the signed ReleaseManifest.
 struct SealHeader {
   Suite suite = Suite::kTg1;
   std::array<uint8_t, 32> enc{};
   Digest commitment{};
 };
-Bytes EncodeSealHeader(const SealHeader& header);
-// kInvalidArgument for another length, kUnsupported for an unknown suite.
-Result<SealHeader> ParseSealHeader(ByteSpan bytes);
 
 struct SealedChunk {
   Bytes bytes;
@@ -127,10 +123,5 @@ class Sealer {
   Suite suite_;
   Bytes info_;
 };
-
-// kResourceExhausted when the plaintext is more than `limit` bytes.
-Result<Bytes> OpenBody(const SealHeader& header, std::span<const ByteSpan> chunks,
-                       const AgreeSecretKey& recipient, ByteSpan info, ByteSpan aad,
-                       uint64_t limit);
 
 }  // namespace tidegate::crypto

@@ -48,8 +48,6 @@ Bytes Concat(std::string_view label, ByteSpan tail) {
 
 class Tg1 final : public SealSuite {
  public:
-  size_t EncBytes() const override { return kHpkeEncBytes; }
-
   Result<SealSession> Begin(const AgreePublicKey& recipient, ByteSpan info,
                             ByteSpan aad) const override {
     TG_ASSIGN_OR_RETURN(HpkeSenderSetup setup, SetupSender(recipient, FullInfo(info)));
@@ -85,14 +83,6 @@ class Tg1 final : public SealSuite {
 };
 
 }  // namespace
-
-std::string_view SuiteName(Suite suite) {
-  switch (suite) {
-    case Suite::kTg1:
-      return "TG1";
-  }
-  std::abort();  // not a Suite: ParseSuite makes no other
-}
 
 Result<Suite> ParseSuite(uint8_t byte) {
   if (byte == static_cast<uint8_t>(Suite::kTg1)) return Suite::kTg1;

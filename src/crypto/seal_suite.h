@@ -13,8 +13,6 @@ enum class Suite : uint8_t {
   kTg1 = 1,  // HPKE base: X25519, HKDF-SHA256; body: AES-256-GCM in chunks
 };
 
-std::string_view SuiteName(Suite suite);
-
 // kUnsupported for a byte that names no suite; the message lists those there are.
 Result<Suite> ParseSuite(uint8_t byte);
 
@@ -41,7 +39,6 @@ struct SealSession {
 class SealSuite {
  public:
   virtual ~SealSuite() = default;
-  virtual size_t EncBytes() const = 0;
   virtual Result<SealSession> Begin(const AgreePublicKey& recipient, ByteSpan info,
                                     ByteSpan aad) const = 0;
   // The commitment is what it must be; the caller compares it with what came.

@@ -61,20 +61,6 @@ std::string PublicKeyText(std::string_view prefix, ByteSpan bytes) {
   return fmt::format("{}:{}", prefix, ToBase64(bytes));
 }
 
-Result<std::array<uint8_t, 32>> ParsePublicKeyText(std::string_view prefix, std::string_view text) {
-  const std::string head = fmt::format("{}:", prefix);
-  if (!text.starts_with(head)) {
-    return InvalidArgument("a public key of this kind is written \"{}BASE64\"", head);
-  }
-  auto bytes = FromBase64(text.substr(head.size()));
-  if (!bytes || bytes->size() != 32) {
-    return InvalidArgument("the {} public key is not the base64 of 32 bytes", prefix);
-  }
-  std::array<uint8_t, 32> out;
-  std::copy(bytes->begin(), bytes->end(), out.begin());
-  return out;
-}
-
 Result<VerifyKey> VerifyKey::FromBytes(ByteSpan bytes) {
   VerifyKey key;
   if (bytes.size() != key.bytes_.size()) {
@@ -91,8 +77,15 @@ Result<VerifyKey> VerifyKey::FromBytes(ByteSpan bytes) {
 }
 
 Result<VerifyKey> VerifyKey::FromText(std::string_view text) {
-  TG_ASSIGN_OR_RETURN(const auto bytes, ParsePublicKeyText("ed25519", text));
-  return FromBytes(bytes);
+  constexpr std::string_view kHead = "ed25519:";
+  if (!text.starts_with(kHead)) {
+    return InvalidArgument("a public key of this kind is written \"{}BASE64\"", kHead);
+  }
+  const auto bytes = FromBase64(text.substr(kHead.size()));
+  if (!bytes || bytes->size() != 32) {
+    return InvalidArgument("the ed25519 public key is not the base64 of 32 bytes");
+  }
+  return FromBytes(*bytes);
 }
 
 std::string VerifyKey::ToText() const { return PublicKeyText("ed25519", bytes_); }

@@ -111,8 +111,7 @@ class SigningKey {
   VerifyKey verify_key_;
 };
 
-// "PREFIX:BASE64" of 32 bytes, strict; for the public keys of this module.
+// "PREFIX:BASE64": how public keys are written.
 std::string PublicKeyText(std::string_view prefix, ByteSpan bytes);
-Result<std::array<uint8_t, 32>> ParsePublicKeyText(std::string_view prefix, std::string_view text);
 
 }  // namespace tidegate::crypto

@@ -2,7 +2,7 @@
 // end; a federated trainer calls it round by round:
 //
 //   Session::Open(config) → each round: loop().SetParameters(round's adapter), loop().RunSteps(k),
-//   ComputeDelta(start, state().parameters), Evaluate() → the state lives on across rounds.
+//   state().parameters, Evaluate() → the state lives on across rounds.
 //
 // With config.max_steps = rounds · local steps there is one schedule over all rounds. Not
 // thread-safe.

@@ -12,7 +12,6 @@ inline constexpr size_t kMaxShards = 4096;
 inline constexpr size_t kMaxTensors = 1 << 17;
 inline constexpr size_t kMaxRank = 8;
 inline constexpr size_t kMaxTensorNameBytes = 1024;
-inline constexpr size_t kMaxMetadataBytes = 1 << 20;
 
 inline constexpr uint64_t kMaxGgufKeys = 1 << 16;
 inline constexpr uint64_t kMaxGgufKeyBytes = 65535;  // the format's own cap

@@ -111,11 +111,6 @@ TEST(Content, CutsAtBlocksAndNamesTheWhole) {
   EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 2, 6));
   EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 1, 5));
   EXPECT_FALSE(BlockSizeFits(bytes.size(), 3, 3, 5));
-  Bitmap bitmap(9);
-  bitmap.Set(8);
-  EXPECT_TRUE(bitmap.Has(8));
-  EXPECT_EQ(bitmap.bytes(), (Bytes{0, 1}));
-  EXPECT_FALSE(bitmap.all());
 }
 
 }  // namespace

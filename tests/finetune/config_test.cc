@@ -4,8 +4,6 @@
 
 #include <cmath>
 
-#include "finetune/delta.h"
-
 namespace tidegate::finetune {
 namespace {
 
@@ -55,16 +53,6 @@ TEST(FinetuneConfig, StepsComeFromEpochsUnlessGiven) {
   loop = LoopOf(config, 7).value();
   EXPECT_EQ(loop.schedule.total_steps, 5);
   EXPECT_EQ(loop.schedule.warmup_steps, 3);
-}
-
-TEST(Delta, IsResultMinusStartAndStaysFinite) {
-  const std::vector<float> start = {1.0f, 2.0f}, result = {1.5f, -2.0f};
-  const auto delta = ComputeDelta(start, result);
-  ASSERT_TRUE(delta);
-  EXPECT_EQ(delta->reveal(), (Delta{0.5f, -4.0f}));
-  const std::vector<float> broken = {1.0f, NAN};
-  EXPECT_EQ(ComputeDelta(start, broken).error().code(), Code::kDataLoss);
-  EXPECT_FALSE(ComputeDelta(start, std::vector<float>(3)));
 }
 
 }  // namespace

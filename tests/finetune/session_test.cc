@@ -8,7 +8,6 @@
 #include <csignal>
 
 #include "base/file.h"
-#include "finetune/delta.h"
 #include "finetune/exact_match.h"
 #include "finetune/finetune.h"
 
@@ -269,11 +268,8 @@ TEST_F(Runs, RoundsOfAFederatedSiteEqualOneLocalRun) {
     const std::vector<float> start = site->state().parameters;
     ASSERT_TRUE(site->loop().SetParameters(start).ok());
     ASSERT_TRUE(site->loop().RunSteps(2, {}).ok());
-    const auto delta = ComputeDelta(start, site->state().parameters);
-    ASSERT_TRUE(delta);
-    const Delta& values = delta->reveal();
     // The first step of the schedule has rate 0, the second has not.
-    EXPECT_TRUE(std::any_of(values.begin(), values.end(), [](float x) { return x != 0; }));
+    EXPECT_NE(site->state().parameters, start);
   }
   EXPECT_EQ(train::EncodeState(site->state(), {}), train::EncodeState(local->state(), {}));
 }

@@ -10,6 +10,7 @@
 #include "gate_samples.h"
 #include "permit/release.h"
 #include "protocols/seal_binding.h"
+#include "tests/crypto/open_body.h"
 
 namespace tidegate::gate {
 namespace {
@@ -59,7 +60,7 @@ TEST(Sealing, WhatIsSealedOpensAsItWasAndOnlyAsWhatItWas) {
   const Digest layout = LayoutDigest(use.job);
   const auto open = [&](const protocols::UpdateKey& key) {
     const Bytes aad = protocols::SealAad(key, use.job.base_hash, layout, use.job.codec);
-    return crypto::OpenBody(header, chunks, RecipientKey(), info, aad, 1 << 20);
+    return crypto::OpenBody(header, chunks, RecipientKey(), info, aad);
   };
   EXPECT_EQ(*open({IdOf(use.job), 2, 0, "north"}), use.update);
   EXPECT_FALSE(open({IdOf(use.job), 3, 0, "north"}).has_value());

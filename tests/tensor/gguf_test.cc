@@ -60,7 +60,8 @@ Builder Good() {
   for (int i = 0; i < 6; ++i) {
     StoreLe32(floats.data() + 4 * i, std::bit_cast<uint32_t>(static_cast<float>(i)));
   }
-  StoreLe16(q8.data(), FloatToHalf(0.5f));
+  q8[0] = static_cast<uint8_t>(FloatToHalf(0.5f));
+  q8[1] = static_cast<uint8_t>(FloatToHalf(0.5f) >> 8);
   for (int i = 0; i < 32; ++i) q8[2 + i] = static_cast<uint8_t>(i - 16);
   b.Raw(floats).Align(32).Raw(q8);
   return b;

@@ -21,8 +21,6 @@ class WeightedSum {
   // kResourceExhausted past kMaxContributions, kInvalidArgument for a weight out of range.
   Status Add(const protocols::UpdateView& update, uint32_t weight);
 
-  uint32_t contributions() const { return contributions_; }
-  uint64_t total_weight() const { return total_weight_; }
   std::span<const int64_t> sum() const { return sum_; }
 
   // FedAvg: parameters + rate · sum / total weight, snapped to the parameter grid. `parameters`

@@ -299,7 +299,7 @@ Result<std::vector<Event>> SqliteStore::Events(const Id16& job) {
 
 Status SqliteStore::OpenRound(const Id16& job, const RoundOpened& event, const Signed& announcement,
                               const crypto::AgreeSecretKey& recipient) {
-  TG_ASSIGN_OR_RETURN(const crypto::Secret<32> secret, recipient.Serialize());
+  const crypto::Secret<32> secret = recipient.Serialize();
   return Together([&]() -> Status {
     Statement insert = Prepare("INSERT INTO rounds VALUES (?, ?, ?, ?)");
     insert.Bind(ByteSpan(job)).Bind(int64_t{event.round}).Bind(ByteSpan(Pack(announcement)));
@@ -369,14 +369,12 @@ Result<std::optional<Signed>> SqliteStore::Notice(const Id16& job, uint32_t roun
 }
 
 Result<std::optional<StoredRound>> SqliteStore::Round(const Id16& job, uint32_t round) {
-  Statement row = Prepare(
-      "SELECT announcement, recipient_secret IS NULL FROM rounds WHERE job = ? AND round = ?");
+  Statement row = Prepare("SELECT announcement FROM rounds WHERE job = ? AND round = ?");
   TG_ASSIGN_OR_RETURN(const bool found, row.Bind(ByteSpan(job)).Bind(int64_t{round}).Step());
   if (!found) return std::optional<StoredRound>();
   StoredRound stored;
   stored.round = round;
   TG_ASSIGN_OR_RETURN(stored.announcement, Unpack(row.Blob(0), "announcement"));
-  stored.key_erased = row.Integer(1) != 0;
   return std::optional<StoredRound>(std::move(stored));
 }
 

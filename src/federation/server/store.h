@@ -38,7 +38,6 @@ struct StoredJob {
 struct StoredRound {
   uint32_t round = 0;
   protocols::Signed announcement;  // RoundAnnouncement
-  bool key_erased = false;
 };
 
 struct StoredUpdate {

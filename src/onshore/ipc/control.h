@@ -11,7 +11,6 @@ namespace tidegate::onshore {
 enum class ControlType : uint32_t {
   kReady = 1,        // child → supervisor: walls are up and tried; waits for GO
   kGo = 2,           // supervisor → child
-  kListener = 3,     // link → supervisor, with the user-notification descriptor (SCM_RIGHTS)
   kNeedTrainer = 4,  // gate → supervisor: a job wants one (idempotent)
   kJobEnded = 5,  // gate → supervisor: the trainer will exit by itself; argument 0: the version
   kEvent = 6,     // child → supervisor: a log line's code and numbers

@@ -36,7 +36,6 @@ enum class IpcType : uint16_t {
   kWantBlocks = 9,     // gate → link: fetch these blocks from the coordinator
   kKnown = 10,         // gate → link: what LEASE is to say
   kLinkState = 11,     // link → gate: is the coordinator connected
-  kCommitted = 12,     // link → gate: the coordinator has taken a content (its RECEIPT follows)
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
 };
 
@@ -161,14 +160,6 @@ struct LinkState {
   template <class A>
   void serialize(A& ar) {
     ar(connected);
-  }
-};
-
-struct Committed {
-  Hash32 content{};
-  template <class A>
-  void serialize(A& ar) {
-    ar(content);
   }
 };
 

@@ -1,7 +1,6 @@
 #include "onshore/ipc/peer.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -186,13 +185,6 @@ Result<std::optional<Peer::Received>> Peer::ContinueBulk(ByteSpan body) {
   Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
   bulk_.reset();
   return done;
-}
-
-Result<bool> WaitReadable(int fd, int timeout_millis) {
-  pollfd p{fd, POLLIN, 0};
-  const int n = ::poll(&p, 1, timeout_millis);
-  if (n < 0 && errno != EINTR) return Unexpected(ErrnoStatus("poll", "an onshore pair", errno));
-  return n > 0;
 }
 
 }  // namespace tidegate::onshore

@@ -17,11 +17,6 @@
 
 namespace tidegate::onshore {
 
-struct IpcMessage {
-  IpcType type;
-  Bytes body;
-};
-
 // A whole bulk.
 struct Bulk {
   BulkKind kind = BulkKind::kJob;
@@ -88,8 +83,5 @@ class Peer {
 uint64_t MaxBulkBytes(BulkKind kind);
 
 inline constexpr size_t kIpcMaxQueue = 512u << 20;
-
-// Blocking helpers for processes that wait: poll with a time-out. False when it ran out.
-Result<bool> WaitReadable(int fd, int timeout_millis);
 
 }  // namespace tidegate::onshore

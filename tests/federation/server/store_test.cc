@@ -162,7 +162,7 @@ TEST_F(StoreTest, AnErasedKeyIsInNoFile) {
   ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
   ASSERT_TRUE(store->OpenRound(Job(), {1, 10}, Document(5), *key).ok());
   const auto secret = key->Serialize();
-  const std::string needle(AsText(secret->reveal()));
+  const std::string needle(AsText(secret.reveal()));
   const auto on_disk = [&] {
     bool found = false;
     for (const auto& entry : fs::directory_iterator(dir_)) {

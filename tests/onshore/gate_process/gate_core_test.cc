@@ -8,6 +8,7 @@
 #include "gate_core_fixture.h"
 #include "protocols/header.h"
 #include "protocols/seal_binding.h"
+#include "tests/crypto/open_body.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -43,8 +44,7 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
   EXPECT_EQ(
       *crypto::OpenBody(
           header, chunks, recipient_, protocols::SealInfo(gate::Federation(), job_.suite),
-          protocols::SealAad(manifest.key, job_.base_hash, gate::LayoutDigest(job_), job_.codec),
-          1 << 20),
+          protocols::SealAad(manifest.key, job_.base_hash, gate::LayoutDigest(job_), job_.codec)),
       update);
 
   Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(manifest));

@@ -124,7 +124,8 @@ class GateProcess : public testing::Test {
       auto received = peer.Receive();
       if (!received) return std::nullopt;
       if (!*received) {
-        if (!WaitReadable(peer.fd(), 100)) return std::nullopt;
+        pollfd readable{peer.fd(), POLLIN, 0};
+        ::poll(&readable, 1, 100);
         continue;
       }
       Peer::Received& got = **received;

@@ -62,7 +62,7 @@ TEST_F(Job, ARoundGivesAnUpdateOfTheLayoutAndSaysSo) {
   EXPECT_EQ(header.round, 1u);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(header.site.data())), "north");
   EXPECT_EQ(header.base_hash, manifest.base_hash);
-  EXPECT_GT(view->MaxAbs(), 0);
+  EXPECT_GT(view->L2Norm(), 0);
   EXPECT_GT(header.weight, 1u) << "trained tokens";
   EXPECT_LE(header.weight, manifest.max_weight);
   EXPECT_GT(header.metrics.train_loss_milli, 0u);
