@@ -111,19 +111,25 @@ void GateCore::CountRefusal(const gate::RefusalLeaf& leaf) {
   ++refusals_[leaf.what.text];
 }
 
-Status GateCore::KeepStatement(const std::string& process, const std::string& statement) {
-  gate::IsolationLeaf leaf{process, statement};
-  if (statement.size() > decltype(leaf.statement)::kMaxSize) {
-    return InvalidArgument("an isolation statement of {} bytes is too long", statement.size());
-  }
+template <typename Leaf>
+Result<bool> GateCore::AppendOnce(gate::LeafType type, const Leaf& leaf) {
   const Bytes body = protocols::Encode(leaf);
   const auto& leaves = ledger_->leaves();
   const bool known = std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& l) {
-    return l.entry.type == gate::LeafType::kIsolation && l.entry.body.items == body;
+    return l.entry.type == type && l.entry.body.items == body;
   });
-  if (known) return OkStatus();
-  const auto index = ledger_->Append(gate::LeafType::kIsolation, leaf);
-  return index ? OkStatus() : index.error();
+  if (known) return false;
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index, ledger_->Append(type, leaf));
+  return true;
+}
+
+Status GateCore::KeepStatement(const std::string& process, const std::string& statement) {
+  const gate::IsolationLeaf leaf{process, statement};
+  if (statement.size() > decltype(leaf.statement)::kMaxSize) {
+    return InvalidArgument("an isolation statement of {} bytes is too long", statement.size());
+  }
+  const auto appended = AppendOnce(gate::LeafType::kIsolation, leaf);
+  return appended ? OkStatus() : appended.error();
 }
 
 Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
@@ -158,12 +164,8 @@ Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
                            job_->layout_digest,
                            identity_.policy.digest,
                            job_->manifest.rounds};
-  const Bytes body = protocols::Encode(leaf);
-  for (const gate::LedgerLeaf& l : ledger_->leaves()) {
-    if (l.entry.type == gate::LeafType::kJob && l.entry.body.items == body) return OkStatus();
-  }
-  const auto index = ledger_->Append(gate::LeafType::kJob, leaf);
-  return index ? OkStatus() : index.error();
+  const auto appended = AppendOnce(gate::LeafType::kJob, leaf);
+  return appended ? OkStatus() : appended.error();
 }
 
 Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out) {
@@ -200,6 +202,17 @@ Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out
       std::all_of(adapter_->manifest.blocks.items.begin(), adapter_->manifest.blocks.items.end(),
                   [this](const Digest& block) { return spool_.inbox().Has(block); });
   wanted_version_.reset();
+  // At a start: a crash may have come between the last block and the leaf.
+  return adapter_->whole ? NoteAdapter(out) : OkStatus();
+}
+
+Status GateCore::NoteAdapter(GateEffects* out) {
+  const protocols::AdapterManifest& manifest = adapter_->manifest;
+  TG_ASSIGN_OR_RETURN(const bool appended,
+                      AppendOnce(gate::LeafType::kAdapter,
+                                 gate::AdapterLeaf{manifest.job, manifest.version, manifest.final,
+                                                   adapter_->digest, manifest.content}));
+  if (appended) out->push_back(Event(EventCode::kAdapterStored, {manifest.version, 0, 0, 0}));
   return OkStatus();
 }
 
@@ -341,11 +354,7 @@ Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes
   }
   TG_RETURN_IF_ERROR(spool_.inbox().Sync());
   adapter_->whole = true;
-  out->push_back(Event(EventCode::kAdapterStored, {manifest.version, 0, 0, 0}));
-  const auto index_of_leaf = ledger_->Append(
-      gate::LeafType::kAdapter, gate::AdapterLeaf{manifest.job, manifest.version, manifest.final,
-                                                  adapter_->digest, manifest.content});
-  if (!index_of_leaf) return index_of_leaf.error();
+  TG_RETURN_IF_ERROR(NoteAdapter(out));
   SayKnown(out);
   return OkStatus();
 }

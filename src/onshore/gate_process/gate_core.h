@@ -110,6 +110,10 @@ class GateCore {
   void CountRefusal(const gate::RefusalLeaf& leaf);
   Status Refuse(const std::string& what, const Id16& job, uint32_t round, const std::string& rule,
                 const std::string& reason, GateEffects* out);
+  // Appends the leaf unless one like it is there; whether it was appended.
+  template <typename Leaf>
+  Result<bool> AppendOnce(gate::LeafType type, const Leaf& leaf);
+  Status NoteAdapter(GateEffects* out);
   Status KeepStatement(const std::string& process, const std::string& statement);
   std::optional<std::string> WallsMissing(To from) const;
 

@@ -111,6 +111,49 @@ TEST_F(GateCoreTest, ASpooledUpdateWithoutIntentIsAnOrphan) {
   EXPECT_TRUE(fs::is_empty(dir_ / "releases"));
 }
 
+TEST_F(GateCoreTest, ACrashBetweenAnAdaptersLastBlockAndItsLeafLosesNoLeaf) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(0)));
+  const Bytes ledger_before = *ReadFile(dir_ / "ledger", 1 << 30);
+  GiveBlock(0);
+  EXPECT_EQ(Leaves(gate::LeafType::kAdapter), 1);
+  core_.reset();
+  ASSERT_TRUE(WriteFileDurably(dir_ / "ledger", ledger_before).ok());
+  for (int i = 0; i < 2; ++i) {
+    Start();
+    EXPECT_EQ(Leaves(gate::LeafType::kAdapter), 1);
+  }
+}
+
+TEST_F(GateCoreTest, ATrainerThatStartsAgainAtTheEndOfItsJobIsToldAllOfItAgain) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(3)));
+  EXPECT_NE(MessageOf(GiveBlock(3), IpcType::kStop), nullptr);
+  ASSERT_TRUE(core_->OnHello(To::kTrainer).has_value());
+  const GateEffects again = *core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer));
+  EXPECT_NE(BulkOf(again, BulkKind::kJob), nullptr);
+  EXPECT_NE(BulkOf(again, BulkKind::kParameters), nullptr);
+  EXPECT_NE(MessageOf(again, IpcType::kStop), nullptr);
+  EXPECT_TRUE(Tells(again, ControlType::kJobEnded));
+}
+
+TEST_F(GateCoreTest, ATrainerThatStartsAgainAfterItsJobWasGivenUpIsToldToStop) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const protocols::AbandonNotice notice{id_, 0, protocols::AbandonReason::kStopped, 1};
+  EXPECT_NE(MessageOf(Bulk(To::kLink, BulkKind::kAbandon, Sign(crypto::domains::kAbandon, notice)),
+                      IpcType::kStop),
+            nullptr);
+  ASSERT_TRUE(core_->OnHello(To::kTrainer).has_value());
+  const GateEffects again = *core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer));
+  EXPECT_EQ(BulkOf(again, BulkKind::kJob), nullptr);
+  EXPECT_NE(MessageOf(again, IpcType::kStop), nullptr);
+  EXPECT_TRUE(Tells(again, ControlType::kJobEnded));
+}
+
 TEST_F(GateCoreTest, AHostileCoordinatorIsRefusedAndInTheLedger) {
   Start();
   protocols::Signed unsigned_job = *protocols::Decode<protocols::Signed>(JobBytes());
