@@ -109,7 +109,8 @@ Status Supervisor::Serve() {
   while (!stopping_) {
     TG_RETURN_IF_ERROR(StartDue());
     TG_RETURN_IF_ERROR(PollOnce());
-    if (options_.once && job_ended_ && !trainer().running()) break;
+    const bool trainer_done = !trainer().running() && !trainer().start_at;
+    if (options_.once && job_ended_ && trainer_done) break;
   }
   return OkStatus();
 }

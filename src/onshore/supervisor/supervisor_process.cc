@@ -214,8 +214,8 @@ void Supervisor::OnMessage(Process& process, const ControlMessage& message) {
       if (!is_gate) return;
       LogInfo("job_ended adapter_version={}", message.arguments[0]);
       job_ended_ = true;
+      // One that has died and is to start again does so: it has not heard of the end yet.
       trainer().wanted = false;
-      trainer().start_at.reset();
       return;
     case ControlType::kEvent:
       Log(process, EventText(message.code, message.arguments));
@@ -279,7 +279,9 @@ Status Supervisor::OnEnd(Process& process) {
                              RestartPolicy::kWindowMillis / 60'000);
   }
   process.not_before = now + *delay;
-  if (process.wanted) process.start_at = process.not_before;
+  // A trainer that was cut off while its job ended has not kept what the last version gave it.
+  const bool cut_off = process.kind == Kind::kTrainer && job_ended_ && end->end != End::kClean;
+  if (process.wanted || cut_off) process.start_at = process.not_before;
   return OkStatus();
 }
 

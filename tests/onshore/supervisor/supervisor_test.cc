@@ -187,6 +187,24 @@ TEST_F(SupervisorTest, OnceEndsWhenTheJobHasEndedAndTheTrainerIsGone) {
   EXPECT_EQ(Traced("gate", "stop"), 1);
 }
 
+TEST_F(SupervisorTest, ATrainerThatIsKilledWhileItsJobEndsIsStartedAgain) {
+  StartSite({"--once"});
+  ASSERT_TRUE(TraceGets("gate", "go")) << Log();
+  Do("gate", "need_trainer");
+  ASSERT_TRUE(TraceGets("trainer", "go")) << Log();
+  Do("gate", "job_ended");
+  ASSERT_TRUE(LogGets("job_ended adapter_version=7")) << Log();
+  ASSERT_EQ(::kill(LastPid("trainer"), SIGKILL), 0);
+  ASSERT_TRUE(TraceGets("trainer", "go", 2)) << Log();
+  // Killed before the gate says it: the same.
+  ASSERT_EQ(::kill(LastPid("trainer"), SIGKILL), 0);
+  Do("gate", "job_ended");
+  ASSERT_TRUE(TraceGets("trainer", "go", 3)) << Log();
+  Do("trainer", "exit 0");
+  EXPECT_EQ(WaitForEnd(), 0) << Log();
+  EXPECT_EQ(Starts("trainer"), 3);
+}
+
 TEST_F(SupervisorTest, WithoutOnceTheSiteWaitsForTheNextJob) {
   StartSite();
   ASSERT_TRUE(TraceGets("gate", "go")) << Log();
