@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test demo lint bench-round bench-finetune clean
+.PHONY: setup build test demo lint bench-round bench-finetune soak clean
 setup:
 	scripts/setup.sh
 
@@ -19,6 +19,11 @@ demo: build
 
 lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
+
+# kill -9 in every log step of either shore, with more seeds than `make test` has time for.
+SOAK_SEEDS ?= 1-50
+soak: build
+	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 
 # A round of a tiny adapter without training; fails over 100 ms.
 bench-round: build

@@ -27,19 +27,19 @@ std::string Records(size_t first, size_t count) {
   return text;
 }
 
-std::string JobToml(const std::string& keys, int local_steps) {
+std::string JobToml(const JobSetup& job) {
   return fmt::format(
       "{}seed = {}\n[lora]\nr = {}\nalpha = {}\ndropout = {}\n[train]\nlocal_steps = {}\n"
       "batch_size = {}\nmax_length = {}\nlearning_rate = {}\n",
-      keys, kSeed, kRank, kAlpha, kDropout, local_steps, kBatchSize, kMaxLength, kLearningRate);
+      job.keys, kSeed, job.rank, kAlpha, kDropout, job.local_steps, kBatchSize, kMaxLength,
+      kLearningRate);
 }
 
 }  // namespace
 
 fs::path TinyBase() { return fs::path(TIDEGATE_SOURCE_DIR) / "tests/golden/tiny_llama"; }
 
-Federation::Federation(const std::vector<SiteSetup>& sites, const std::string& job, int local_steps)
-    : sites_(sites) {
+Federation::Federation(const std::vector<SiteSetup>& sites, const JobSetup& job) : sites_(sites) {
   std::string folder = (fs::temp_directory_path() / "tidegate-federation-XXXXXX").native();
   if (::mkdtemp(folder.data()) == nullptr) std::abort();
   dir_ = fs::canonical(folder);
@@ -47,7 +47,7 @@ Federation::Federation(const std::vector<SiteSetup>& sites, const std::string& j
   options.dir = dir_;
   options.base = TinyBase();
   options.programs = TIDEGATE_BIN_DIR;
-  options.job_toml = JobToml(job, local_steps);
+  options.job_toml = JobToml(job);
   options.threads = 1;
   options.dtype = "f32";
   for (size_t i = 0; i < sites_.size(); ++i) {

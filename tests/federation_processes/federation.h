@@ -22,11 +22,15 @@ struct SiteSetup {
 inline constexpr int kLocalSteps = 2, kBatchSize = 2, kMaxLength = 64, kRank = 4, kSeed = 42;
 inline constexpr double kAlpha = 8, kDropout = 0.1, kLearningRate = 5e-3;
 
+struct JobSetup {
+  std::string keys;  // top-level lines of the job file: "rounds = 3\n"
+  int local_steps = kLocalSteps;
+  int rank = kRank;
+};
+
 class Federation {
  public:
-  // `job`: top-level keys of the job file, "rounds = 3\ncodec = \"int8\"\n".
-  Federation(const std::vector<SiteSetup>& sites, const std::string& job,
-             int local_steps = kLocalSteps);
+  Federation(const std::vector<SiteSetup>& sites, const JobSetup& job);
   ~Federation();  // kills what runs and removes the folder
   Federation(const Federation&) = delete;
   Federation& operator=(const Federation&) = delete;

@@ -75,7 +75,8 @@ class LocalTwin : public testing::Test {
   void Run(const std::string& codec) {
     federation_ = std::make_unique<Federation>(
         std::vector<SiteSetup>{{.name = "north"}},
-        fmt::format("rounds = {}\ndeadline_seconds = 600\ncodec = \"{}\"\n", kRounds, codec));
+        JobSetup{
+            fmt::format("rounds = {}\ndeadline_seconds = 600\ncodec = \"{}\"\n", kRounds, codec)});
     TIDEGATE_RUNS(*federation_, federation_->Provision());
     TIDEGATE_RUNS(*federation_, federation_->Begin());
     TIDEGATE_RUNS(*federation_, federation_->RunToTheEnd(kJobMillis));

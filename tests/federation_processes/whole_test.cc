@@ -13,7 +13,7 @@ namespace {
 
 TEST(WholeFederation, AJobOfTwoSitesEndsWithOneAdapterAndEachExportOnce) {
   Federation federation({{.name = "north", .heldout = true}, {.name = "south"}},
-                        "rounds = 3\ndeadline_seconds = 600\n");
+                        {.keys = "rounds = 3\ndeadline_seconds = 600\n"});
   TIDEGATE_RUNS(federation, federation.Provision());
   TIDEGATE_RUNS(federation, federation.Begin());
   TIDEGATE_RUNS(federation, federation.RunToTheEnd(kJobMillis));
