@@ -208,7 +208,10 @@ Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round) const {
     const auto intent = protocols::Decode<IntentLeaf>(leaf.entry.body.items);
     if (!intent) continue;  // Load has refused such a ledger
     if (intent->key.job == job) ++spent.exports_of_job;
-    if (intent->key.job == job && intent->key.round == round) ++spent.exports_of_round;
+    if (intent->key.job == job && intent->key.round == round) {
+      ++spent.exports_of_round;
+      spent.bytes_of_round += intent->ciphertext_bytes;
+    }
     // A clock that was set back must not open the budget again: later days count as today.
     if (leaf.entry.unix_millis / kDayMillis >= today) {
       ++spent.exports_today;

@@ -29,7 +29,7 @@ struct LedgerLeaf {
 
 // Exports so far, for the budget rules.
 struct Spent {
-  uint64_t bytes_today = 0;
+  uint64_t bytes_today = 0, bytes_of_round = 0;
   uint32_t exports_today = 0, exports_of_job = 0, exports_of_round = 0;
 };
 

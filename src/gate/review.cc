@@ -13,6 +13,16 @@ std::optional<Refusal> ReviewJob(const JobCase& c) {
   return std::nullopt;
 }
 
+std::optional<Refusal> ReviewExport(const Policy& policy, const IntentLeaf& intent) {
+  if (auto refusal = JudgeNorm(policy, intent.l2_norm)) return refusal;
+  if (auto refusal = JudgeMetrics(policy, intent.train_loss_milli, intent.heldout_loss_milli)) {
+    return refusal;
+  }
+  if (intent.ciphertext_bytes <= policy.max_bytes_per_round) return std::nullopt;
+  return Refusal{"budget", fmt::format("{} bytes are over max_bytes_per_round {}",
+                                       intent.ciphertext_bytes, policy.max_bytes_per_round)};
+}
+
 double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales) {
   if (codec == protocols::Codec::kFixed32) return 32.0 * static_cast<double>(values);
   return std::log2(255.0) * static_cast<double>(values) + 31.0 * static_cast<double>(scales);

@@ -21,6 +21,10 @@ class Review {
   static Verdict JudgeUpdate(UpdateCase c);
 };
 
+// Nothing, or why an export that an earlier policy cleared is not let out under this one: its norm,
+// its losses, its bytes. (Its job is judged as any job.)
+std::optional<Refusal> ReviewExport(const Policy& policy, const IntentLeaf& intent);
+
 // The most bits that integers of this codec could carry: log2 of how many updates there are.
 double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales);
 

@@ -60,6 +60,11 @@ std::optional<Refusal> MetricsRule(const UpdateCase& c);  // no metric that poli
 std::optional<Refusal> NormRule(const UpdateCase& c);     // L2 of the integers
 std::optional<Refusal> BudgetRule(const UpdateCase& c);   // bytes and exports
 
+// What the norm and metrics rules say of these numbers.
+std::optional<Refusal> JudgeNorm(const Policy& policy, double norm);
+std::optional<Refusal> JudgeMetrics(const Policy& policy, uint32_t train_loss_milli,
+                                    uint32_t heldout_loss_milli);
+
 // Of what comes in: float32 parameters of a shared adapter, whole or a block of them. They must be
 // numbers on the parameter grid (docs/architecture.md, "Numbers that are exact").
 std::optional<Refusal> ParametersRule(ByteSpan parameters);

@@ -85,6 +85,7 @@ TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
   EXPECT_EQ(spent.exports_today, 1u);
   EXPECT_EQ(spent.exports_of_job, 2u);
   EXPECT_EQ(spent.exports_of_round, 1u);
+  EXPECT_EQ(spent.bytes_of_round, SampleExportBytes());
   EXPECT_EQ(ledger->SpentOn(IdOf(SampleJob()), 3).exports_of_round, 0u);
   EXPECT_EQ(ledger->SpentOn({}, 2).exports_of_job, 0u);
   EXPECT_EQ(ledger->SpentOn({}, 2).exports_of_round, 0u);

@@ -130,14 +130,18 @@ TEST(UpdateRules, BudgetsAreSums) {
   EXPECT_EQ(c.Verdict(), "");
   c.spent.bytes_today = 80001;
   EXPECT_EQ(c.Verdict(), "budget");
-  c.spent = {0, 5, 0};
+  c.spent = {.exports_today = 5};
   EXPECT_EQ(c.Verdict(), "budget");
-  c.spent = {0, 0, 7};
+  c.spent = {.exports_of_job = 7};
   EXPECT_EQ(c.Verdict(), "budget");
-  c.spent = {0, 4, 6};
+  c.spent = {.exports_today = 4, .exports_of_job = 6};
   EXPECT_EQ(c.Verdict(), "");
-  c.spent = {0, 1, 1, 1};
+  c.spent = {.exports_of_round = 1};
   EXPECT_EQ(c.Verdict(), "budget") << "one a round, where policy does not say more";
+  c.spent = {.bytes_of_round = 30'000};
+  EXPECT_EQ(c.Verdict(), "");
+  c.spent = {.bytes_of_round = 30'001};
+  EXPECT_EQ(c.Verdict(), "budget") << "the bytes of a round are a sum too";
 }
 
 // All that the trainer chooses is counted: with tokens as weight and both losses 16 + 2 · 20 bits.

@@ -7,9 +7,10 @@ namespace tidegate::gate {
 std::optional<Refusal> BudgetRule(const UpdateCase& c) {
   const Policy& p = c.policy;
   const auto refuse = [](std::string reason) { return Refusal{"budget", std::move(reason)}; };
-  if (c.sealed_bytes > p.max_bytes_per_round) {
-    return refuse(fmt::format("{} bytes are over max_bytes_per_round {}", c.sealed_bytes,
-                              p.max_bytes_per_round));
+  if (c.sealed_bytes >
+      p.max_bytes_per_round - std::min(p.max_bytes_per_round, c.spent.bytes_of_round)) {
+    return refuse(fmt::format("{} bytes after {} in this round are over max_bytes_per_round {}",
+                              c.sealed_bytes, c.spent.bytes_of_round, p.max_bytes_per_round));
   }
   if (c.sealed_bytes > p.max_bytes_per_day - std::min(p.max_bytes_per_day, c.spent.bytes_today)) {
     return refuse(fmt::format("{} bytes after {} today are over max_bytes_per_day {}",

@@ -2,11 +2,14 @@
 
 namespace tidegate::gate {
 
-std::optional<Refusal> NormRule(const UpdateCase& c) {
-  const double norm = c.view->L2Norm();
-  if (norm <= c.policy.norm_clip) return std::nullopt;
+std::optional<Refusal> JudgeNorm(const Policy& policy, double norm) {
+  if (norm <= policy.norm_clip) return std::nullopt;
   return Refusal{"norm", fmt::format("L2 norm {:.6g} is over the policy's norm_clip {:.6g}", norm,
-                                     c.policy.norm_clip)};
+                                     policy.norm_clip)};
+}
+
+std::optional<Refusal> NormRule(const UpdateCase& c) {
+  return JudgeNorm(c.policy, c.view->L2Norm());
 }
 
 }  // namespace tidegate::gate

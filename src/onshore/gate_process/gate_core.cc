@@ -73,7 +73,39 @@ Status GateCore::Load(const std::filesystem::path& dir, const std::string& own_s
   }
   TG_RETURN_IF_ERROR(KeepStatement("gate", own_statement));
   TG_ASSIGN_OR_RETURN(open_, spool_.Recover(*ledger_));
-  return LoadState();
+  TG_RETURN_IF_ERROR(LoadState());
+  return WithdrawRefused();
+}
+
+// What another policy let out and nobody has taken yet is let out no longer unless the policy of
+// now allows it too. The debit stands: part of it may have left.
+Status GateCore::WithdrawRefused() {
+  GateEffects ignored;
+  for (auto it = open_.begin(); it != open_.end();) {
+    const protocols::ReleaseManifest& manifest = it->second;
+    std::optional<gate::Refusal> refusal;
+    if (manifest.policy != identity_.policy.digest) {
+      const auto intent = protocols::Decode<gate::IntentLeaf>(
+          ledger_->leaves()[manifest.ledger_index].entry.body.items);
+      if (!job_ || job_->id != manifest.key.job || !intent) {
+        refusal =
+            gate::Refusal{"job", "the policy in force does not allow its job, or ran another"};
+      } else {
+        refusal = gate::ReviewExport(identity_.policy, *intent);
+      }
+    }
+    if (!refusal) {
+      ++it;
+      continue;
+    }
+    LogWarning("release_withdrawn round={} rule={}", manifest.key.round, refusal->rule);
+    TG_RETURN_IF_ERROR(Refuse(
+        "release", manifest.key.job, manifest.key.round, refusal->rule,
+        fmt::format("{} is withdrawn: {}", ToHex(manifest.content), refusal->reason), &ignored));
+    TG_RETURN_IF_ERROR(spool_.Remove(manifest));
+    it = open_.erase(it);
+  }
+  return OkStatus();
 }
 
 // The stored documents were verified when they came; the policy may have changed since, so they are
@@ -427,25 +459,6 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
                      RoundResult{job_->id, round, RoundOutcome::kRefused,
                                  verdict.refusal->rule + ": " + verdict.refusal->reason}));
   return OkStatus();
-}
-
-Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
-  GateEffects out;
-  const bool open = job_ && round_ && !round_->closed && !job_ended_ && none.job == job_->id &&
-                    none.round == round_->announcement.round;
-  // One leaf a round, however often a trainer says so.
-  if (!open || RoundSpent(none.round, round_->announcement.phase) || RoundRefused(none.round)) {
-    return out;
-  }
-  const bool numbers = none.code == static_cast<uint8_t>(Code::kFailedPrecondition);
-  TG_RETURN_IF_ERROR(Refuse("update", none.job, none.round, "trainer",
-                            numbers ? "the trainer made none: a loss or a delta is not finite, or "
-                                      "the codec cannot hold it"
-                                    : "the trainer made none",
-                            &out));
-  out.push_back(Event(EventCode::kUpdateRefused, {none.round, 0, 0, 0}));
-  TG_RETURN_IF_ERROR(Drive(&out));
-  return out;
 }
 
 // Seal, spool, debit, offer: each durable before the next.

@@ -62,8 +62,6 @@ class GateCore {
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
-  // A trainer that could make no update: the round is refused, as by a rule.
-  Result<GateEffects> OnNoUpdate(const NoUpdate& none);
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
   // offered again later.
   Result<GateEffects> OnOfferRefused(const OfferRefused& refused);
@@ -100,6 +98,7 @@ class GateCore {
 
   Status Load(const std::filesystem::path& dir, const std::string& own_statement);
   Status LoadState();
+  Status WithdrawRefused();
   Status TakeJob(const protocols::Signed& document, GateEffects* out);
   Status TakeRound(const protocols::Signed& document, GateEffects* out);
   Status TakeAdapter(const protocols::Signed& document, GateEffects* out);

@@ -6,7 +6,6 @@
 #include <cerrno>
 
 #include "base/log.h"
-#include "base/program.h"
 #include "onshore/supervisor/events.h"
 #include "onshore/supervisor/generations.h"
 #include "onshore/supervisor/supervisor.h"
@@ -70,8 +69,7 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
     add("--dtype", config_.dtype);
   }
   // Sanitizers must not fork or ptrace behind the walls.
-  spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
-                      fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
+  spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0"};
   return spec;
 }
 

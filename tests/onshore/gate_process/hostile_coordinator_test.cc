@@ -187,6 +187,8 @@ TEST_F(HostileCoordinator, AReceiptWithAHeadThatIsNoneOfThisLedgersIsRefused) {
 // Two exports a round: the second only when the coordinator will never take the first.
 TEST_F(HostileCoordinator, APolicyMayAllowARoundThatWasRefusedForGoodAnotherExport) {
   policy_ += "max_exports_per_round = 2\n";
+  const std::string bytes = "max_bytes_per_round = 100000";
+  policy_.replace(policy_.find(bytes), bytes.size(), "max_bytes_per_round = 140000");  // of both
   Start();
   Bulk(To::kLink, BulkKind::kJob, JobBytes());
   OpenRound(1);
