@@ -35,12 +35,12 @@ Status EncodeInt8(std::span<const double> values, double factor, uint8_t* out) {
                                       std::min<size_t>(kInt8Group, values.size() - g * kInt8Group));
     double max = 0;
     for (const double x : group) {
-      if (!std::isfinite(x)) return ResourceExhausted("a delta is not finite: the run diverged");
+      if (!std::isfinite(x)) return FailedPrecondition("a delta is not finite: the run diverged");
       max = std::max(max, std::abs(x * factor));
     }
     if (max >= protocols::kMaxUpdateValue / 2) {
-      return ResourceExhausted("a delta of {} is over the limit {}: lower the learning rate", max,
-                               protocols::kMaxUpdateValue / 2);
+      return FailedPrecondition("a delta of {} is over the limit {}: lower the learning rate", max,
+                                protocols::kMaxUpdateValue / 2);
     }
     const auto scale = static_cast<float>(max / 127.0);
     std::memcpy(out + 4 * g, &scale, 4);

@@ -17,7 +17,7 @@ namespace tidegate::federation {
 //         of a value is at most scale / 2.
 // norm_clip > 0: the delta is scaled down so that the L2 norm of the *encoded* values is at most
 // norm_clip (int8 only; fixed32 with a delta over the clip is kFailedPrecondition).
-// A delta that is not finite, or too large for the codec, is kResourceExhausted. Deterministic.
+// A delta that is not finite, or too large for the codec, is kFailedPrecondition. Deterministic.
 Result<Bytes> EncodeUpdate(protocols::UpdateHeader header, const protocols::Layout& layout,
                            std::span<const float> start, std::span<const float> result,
                            double norm_clip);

@@ -13,7 +13,7 @@ float SnapToGrid(double value) {
 Status SnapAllToGrid(std::span<float> parameters) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (!(std::abs(parameters[i]) < 4.0f)) {
-      return ResourceExhausted(
+      return FailedPrecondition(
           "adapter parameter {} is {}, a shared adapter's are below 4 in absolute value; the run "
           "diverged: lower the learning rate",
           i, parameters[i]);

@@ -12,7 +12,7 @@ namespace tidegate::federation {
 // The nearest float on the grid, ties to even.
 float SnapToGrid(double value);
 
-// Snaps all of them. kResourceExhausted naming the first that is not finite or is 4 or more in
+// Snaps all of them. kFailedPrecondition naming the first that is not finite or is 4 or more in
 // absolute value: the run diverged, lower the learning rate.
 Status SnapAllToGrid(std::span<float> parameters);
 

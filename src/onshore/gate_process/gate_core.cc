@@ -461,6 +461,25 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   return OkStatus();
 }
 
+Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
+  GateEffects out;
+  const bool open = job_ && round_ && !round_->closed && !job_ended_ && none.job == job_->id &&
+                    none.round == round_->announcement.round;
+  // One leaf a round, however often a trainer says so.
+  if (!open || RoundSpent(none.round, round_->announcement.phase) || RoundRefused(none.round)) {
+    return out;
+  }
+  const bool numbers = none.code == static_cast<uint8_t>(Code::kFailedPrecondition);
+  TG_RETURN_IF_ERROR(Refuse("update", none.job, none.round, "trainer",
+                            numbers ? "the trainer made none: a loss or a delta is not finite, or "
+                                      "the codec cannot hold it"
+                                    : "the trainer made none",
+                            &out));
+  out.push_back(Event(EventCode::kUpdateRefused, {none.round, 0, 0, 0}));
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
 // Seal, spool, debit, offer: each durable before the next.
 Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out) {
   TG_ASSIGN_OR_RETURN(

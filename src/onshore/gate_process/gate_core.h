@@ -62,6 +62,8 @@ class GateCore {
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
+  // A trainer that could make no update: the round is refused, as by a rule.
+  Result<GateEffects> OnNoUpdate(const NoUpdate& none);
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
   // offered again later.
   Result<GateEffects> OnOfferRefused(const OfferRefused& refused);

@@ -197,7 +197,14 @@ Status GateCore::DriveTrainer(GateEffects* out) {
   const protocols::RoundAnnouncement& round = round_->announcement;
   if (RoundSpent(round.round, round.phase) || RoundRefused(round.round)) return OkStatus();
   trainer_round_ = round.round;
-  RoundStart start{job_->id, round.round, round.phase, version, identity_.policy.norm_clip};
+  RoundStart start;
+  start.job = job_->id;
+  start.round = round.round;
+  start.phase = round.phase;
+  start.adapter_version = version;
+  start.norm_clip = identity_.policy.norm_clip;
+  start.train_loss = identity_.policy.train_loss;
+  start.heldout_loss = identity_.policy.heldout_loss;
   if (job_->manifest.norm_clip > 0) {
     start.norm_clip = std::min(start.norm_clip, job_->manifest.norm_clip);
   }

@@ -81,6 +81,10 @@ class GateLoop {
       const auto isolation = protocols::Decode<Isolation>(received.body);
       if (isolation) return core_->OnIsolation(from, isolation->table.text);
     }
+    if (received.type == IpcType::kNoUpdate && from == To::kTrainer) {
+      const auto none = protocols::Decode<NoUpdate>(received.body);
+      if (none) return core_->OnNoUpdate(*none);
+    }
     if (received.type == IpcType::kNeedBlock && from == To::kLink) {
       const auto need = protocols::Decode<NeedBlock>(received.body);
       if (need) return core_->OnNeedBlock(*need);

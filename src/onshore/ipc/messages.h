@@ -36,6 +36,7 @@ enum class IpcType : uint16_t {
   kWantBlocks = 9,     // gate → link: fetch these blocks from the coordinator
   kKnown = 10,         // gate → link: what LEASE is to say
   kLinkState = 11,     // link → gate: is the coordinator connected
+  kNoUpdate = 14,      // trainer → gate: this round has none, and why
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
 };
 
@@ -99,9 +100,22 @@ struct RoundStart {
   uint8_t phase = 0;
   uint32_t adapter_version = 0;
   double norm_clip = 0;  // the lesser of policy's and job's; 0: none
+  // The metrics that policy lets go along; the others are sent as 0.
+  bool train_loss = false, heldout_loss = false;
   template <class A>
   void serialize(A& ar) {
-    ar(job, round, phase, adapter_version, norm_clip);
+    ar(job, round, phase, adapter_version, norm_clip, train_loss, heldout_loss);
+  }
+};
+
+// A loss that is not finite, a delta that the codec cannot hold: the round is over for the site.
+struct NoUpdate {
+  Id16 job{};
+  uint32_t round = 0;
+  uint8_t code = 0;  // base/status.h; the trainer's words do not go into the ledger
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, round, code);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "base/program.h"
 #include "onshore/supervisor/events.h"
 #include "onshore/supervisor/generations.h"
 #include "onshore/supervisor/supervisor.h"
@@ -69,7 +70,8 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
     add("--dtype", config_.dtype);
   }
   // Sanitizers must not fork or ptrace behind the walls.
-  spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0"};
+  spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
+                      fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
   return spec;
 }
 

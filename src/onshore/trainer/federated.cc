@@ -141,7 +141,7 @@ class Loop {
     const uint32_t gate = gate_.peer_generation();
     const Result<Bytes> update = job_->RunRound(start);
     if (!update && update.error().code() == Code::kCancelled) return OkStatus();
-    if (!update) return update.error();
+    if (!update) return TellNone(start, update.error());
     TG_RETURN_IF_ERROR(ReceiveAll());
     // A gate that was started again meanwhile gets what it asks for, when it does.
     if (gate_.peer_generation() != gate) return OkStatus();
@@ -153,6 +153,15 @@ class Loop {
       }
     }
     return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, *update);
+  }
+
+  // What the numbers made impossible is the round's end, not the trainer's; the rest is.
+  Status TellNone(const onshore::RoundStart& start, const Status& status) {
+    if (status.code() != Code::kFailedPrecondition && status.code() != Code::kInvalidArgument) {
+      return status;
+    }
+    return gate_.Send(IpcType::kNoUpdate, onshore::NoUpdate{start.job, start.round,
+                                                            static_cast<uint8_t>(status.code())});
   }
 
   Progress Events() {

@@ -167,7 +167,8 @@ Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const Round
   header.base_hash = job_.base_hash;
   header.layout_digest = layout_digest_;
   header.weight = note.weight;
-  header.metrics = {note.train_loss_milli, note.heldout_loss_milli};
+  if (start.train_loss) header.metrics.train_loss_milli = note.train_loss_milli;
+  if (start.heldout_loss) header.metrics.heldout_loss_milli = note.heldout_loss_milli;
   return federation::EncodeUpdate(header, layout_, start_, result, start.norm_clip);
 }
 

@@ -64,9 +64,9 @@ TEST(Grid, SnapIsIdempotentAndKeepsWhatIsOnIt) {
     EXPECT_LE(std::abs(snapped - x), 0x1p-29 + std::abs(x) * 0x1p-24);
   }
   std::vector<float> bad = {0.0f, 5.0f};
-  EXPECT_EQ(SnapAllToGrid(bad).code(), Code::kResourceExhausted);
+  EXPECT_EQ(SnapAllToGrid(bad).code(), Code::kFailedPrecondition);
   bad[1] = NAN;
-  EXPECT_EQ(SnapAllToGrid(bad).code(), Code::kResourceExhausted);
+  EXPECT_EQ(SnapAllToGrid(bad).code(), Code::kFailedPrecondition);
 }
 
 TEST(DeltaCodec, Fixed32IsExact) {
@@ -140,7 +140,7 @@ TEST(DeltaCodec, RefusesWhatIsNotFinite) {
   auto delta = RandomDelta(548, 1.0);
   delta[17] = INFINITY;
   EXPECT_EQ(EncodeUpdate(Header(Codec::kInt8, 3), layout, Zeros(), delta, 0).error().code(),
-            Code::kResourceExhausted);
+            Code::kFailedPrecondition);
 }
 
 TEST(UpdateView, EveryFlippedHeaderByteAndEveryLengthIsRefusedOrSeen) {

@@ -26,6 +26,7 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
   const auto start = *protocols::Decode<RoundStart>(MessageOf(effects, IpcType::kRoundStart)->body);
   EXPECT_EQ(start.round, 1u);
   EXPECT_EQ(start.norm_clip, 10.0);
+  EXPECT_TRUE(start.train_loss && start.heldout_loss);
 
   const Bytes update = Update(1);
   effects = Bulk(To::kTrainer, BulkKind::kUpdate, update);
@@ -54,6 +55,33 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
   const auto verified = gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
                                            CoordinatorKey().verify_key(), std::nullopt);
   EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
+}
+
+// Without the key none may go along, and the trainer is told so: it sends zeros, and they pass.
+TEST_F(GateCoreTest, MetricsThatPolicyDoesNotNameAreNotAskedFor) {
+  const size_t at = policy_.find("metrics = ");
+  policy_.erase(at, policy_.find('\n', at) + 1 - at);
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  const GateEffects effects = OpenRound(1);
+  const auto start = *protocols::Decode<RoundStart>(MessageOf(effects, IpcType::kRoundStart)->body);
+  EXPECT_FALSE(start.train_loss || start.heldout_loss);
+}
+
+// The round is over for the site, the processes live on, and it is said once in the ledger.
+TEST_F(GateCoreTest, ATrainerWithoutAnUpdateRefusesTheRoundOnce) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  ASSERT_NE(MessageOf(OpenRound(1), IpcType::kRoundStart), nullptr);
+  const NoUpdate none{id_, 1, static_cast<uint8_t>(Code::kFailedPrecondition)};
+  EXPECT_TRUE(core_->OnNoUpdate({id_, 2, none.code})->empty()) << "another round";
+  EXPECT_TRUE(core_->OnNoUpdate({{}, 1, none.code})->empty()) << "another job";
+  EXPECT_FALSE(core_->OnNoUpdate(none)->empty());
+  EXPECT_EQ(Leaves(gate::LeafType::kRefusal), 1);
+  EXPECT_TRUE(core_->OnNoUpdate(none)->empty());
+  EXPECT_EQ(Leaves(gate::LeafType::kRefusal), 1);
+  EXPECT_EQ(MessageOf(Start(), IpcType::kRoundStart), nullptr) << "not asked for again";
+  EXPECT_NE(MessageOf(OpenRound(2), IpcType::kRoundStart), nullptr) << "the next one is";
 }
 
 // Killed after any message: the restarted gate offers the same bytes, counts one export a round.

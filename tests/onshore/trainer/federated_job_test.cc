@@ -36,7 +36,11 @@ class Job : public testing::Test {
     return opened ? OkStatus() : opened.error();
   }
   static onshore::RoundStart Start(const FederatedJob& job, uint32_t round, uint32_t version) {
-    return {.job = job.id(), .round = round, .adapter_version = version};
+    return {.job = job.id(),
+            .round = round,
+            .adapter_version = version,
+            .train_loss = true,
+            .heldout_loss = true};
   }
   std::string Kept() const {
     const auto text = ReadFile(site_.trainer() / "adapter" / "adapter_model.safetensors", 1 << 24);
@@ -221,7 +225,7 @@ TEST_F(Job, ParametersBeyondTheGridAreAFailureAndNoUpdate) {
   ASSERT_TRUE(job->SetAdapter(0, BytesOf(InitialParameters())).ok());
   const auto update = job->RunRound(Start(*job, 1, 0));
   ASSERT_FALSE(update);
-  EXPECT_EQ(update.error().code(), Code::kResourceExhausted) << update.error().ToString();
+  EXPECT_EQ(update.error().code(), Code::kFailedPrecondition) << update.error().ToString();
   EXPECT_NE(update.error().message().find("lower the learning rate"), std::string::npos);
 }
 
