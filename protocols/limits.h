@@ -17,6 +17,7 @@ inline constexpr size_t kMaxErrorText = 200;
 inline constexpr size_t kMaxAddress = 128;    // "tcp://host:port"
 inline constexpr size_t kMaxHeadNote = 1024;  // a signed ledger head, C2SP note
 inline constexpr size_t kMaxReason = 512;
+inline constexpr size_t kMaxArmored = 64u << 10;  // a request or an approval, as a file
 
 // Bulk
 inline constexpr size_t kBlockBytes = 256u << 10;  // one sealed chunk, one transport block

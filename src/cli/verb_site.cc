@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/site_name.h"
 #include "cli/coordinator_client.h"
 #include "cli/site_files.h"
 #include "cli/verb.h"
@@ -17,23 +18,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-constexpr uint64_t kMaxDocumentBytes = 64u << 10;
-
 struct Options {
   fs::path dir, file, out;
   std::string name;
   SiteFileOptions site;
 };
-
-Status CheckName(const std::string& name) {
-  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-  bool good = !name.empty() && name.size() < protocols::kMaxName && plain(name[0]);
-  for (const char c : name) good = good && (plain(c) || c == '-' || c == '_');
-  if (good) return OkStatus();
-  return InvalidArgument(
-      "--name {} is not a site's name: 1 … {} of a-z 0-9 - _, beginning with a letter or digit",
-      name, protocols::kMaxName - 1);
-}
 
 // The keys that are there, or new ones: a request can be made again.
 template <typename Key>
@@ -47,7 +36,10 @@ Result<Key> KeyAt(const fs::path& path, Result<Key> (*read)(const fs::path&),
 }
 
 Status Request(const Invocation& invocation, const Options& options) {
-  TG_RETURN_IF_ERROR(CheckName(options.name));
+  if (!IsSiteName(options.name)) {
+    return InvalidArgument("--name {} is not a site's name: it must be {}", options.name,
+                           kSiteNameRule);
+  }
   std::error_code error;
   const fs::path keys = options.dir / "keys";
   fs::create_directories(keys, error);
@@ -86,7 +78,7 @@ Status Request(const Invocation& invocation, const Options& options) {
 }
 
 Status Approve(const Invocation& invocation, const Options& options) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.file, kMaxDocumentBytes));
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.file, protocols::kMaxArmored));
   TG_ASSIGN_OR_RETURN(ordered_json answer,
                       AskCoordinator(options.dir, {{"verb", "site_approve"}, {"request", text}}));
   fs::path out = options.out;
@@ -106,15 +98,10 @@ Status Approve(const Invocation& invocation, const Options& options) {
 }
 
 Result<protocols::SiteApproval> OpenApproval(const std::string& text) {
-  TG_ASSIGN_OR_RETURN(const Bytes bytes, crypto::DecodeArmor("SITE APPROVAL", text));
-  const auto document = protocols::Decode<protocols::Signed>(bytes);
-  if (!document) return InvalidArgument("a site approval: {}", document.error().reason);
-  // Signed by the key in it: whether that is the coordinator's is for people to compare.
-  const auto claimed = protocols::Decode<protocols::SiteApproval>(document->body.items);
-  if (!claimed) return InvalidArgument("a site approval: {}", claimed.error().reason);
-  TG_ASSIGN_OR_RETURN(const auto key, crypto::VerifyKey::FromBytes(claimed->coordinator_sign_key));
-  return crypto::OpenDocument<protocols::SiteApproval>(key, crypto::domains::kSiteApproval,
-                                                       *document, "a site approval");
+  TG_ASSIGN_OR_RETURN(const protocols::Signed document,
+                      crypto::DecodeArmored("SITE APPROVAL", text, "a site approval"));
+  return crypto::OpenSelfSigned(&protocols::SiteApproval::coordinator_sign_key,
+                                crypto::domains::kSiteApproval, document, "a site approval");
 }
 
 Status CheckOwnKeys(const protocols::SiteApproval& approval, const fs::path& dir) {
@@ -131,13 +118,14 @@ Status CheckOwnKeys(const protocols::SiteApproval& approval, const fs::path& dir
 }
 
 Status Accept(const Invocation& invocation, const Options& options) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.file, kMaxDocumentBytes));
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.file, protocols::kMaxArmored));
   TG_ASSIGN_OR_RETURN(const protocols::SiteApproval approval, OpenApproval(text));
   TG_RETURN_IF_ERROR(CheckOwnKeys(approval, options.dir));
   const fs::path installed = options.dir / "approval";
   std::error_code error;
   if (fs::exists(installed, error)) {
-    TG_ASSIGN_OR_RETURN(const std::string old_text, ReadTextFile(installed, kMaxDocumentBytes));
+    TG_ASSIGN_OR_RETURN(const std::string old_text,
+                        ReadTextFile(installed, protocols::kMaxArmored));
     TG_ASSIGN_OR_RETURN(const protocols::SiteApproval old, OpenApproval(old_text));
     if (old.coordinator_sign_key != approval.coordinator_sign_key ||
         old.federation != approval.federation) {

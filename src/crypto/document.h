@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/status.h"
+#include "crypto/armor.h"
 #include "crypto/hash.h"
 #include "crypto/sign.h"
 #include "protocols/documents.h"
@@ -30,6 +31,27 @@ Result<Document> OpenDocument(const VerifyKey& key, SignDomain domain,
   auto decoded = protocols::Decode<Document>(document.body.items);
   if (!decoded) return InvalidArgument("{}: {}", what, decoded.error().reason);
   return std::move(*decoded);
+}
+
+// A document that holds its signer's key, as a request or an approval does: look, then verify, then
+// believe. That it is the key it should be is for the caller, or for people, to compare.
+template <typename Document>
+Result<Document> OpenSelfSigned(protocols::PublicKey Document::*signer, SignDomain domain,
+                                const protocols::Signed& document, std::string_view what) {
+  const auto claimed = protocols::Decode<Document>(document.body.items);
+  if (!claimed) return InvalidArgument("{}: {}", what, claimed.error().reason);
+  TG_ASSIGN_OR_RETURN(const VerifyKey key, VerifyKey::FromBytes((*claimed).*signer));
+  return OpenDocument<Document>(key, domain, document, what);
+}
+
+// The document in armour of this label, not verified. kInvalidArgument for any other text.
+inline Result<protocols::Signed> DecodeArmored(std::string_view label, std::string_view text,
+                                               std::string_view what) {
+  const auto bytes = DecodeArmor(label, text);
+  if (!bytes) return Unexpected(bytes.error().WithContext(what));
+  auto document = protocols::Decode<protocols::Signed>(*bytes);
+  if (!document) return InvalidArgument("{}: {}", what, document.error().reason);
+  return std::move(*document);
 }
 
 // SHA-256 of the body: how documents name each other.

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/limits.h"
 #include "model/adapter.h"
 #include "tensor/safetensors.h"
 
@@ -21,7 +22,6 @@ using nlohmann::json;
 
 constexpr std::string_view kConfigFile = "adapter_config.json";
 constexpr std::string_view kWeightsFile = "adapter_model.safetensors";
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 // The version whose keys BuildConfig writes.
 constexpr std::string_view kPeftVersion = "0.21.2";
 

@@ -10,10 +10,6 @@
 
 namespace tidegate::offshore {
 
-// What a site is called: 1 … 63 of a-z 0-9 - _, beginning with a letter or digit. It becomes file
-// names, log lines and note signers.
-Status CheckSiteName(std::string_view name);
-
 // Verifies that the request (armoured SITE REQUEST) is signed by the key in it, and approves.
 Result<federation::StoredSite> Approve(std::string_view request, const FederationConfig& config,
                                        const FederationKeys& keys, int64_t unix_millis);

@@ -3,23 +3,19 @@
 #include <algorithm>
 
 #include "base/file.h"
-#include "crypto/armor.h"
 #include "crypto/document.h"
 #include "crypto/keyfile.h"
 
 namespace tidegate::onshore {
 namespace {
 
-constexpr uint64_t kMaxApprovalBytes = 64u << 10;
-
 Result<protocols::SiteApproval> LoadApproval(const std::filesystem::path& path,
                                              const gate::Policy& policy) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxApprovalBytes));
-  TG_ASSIGN_OR_RETURN(const Bytes bytes, crypto::DecodeArmor("SITE APPROVAL", text));
-  auto document = protocols::Decode<protocols::Signed>(bytes);
-  if (!document) return DataLoss("{}: {}", path.native(), document.error().reason);
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, protocols::kMaxArmored));
+  TG_ASSIGN_OR_RETURN(const protocols::Signed document,
+                      crypto::DecodeArmored("SITE APPROVAL", text, path.native()));
   return crypto::OpenDocument<protocols::SiteApproval>(
-      *policy.coordinator_key, crypto::domains::kSiteApproval, *document, path.native());
+      *policy.coordinator_key, crypto::domains::kSiteApproval, document, path.native());
 }
 
 }  // namespace

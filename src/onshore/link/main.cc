@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "crypto/armor.h"
+#include "crypto/document.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/link/link_core.h"
 #include "onshore/start/start.h"
@@ -19,7 +19,6 @@ namespace tidegate::onshore {
 namespace {
 
 constexpr int kPinChannelFd = 5;
-constexpr uint64_t kMaxApprovalBytes = 64u << 10;
 // CHUNKs that wait for libzmq; more and blocks are left with the gate.
 constexpr size_t kMaxQueuedBulk = 4u << 20;
 // What waits for the gate; more and the coordinator is not listened to.
@@ -32,16 +31,14 @@ struct Options {
   std::string address, walls;
 };
 
-// What of the approval link goes by. Its signature is the gate's business: a false one only makes
-// link speak to nobody.
+// What of the approval link goes by. Whose key signed it is the gate's business: a false one only
+// makes link speak to nobody.
 Result<protocols::SiteApproval> LoadApproval(const std::filesystem::path& path) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxApprovalBytes));
-  TG_ASSIGN_OR_RETURN(const Bytes bytes, crypto::DecodeArmor("SITE APPROVAL", text));
-  const auto document = protocols::Decode<protocols::Signed>(bytes);
-  if (!document) return DataLoss("{}: {}", path.native(), document.error().reason);
-  auto approval = protocols::Decode<protocols::SiteApproval>(document->body.items);
-  if (!approval) return DataLoss("{}: {}", path.native(), approval.error().reason);
-  return std::move(*approval);
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, protocols::kMaxArmored));
+  TG_ASSIGN_OR_RETURN(const protocols::Signed document,
+                      crypto::DecodeArmored("SITE APPROVAL", text, path.native()));
+  return crypto::OpenSelfSigned(&protocols::SiteApproval::coordinator_sign_key,
+                                crypto::domains::kSiteApproval, document, path.native());
 }
 
 class LinkLoop {

@@ -15,25 +15,19 @@
 #include <csignal>
 
 #include "base/file.h"
+#include "base/limits.h"
+#include "base/site_name.h"
 #include "onshore/sandbox/address_pin.h"
 #include "onshore/sandbox/walls.h"
 
 namespace tidegate::onshore {
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr int kResolveMillis = 5000;
 
 Error BadKey(const std::filesystem::path& file, const toml::key& key, std::string_view why) {
   return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
                          why);
-}
-
-bool IsName(std::string_view text) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
-  return !text.empty() && text.size() < 64 && letter(text.front()) &&
-         std::all_of(text.begin(), text.end(),
-                     [&](char c) { return letter(c) || c == '-' || c == '_'; });
 }
 
 Status SetText(const std::filesystem::path& file, const toml::key& key, const toml::node& node,
@@ -86,9 +80,7 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   if (key == "ready_seconds") return SetCount(file, key, node, 3600, &config->ready_seconds);
   TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
   if (key == "name") {
-    if (!IsName(text)) {
-      return BadKey(file, key, "must be 1 … 63 of a-z 0-9 - _, a letter or a digit first");
-    }
+    if (!IsSiteName(text)) return BadKey(file, key, fmt::format("must be {}", kSiteNameRule));
     config->name = text;
   } else if (key == "base") {
     config->base = dir / text;

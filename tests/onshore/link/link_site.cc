@@ -36,6 +36,7 @@ LinkSite::LinkSite()
   CopyKey(link_key_.public_key(), &approval.site_curve_key);
   CopyKey(server_key_.public_key(), &approval.coordinator_curve_key);
   const auto signer = *crypto::SigningKey::Generate();
+  CopyKey(signer.verify_key().bytes(), &approval.coordinator_sign_key);
   Write("approval", *crypto::EncodeArmor("SITE APPROVAL",
                                          protocols::Encode(*crypto::SignDocument(
                                              signer, crypto::domains::kSiteApproval, approval))));
