@@ -15,6 +15,7 @@ namespace {
 
 // How long a dead coordinator or supervisor may go unnoticed.
 constexpr int kLookMillis = 10;
+constexpr int kMostOfOneChild = 4;
 // Children of a killed supervisor are killed by the kernel.
 constexpr int kOrphanMillis = 5000;
 
@@ -89,17 +90,25 @@ pid_t KillRun::PidOf(Victim victim, size_t site) const {
 
 Result<bool> KillRun::KillOne(const Kill& kill) {
   const LogStep& step = kLogSteps[kill.plan.step];
+  const size_t site = kill.plan.site;
+  Victim wanted = kill.plan.victim;
+  // A supervisor starts a child later each time: another supervisor does not know of the times.
+  if (wanted != Victim::kCoordinator && kills_of_[{site, wanted}] >= kMostOfOneChild) {
+    wanted = Victim::kSupervisor;
+  }
   // Who is not there now (a trainer before the job) leaves it to another.
-  for (const Victim victim : {kill.plan.victim, step.owner, Victim::kSupervisor}) {
-    const pid_t pid = PidOf(victim, kill.plan.site);
+  for (const Victim victim : {wanted, step.owner, Victim::kSupervisor}) {
+    const pid_t pid = PidOf(victim, site);
     if (pid <= 0) continue;
-    killed_.push_back(
-        fmt::format("{} of {} at {}{} no. {}", kVictimNames[static_cast<size_t>(victim)],
-                    sites_[kill.plan.site].name, step.where, step.text, kill.plan.occurrence));
+    killed_.push_back(fmt::format("{} of {} at {}{} no. {}",
+                                  kVictimNames[static_cast<size_t>(victim)], sites_[site].name,
+                                  step.where, step.text, kill.plan.occurrence));
     if (victim == Victim::kSupervisor) {
-      TG_RETURN_IF_ERROR(KillSupervisor(kill.plan.site));
+      TG_RETURN_IF_ERROR(KillSupervisor(site));
+      for (auto& [who, count] : kills_of_) count = who.first == site ? 0 : count;
     } else {
       ::kill(pid, SIGKILL);
+      ++kills_of_[{site, victim}];
     }
     return true;
   }

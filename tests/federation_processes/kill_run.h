@@ -3,8 +3,11 @@
 #pragma once
 
 #include <deque>
+#include <map>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "federation.h"
@@ -52,7 +55,8 @@ class KillRun {
   std::vector<SiteSetup> sites_;
   std::deque<Kill> kills_;
   std::optional<FolderWatch> watch_;
-  bool job_ended_ = false;  // as the coordinator has logged it
+  std::map<std::pair<size_t, Victim>, int> kills_of_;  // by site, since its supervisor started
+  bool job_ended_ = false;                             // as the coordinator has logged it
   std::vector<std::string> killed_;
   std::set<size_t> steps_;
 };
