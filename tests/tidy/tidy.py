@@ -34,6 +34,15 @@ CONFINED = (
      "a signature without a domain is for src/crypto alone"),
 )
 
+# The headers of libraries that a module may see without linking them.
+LIBRARY_HEADERS = (
+    ("OpenSSL::Crypto", "openssl/"), ("DNNL::dnnl", "dnnl"), ("DNNL::dnnl", "oneapi/"),
+    ("PkgConfig::PCRE2", "pcre2.h"), ("PkgConfig::UTF8PROC", "utf8proc.h"),
+    ("PkgConfig::ZMQ", "zmq"), ("PkgConfig::SECCOMP", "seccomp.h"),
+    ("SQLite::SQLite3", "sqlite3.h"), ("cereal::cereal", "cereal/"),
+    ("tomlplusplus::tomlplusplus", "toml++/"), ("CLI11::CLI11", "CLI/"),
+)
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 # A path of one machine. "/tmp" alone is a directory that every system has; a file in it is not.
@@ -57,7 +66,8 @@ class Tree:
                 data = file.read()
             if b"\0" not in data:
                 self.texts[path] = data.decode("utf-8", errors="replace")
-        self.layers = read_layers(self.texts.get("cmake/layers.txt", ""))
+        self.layers = read_rows(self.texts.get("cmake/layers.txt", ""), r"([a-z_/]+)")
+        self.libraries = read_rows(self.texts.get("cmake/layers.txt", ""), r"\[([\w:]+)\]")
 
     def code(self, *starts):
         return [p for p in self.texts if p.endswith(CODE) and (not starts or p.startswith(starts))]
@@ -83,13 +93,13 @@ def list_files(root):
     return sorted(found)
 
 
-def read_layers(text):
-    layers = {}
+def read_rows(text, name):
+    rows = {}
     for line in text.splitlines():
-        row = re.match(r"([a-z_/]+) *:([^|]*)", line)
+        row = re.match(name + r" *:(.*)", line)
         if row:
-            layers[row.group(1)] = row.group(2).split()
-    return layers
+            rows[row.group(1)] = row.group(2).split()
+    return rows
 
 
 def blank(match):
@@ -154,6 +164,63 @@ def check_includes(tree):
             if owner != module and owner not in tree.layers[module]:
                 yield (path, number, "layers",
                        f"{module} may not include {target} (cmake/layers.txt)")
+
+
+def includes(tree, module):
+    """What the files of a module include: modules of ours, and headers of others."""
+    ours, others = set(), set()
+    for path in tree.code(module + "/"):
+        if tree.module_of(path) != module:
+            continue
+        for line in without_comments(tree.texts[path]).splitlines():
+            match = INCLUDE.match(line)
+            target = match and included_path(tree, match.group(2))
+            if target:
+                ours.add(tree.module_of(target))
+            elif match:
+                others.add(match.group(2))
+    return ours - {module, None}, others
+
+
+def cmake_of(tree, module):
+    path = module + "/CMakeLists.txt"
+    return path, cmake_words(tree.texts.get(path, ""))
+
+
+def check_table_is_what_is_there(tree):
+    """A name in a row that the module does not use, DEPS that differ from what it includes."""
+    for module, allowed in tree.layers.items():
+        used, _ = includes(tree, module)
+        path, words = cmake_of(tree, module)
+        linked = words & set(tree.layers) - {module}
+        for name in sorted(set(allowed) - used):
+            yield ("cmake/layers.txt", 1, "layers",
+                   f"{module} includes nothing of {name}; take it out of the row")
+        for name in sorted(linked - used):
+            yield path, 1, "layers", f"{module} includes nothing of {name}; take it out of DEPS"
+        for name in sorted(used & set(allowed) - linked):
+            yield path, 1, "layers", f"{module} includes {name}; name it in DEPS"
+
+
+def check_libraries(tree):
+    """Each library is linked, and its headers are included, by the modules of its row."""
+    linking = {library: set() for library in tree.libraries}
+    for module in tree.layers:
+        path, words = cmake_of(tree, module)
+        for library in sorted(word for word in words if re.fullmatch(r"\w+::\w+", word)):
+            if module not in tree.libraries.get(library, ()):
+                yield (path, 1, "libraries",
+                       f"{module} may not link {library} (cmake/layers.txt)")
+            linking.setdefault(library, set()).add(module)
+        for header in sorted(includes(tree, module)[1]):
+            for library, start in LIBRARY_HEADERS:
+                if header.startswith(start) and module not in tree.libraries.get(library, ()):
+                    yield (path, 1, "libraries",
+                           f"{module} may not include <{header}> (cmake/layers.txt)")
+    for library, modules in tree.libraries.items():
+        for module in sorted(set(modules) - linking[library]):
+            yield ("cmake/layers.txt", 1, "libraries",
+                   f"{module} does not link {library}; take it out of the row")
 
 
 def check_file_length(tree):
@@ -244,8 +311,8 @@ def check_words(tree):
                 yield path, number, "machine-path", "a path of one machine: " + line.strip()[:80]
 
 
-CHECKS = (check_layer_table, check_includes, check_file_length, check_function_length,
-          check_dead_files, check_confined, check_words)
+CHECKS = (check_layer_table, check_includes, check_table_is_what_is_there, check_libraries,
+          check_file_length, check_function_length, check_dead_files, check_confined, check_words)
 
 
 def findings(root):

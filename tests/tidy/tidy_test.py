@@ -10,20 +10,20 @@ import unittest
 import tidy
 
 CLEAN = {
-    "cmake/layers.txt": "# comment\nkernels   :\nsrc/base  :\nsrc/gate  : src/base | only: LIB\n"
-                        "src/gate/inner : src/base src/gate\nsrc/crypto : src/base\n",
+    "cmake/layers.txt": "# comment\nkernels   :\nsrc/base  :\nsrc/gate  : src/base\n"
+                        "src/gate/inner : src/gate\nsrc/crypto :\n[Pkg::ZMQ] : src/base\n",
     "kernels/CMakeLists.txt": "tidegate_library(SOURCES sum.cc internal/cpu.cc)\n",
     "kernels/sum.cc": '#include "kernels/internal/cpu.h"\n#include <vector>\n',
     "kernels/internal/cpu.h": "#pragma once\n",
     "kernels/internal/cpu.cc": '#include "kernels/internal/cpu.h"\n',
-    "src/base/CMakeLists.txt": "tidegate_library(SOURCES status.cc)\n",
+    "src/base/CMakeLists.txt": "tidegate_library(SOURCES status.cc LINK Pkg::ZMQ)\n",
     "src/base/status.cc": '#include "base/status.h"\n',
     "src/base/status.h": "// Not zmq::socket, EVP_Digest or cereal::x, these are words.\n",
-    "src/gate/CMakeLists.txt": "tidegate_library(SOURCES review.cc)\n",
+    "src/gate/CMakeLists.txt": "tidegate_library(SOURCES review.cc DEPS src/base)\n",
     "src/gate/review.cc": '#include "base/status.h"\n#include "gate/review.h"\n'
                           'const char* kWhere = "zmq_ctx_new() EVP_x";  // "\n',
     "src/gate/review.h": "#pragma once\n",
-    "src/gate/inner/CMakeLists.txt": "tidegate_library(SOURCES a.cc)\n",
+    "src/gate/inner/CMakeLists.txt": "tidegate_library(SOURCES a.cc DEPS src/gate)\n",
     "src/gate/inner/a.cc": '#include "gate/review.h"\n',
     "tests/gate/CMakeLists.txt": "tidegate_tests(SOURCES helper.cc)\n",
     "tests/gate/review_test.cc": '#include "kernels/internal/cpu.h"\n#include "helper.h"\n',
@@ -63,7 +63,8 @@ class TidyTest(unittest.TestCase):
     def test_the_inner_module_is_not_the_outer_one(self):
         found = self.findings({"src/gate/inner/a.h": "",
                                "src/gate/review.cc": '#include "gate/inner/a.h"\n'
-                                                     '#include "gate/review.h"\n'})
+                                                     '#include "gate/review.h"\n'
+                                                     '#include "base/status.h"\n'})
         self.assertEqual(found, [("src/gate/review.cc", 1, "layers")])
 
     def test_an_include_of_ours_with_angle_brackets_is_held_to_the_table_too(self):
@@ -87,10 +88,33 @@ class TidyTest(unittest.TestCase):
 
     def test_a_table_with_a_circle_or_an_unknown_name(self):
         table = CLEAN["cmake/layers.txt"].replace("src/base  :", "src/base  : src/gate")
-        self.expect("layers", "cmake/layers.txt", 1, table)
+        found = self.findings({"cmake/layers.txt": table})  # nor does base use it
+        self.assertEqual(found, [("cmake/layers.txt", 1, "layers")] * 2)
 
     def test_a_table_that_is_missing(self):
         self.assertIn(("cmake/layers.txt", 1, "layers"), self.findings({"cmake/layers.txt": None}))
+
+    def test_a_row_that_is_wider_than_what_is_there(self):
+        table = CLEAN["cmake/layers.txt"].replace("src/gate  : src/base", "src/gate  : src/base kernels")
+        self.expect("layers", "cmake/layers.txt", 1, table)
+
+    def test_deps_that_are_not_what_is_included(self):
+        cmake = "src/gate/CMakeLists.txt"
+        self.expect("layers", cmake, 1, CLEAN[cmake].replace("src/base", "src/base src/crypto"))
+        self.expect("layers", cmake, 1, CLEAN[cmake].replace("DEPS src/base", ""))
+
+    def test_a_library_that_its_row_does_not_allow(self):
+        cmake = "src/gate/CMakeLists.txt"
+        linked = CLEAN[cmake].replace("DEPS", "LINK Pkg::ZMQ DEPS")
+        self.expect("libraries", cmake, 1, linked)
+        self.expect("libraries", cmake, 1, linked.replace("ZMQ", "NEW"))
+        header = CLEAN["src/gate/review.h"]
+        found = self.findings({"src/gate/review.h": header + "#include <sqlite3.h>\n"})
+        self.assertEqual(found, [(cmake, 1, "libraries")])
+
+    def test_a_library_row_that_nobody_uses(self):
+        self.expect("libraries", "cmake/layers.txt", 1,
+                    CLEAN["cmake/layers.txt"].replace("ZMQ] : src/base", "ZMQ] : src/base kernels"))
 
     def test_a_file_that_is_too_long(self):
         header = CLEAN["src/gate/review.h"]
@@ -106,11 +130,11 @@ class TidyTest(unittest.TestCase):
         self.expect("dead-file", "src/gate/old.cc", 1, "")
         self.expect("dead-file", "kernels/internal/sum.cc", 1, "")
         self.expect("dead-file", "tests/gate/other.cc", 1, "")
-        by_variable = "tidegate_library(SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/review.cc)\n"
+        by_variable = "tidegate_library(SOURCES ${CMAKE_CURRENT_SOURCE_DIR}/review.cc DEPS src/base)\n"
         self.assertEqual(self.findings({"src/gate/CMakeLists.txt": by_variable}), [])
-        script = {"src/gate/CMakeLists.txt": "", "src/gate/run.cmake": "run(${ROOT}/a/review.cc)"}
+        script = {"src/gate/CMakeLists.txt": "src/base", "src/gate/run.cmake": "run(${ROOT}/a/review.cc)"}
         self.assertEqual(self.findings(script), [])
-        found = self.findings({"src/gate/CMakeLists.txt": "# review.cc\n"})
+        found = self.findings({"src/gate/CMakeLists.txt": "src/base # review.cc\n"})
         self.assertEqual(found, [("src/gate/review.cc", 1, "dead-file")])
 
     def test_a_header_that_nothing_includes(self):
@@ -125,11 +149,14 @@ class TidyTest(unittest.TestCase):
     def test_libraries_out_of_their_homes(self):
         header = "src/gate/review.h"
         self.expect("evp", header, 1, "int n = EVP_DigestInit(c);\n")
-        self.expect("evp", header, 1, "#include <openssl/evp.h>\n")
+        self.assertEqual(self.findings({header: "#include <openssl/evp.h>\n"}),
+                         [("src/gate/CMakeLists.txt", 1, "libraries"), (header, 1, "evp")])
         self.expect("zmq", header, 1, "void* c = zmq_ctx_new();\n")
         self.expect("zmq", header, 1, "zmq::context_t c;\n")
-        self.expect("zmq", header, 2, "\n#include <zmq.hpp>\n")
-        self.expect("cereal", header, 1, "#include <cereal/cereal.hpp>\n")
+        self.assertEqual(self.findings({header: "\n#include <zmq.hpp>\n"}),
+                         [("src/gate/CMakeLists.txt", 1, "libraries"), (header, 2, "zmq")])
+        self.assertEqual(self.findings({header: "#include <cereal/cereal.hpp>\n"}),
+                         [("src/gate/CMakeLists.txt", 1, "libraries"), (header, 1, "cereal")])
         self.expect("cereal", header, 1, "cereal::Size x;\n")
         self.expect("cereal", "tests/gate/helper.h", 1, "cereal::Size x;\n")
 
