@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "blocks/content.h"
 #include "crypto/document.h"
 #include "crypto/seal.h"
 #include "gate/sealing.h"
+#include "onshore/gate_process/effects.h"
 #include "protocols/header.h"
 
 namespace tidegate::onshore {
@@ -19,15 +19,6 @@ size_t MaxRefusals(std::string_view what) {
 }
 // An update that the coordinator can not take now.
 constexpr int64_t kOfferAgainMillis = 30'000;
-
-TellSupervisor Event(EventCode code, std::array<int64_t, 4> arguments = {}) {
-  return {ControlType::kEvent, static_cast<uint32_t>(code), arguments};
-}
-
-template <typename Message>
-SendMessage Say(To to, IpcType type, const Message& message) {
-  return {to, type, protocols::Encode(message)};
-}
 
 gate::OpenedLeaf OpenedOf(const GateIdentity& identity) {
   gate::OpenedLeaf opened;
@@ -71,7 +62,7 @@ Status GateCore::Load(const std::filesystem::path& dir, const std::string& own_s
     TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
                         ledger_->Append(gate::LeafType::kPolicy, leaf));
   }
-  TG_RETURN_IF_ERROR(KeepStatement("gate", own_statement));
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh, KeepStatement("gate", own_statement));
   TG_ASSIGN_OR_RETURN(open_, spool_.Recover(*ledger_));
   TG_RETURN_IF_ERROR(LoadState());
   return WithdrawRefused();
@@ -143,166 +134,12 @@ void GateCore::CountRefusal(const gate::RefusalLeaf& leaf) {
   ++refusals_[leaf.what.text];
 }
 
-template <typename Leaf>
-Result<bool> GateCore::AppendOnce(gate::LeafType type, const Leaf& leaf) {
-  const Bytes body = protocols::Encode(leaf);
-  const auto& leaves = ledger_->leaves();
-  const bool known = std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& l) {
-    return l.entry.type == type && l.entry.body.items == body;
-  });
-  if (known) return false;
-  TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index, ledger_->Append(type, leaf));
-  return true;
-}
-
-Status GateCore::KeepStatement(const std::string& process, const std::string& statement) {
+Result<bool> GateCore::KeepStatement(const std::string& process, const std::string& statement) {
   const gate::IsolationLeaf leaf{process, statement};
   if (statement.size() > decltype(leaf.statement)::kMaxSize) {
     return InvalidArgument("an isolation statement of {} bytes is too long", statement.size());
   }
-  const auto appended = AppendOnce(gate::LeafType::kIsolation, leaf);
-  return appended ? OkStatus() : appended.error();
-}
-
-Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
-  const Digest digest = crypto::DocumentDigest(document);
-  if (job_ && crypto::DocumentDigest(job_->document) == digest) return OkStatus();
-  auto manifest = crypto::OpenDocument<protocols::JobManifest>(
-      *identity_.policy.coordinator_key, crypto::domains::kJob, document, "job");
-  const Id16 id = crypto::JobIdOf(document);
-  if (!manifest) return Refuse("job", id, 0, "signature", manifest.error().message(), out);
-  if (const auto refusal =
-          gate::ReviewJob({identity_.policy, *manifest, id, identity_.approval.site.text})) {
-    out->push_back(Event(EventCode::kJobRefused));
-    return Refuse("job", id, 0, refusal->rule, refusal->reason, out);
-  }
-  // One job at a time: this one is told of again when the one that runs here has ended.
-  if (job_ && !job_ended_) return OkStatus();
-  TG_RETURN_IF_ERROR(spool_.StoreDocument("job", document));
-  job_ = Job{document, std::move(*manifest), id, {}};
-  job_->layout_digest = crypto::Sha256::Of(protocols::Encode(job_->manifest.layout));
-  adapter_.reset();
-  round_.reset();
-  job_ended_ = end_told_ = trainer_stopped_ = trainer_asked_ = trainer_has_job_ = false;
-  trainer_version_.reset();
-  trainer_round_.reset();
-  trainer_freed_.reset();
-  wanted_version_.reset();
-  out->push_back(Event(EventCode::kJobAccepted, {job_->manifest.rounds, 0, 0, 0}));
-  SayKnown(out);
-  const gate::JobLeaf leaf{id,
-                           job_->manifest.name,
-                           job_->manifest.base_hash,
-                           job_->layout_digest,
-                           identity_.policy.digest,
-                           job_->manifest.rounds};
-  const auto appended = AppendOnce(gate::LeafType::kJob, leaf);
-  return appended ? OkStatus() : appended.error();
-}
-
-Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out) {
-  auto manifest = crypto::OpenDocument<protocols::AdapterManifest>(
-      *identity_.policy.coordinator_key, crypto::domains::kAdapter, document, "adapter");
-  const Id16 id = job_ ? job_->id : Id16{};
-  const auto refuse = [&](const std::string& rule, const std::string& reason) {
-    return Refuse("adapter", id, manifest ? manifest->version : 0, rule, reason, out);
-  };
-  if (!manifest) return refuse("signature", manifest.error().message());
-  if (!job_ || manifest->job != id) return OkStatus();  // of a job that is not this site's now
-  const Digest digest = crypto::DocumentDigest(document);
-  if (adapter_ && adapter_->digest == digest) return OkStatus();
-  if (adapter_ && manifest->version <= adapter_->manifest.version) {
-    return refuse("version", fmt::format("adapter version {} is not above {}", manifest->version,
-                                         adapter_->manifest.version));
-  }
-  uint64_t values = 0;
-  for (const auto& t : job_->manifest.layout.tensors.items) {
-    values += static_cast<uint64_t>(t.rows) * t.cols;
-  }
-  const uint64_t blocks = (values * 4 + protocols::kBlockBytes - 1) / protocols::kBlockBytes;
-  if (manifest->base_hash != job_->manifest.base_hash) return refuse("base", "another base");
-  if (manifest->layout_digest != job_->layout_digest) return refuse("layout", "another layout");
-  if (manifest->version > job_->manifest.rounds || manifest->content_bytes != values * 4 ||
-      manifest->blocks.size() != blocks ||
-      manifest->content != blocks::ContentId(manifest->blocks.items)) {
-    return refuse("layout", "the adapter's version, size or blocks are not those of its layout");
-  }
-  TG_RETURN_IF_ERROR(spool_.StoreDocument("adapter", document));
-  TG_RETURN_IF_ERROR(spool_.TrimInbox(*manifest));
-  adapter_ = Adapter{document, std::move(*manifest), digest};
-  adapter_->whole =
-      std::all_of(adapter_->manifest.blocks.items.begin(), adapter_->manifest.blocks.items.end(),
-                  [this](const Digest& block) { return spool_.inbox().Has(block); });
-  wanted_version_.reset();
-  // At a start: a crash may have come between the last block and the leaf.
-  return adapter_->whole ? NoteAdapter(out) : OkStatus();
-}
-
-Status GateCore::NoteAdapter(GateEffects* out) {
-  const protocols::AdapterManifest& manifest = adapter_->manifest;
-  TG_ASSIGN_OR_RETURN(const bool appended,
-                      AppendOnce(gate::LeafType::kAdapter,
-                                 gate::AdapterLeaf{manifest.job, manifest.version, manifest.final,
-                                                   adapter_->digest, manifest.content}));
-  if (appended) out->push_back(Event(EventCode::kAdapterStored, {manifest.version, 0, 0, 0}));
-  return OkStatus();
-}
-
-Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) {
-  auto announcement = crypto::OpenDocument<protocols::RoundAnnouncement>(
-      *identity_.policy.coordinator_key, crypto::domains::kRound, document, "round");
-  const Id16 id = job_ ? job_->id : Id16{};
-  const auto refuse = [&](const std::string& rule, const std::string& reason) {
-    return Refuse("round", id, announcement ? announcement->round : 0, rule, reason, out);
-  };
-  if (!announcement) return refuse("signature", announcement.error().message());
-  if (!job_ || announcement->job != id) return OkStatus();  // of a job that is not this site's now
-  if (round_ && *announcement == round_->announcement) return OkStatus();
-  if (round_ && announcement->round <= round_->announcement.round) {
-    return refuse("round", fmt::format("round {} is not above {}", announcement->round,
-                                       round_->announcement.round));
-  }
-  const auto& phases = job_->manifest.phase_groups.items;
-  if (announcement->round < 1 || announcement->round > protocols::kMaxRounds ||
-      announcement->phase != (announcement->round - 1) % phases.size() ||
-      announcement->adapter_version >= job_->manifest.rounds) {
-    return refuse("round", "the round's number, phase or adapter version is not the job's");
-  }
-  TG_RETURN_IF_ERROR(spool_.StoreDocument("round", document));
-  round_ = OpenRound{document, std::move(*announcement), false};
-  return OkStatus();
-}
-
-Status GateCore::TakeReceipt(const protocols::Signed& document, GateEffects* out) {
-  auto receipt = crypto::OpenDocument<protocols::Receipt>(
-      *identity_.policy.coordinator_key, crypto::domains::kReceipt, document, "receipt");
-  if (!receipt) return Refuse("receipt", {}, 0, "signature", receipt.error().message(), out);
-  const auto it = open_.find(GateSpool::NameOf(receipt->key));
-  if (it == open_.end()) return OkStatus();  // of an update that has its receipt
-  if (receipt->federation != identity_.approval.federation || receipt->key != it->second.key ||
-      receipt->content != it->second.content) {
-    return Refuse("receipt", receipt->key.job, receipt->key.round, "receipt",
-                  "the receipt is for another update", out);
-  }
-  // The auditor holds the ledger against it: a head of somebody else's would speak against the
-  // site.
-  const Status head = ledger_->CheckHead(receipt->ledger_head.text, it->second.ledger_index);
-  if (!head.ok()) {
-    return Refuse("receipt", receipt->key.job, receipt->key.round, "head", head.message(), out);
-  }
-  // The ledger has the receipt too, in space of its own: a full disk must not keep it from there.
-  if (const Status kept = spool_.StoreReceipt(receipt->key, document); !kept.ok()) {
-    if (kept.code() != Code::kResourceExhausted) return kept;
-    LogWarning("receipt_file_missing {}", kept.ToString());
-  }
-  TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index,
-                      ledger_->Append(gate::LeafType::kReceipt, gate::ReceiptLeaf{document}));
-  TG_RETURN_IF_ERROR(spool_.Remove(it->second));
-  offer_again_.erase(receipt->content);
-  open_.erase(it);
-  out->push_back(Event(EventCode::kReceiptStored,
-                       {receipt->key.round, static_cast<int64_t>(receipt->outcome), 0, 0}));
-  return OkStatus();
+  return AppendOnce(gate::LeafType::kIsolation, leaf);
 }
 
 bool IsFinal(const OfferRefused& refused) {
@@ -348,47 +185,6 @@ Result<GateEffects> GateCore::OnOfferRefused(const OfferRefused& refused) {
   trainer_round_.reset();  // asked again where policy allows the round another export
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
-}
-
-Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out) {
-  auto notice = crypto::OpenDocument<protocols::AbandonNotice>(
-      *identity_.policy.coordinator_key, crypto::domains::kAbandon, document, "abandon");
-  if (!notice) return Refuse("abandon", {}, 0, "signature", notice.error().message(), out);
-  if (!job_ || notice->job != job_->id || job_ended_) return OkStatus();
-  const bool all = notice->round == 0;
-  if (!all && !(round_ && notice->round == round_->announcement.round)) return OkStatus();
-  // Durable first: after a restart nothing is trained or let out for what is gone. An update that
-  // is out already waits for its receipt, which says that it came too late.
-  TG_RETURN_IF_ERROR(spool_.StoreDocument("abandon", document));
-  if (round_) round_->closed = true;
-  job_ended_ = all;
-  return OkStatus();
-}
-
-Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes,
-                           GateEffects* out) {
-  if (!adapter_ || adapter_->whole || content != adapter_->manifest.content) return OkStatus();
-  const protocols::AdapterManifest& manifest = adapter_->manifest;
-  if (!blocks::BlockSizeFits(manifest.content_bytes, manifest.blocks.size(), index, bytes.size()) ||
-      blocks::BlockId(bytes) != manifest.blocks.items[index]) {
-    return Refuse("adapter", manifest.job, manifest.version, "block",
-                  fmt::format("block {} does not have the bytes of its id", index), out);
-  }
-  if (const auto refusal = gate::ParametersRule(bytes)) {
-    adapter_->refused = true;
-    SayKnown(out);
-    return Refuse("adapter", manifest.job, manifest.version, refusal->rule,
-                  fmt::format("block {}: {}", index, refusal->reason), out);
-  }
-  TG_RETURN_IF_ERROR(spool_.inbox().Put(manifest.blocks.items[index], bytes));
-  for (const Digest& id : manifest.blocks.items) {
-    if (!spool_.inbox().Has(id)) return OkStatus();
-  }
-  TG_RETURN_IF_ERROR(spool_.inbox().Sync());
-  adapter_->whole = true;
-  TG_RETURN_IF_ERROR(NoteAdapter(out));
-  SayKnown(out);
-  return OkStatus();
 }
 
 // An export of the round is on its way or was taken; or there were as many as policy allows, those

@@ -6,6 +6,7 @@
 // effect may be made twice, never half. After an error the process must end. Not thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <set>
@@ -117,7 +118,8 @@ class GateCore {
   template <typename Leaf>
   Result<bool> AppendOnce(gate::LeafType type, const Leaf& leaf);
   Status NoteAdapter(GateEffects* out);
-  Status KeepStatement(const std::string& process, const std::string& statement);
+  // Whether it was a new one.
+  Result<bool> KeepStatement(const std::string& process, const std::string& statement);
   std::optional<std::string> WallsMissing(To from) const;
 
   // What is to be done in the state of now; each thing is said once per generation of its peer.
@@ -157,9 +159,22 @@ class GateCore {
   std::optional<uint32_t> wanted_version_;
   bool round_waits_ = false;  // until the next tick: there was no room for its update
   std::optional<std::string> trainer_walls_,
-      link_walls_;         // why they are not enough; "" if they are
-  size_t statements_ = 0;  // taken since the start
+      link_walls_;  // why they are not enough; "" if they are
+  // New ones since the start, of trainer and link.
+  std::array<size_t, 2> statements_{};
 };
+
+template <typename Leaf>
+Result<bool> GateCore::AppendOnce(gate::LeafType type, const Leaf& leaf) {
+  const Bytes body = protocols::Encode(leaf);
+  const auto& leaves = ledger_->leaves();
+  const bool known = std::any_of(leaves.begin(), leaves.end(), [&](const gate::LedgerLeaf& l) {
+    return l.entry.type == type && l.entry.body.items == body;
+  });
+  if (known) return false;
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t index, ledger_->Append(type, leaf));
+  return true;
+}
 
 // Whether an update that was refused so can never be taken (docs/architecture.md, "Refused for
 // good"). An unknown code is not final.

@@ -1,6 +1,7 @@
 // What the gate says to its peers in the state of now (gate_core.h, Drive).
 #include <algorithm>
 
+#include "onshore/gate_process/effects.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/sandbox/statement.h"
 #include "protocols/messages.h"
@@ -8,15 +9,10 @@
 namespace tidegate::onshore {
 namespace {
 
-template <typename Message>
-SendMessage Say(To to, IpcType type, const Message& message) {
-  return {to, type, protocols::Encode(message)};
-}
-
 // Adapter blocks asked for at once: 16 MiB.
 constexpr uint32_t kWantAtOnce = 64;
-// Statements of peers that go into the ledger between two starts of the gate.
-constexpr size_t kMaxStatements = 1000;
+// New statements of a peer that go into the ledger between two starts of the gate.
+constexpr size_t kMaxStatements = 100;
 
 // Why this statement is not enough for the policy; nothing if it is.
 std::optional<std::string> Lacking(const gate::Policy& policy, const std::string& text, Role role) {
@@ -64,10 +60,12 @@ Result<GateEffects> GateCore::OnHello(To from) {
 Result<GateEffects> GateCore::OnIsolation(To from, const std::string& statement) {
   GateEffects out;
   const bool trainer = from == To::kTrainer;
-  // One a generation, and not without end: they are stored, and a peer may be hostile.
-  if ((trainer ? trainer_walls_ : link_walls_) || statements_ >= kMaxStatements) return out;
-  ++statements_;
-  TG_RETURN_IF_ERROR(KeepStatement(trainer ? "trainer" : "link", statement));
+  // One a generation, and not without end: they are stored, and a peer may be hostile. The other
+  // peer is still heard then.
+  size_t& taken = statements_[static_cast<size_t>(from)];
+  if ((trainer ? trainer_walls_ : link_walls_) || taken >= kMaxStatements) return out;
+  TG_ASSIGN_OR_RETURN(const bool fresh, KeepStatement(trainer ? "trainer" : "link", statement));
+  if (fresh) ++taken;
   const auto lacking = Lacking(identity_.policy, statement, trainer ? Role::kTrainer : Role::kLink);
   (trainer ? trainer_walls_ : link_walls_) = lacking.value_or("");
   if (lacking) {

@@ -426,6 +426,27 @@ TEST_F(GateCoreTest, OneTryThatWentThroughStopsTrainingAndIsNamed) {
   EXPECT_EQ(Leaves(gate::LeafType::kIsolation), 3) << "gate, link and trainer";
 }
 
+TEST_F(GateCoreTest, StatementsWithoutEndDoNotFillTheLedgerNorKeepTheOtherPeerOut) {
+  Start(false);
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  OpenRound(1);
+  const int before = Leaves(gate::LeafType::kIsolation);
+  for (int i = 0; i < 150; ++i) {
+    IsolationStatement statement = *DecodeStatement(Statement(Role::kLink));
+    statement.pinned_address = fmt::format("192.0.2.1:{}", 1000 + i);
+    core_->OnHello(To::kLink).value();
+    core_->OnIsolation(To::kLink, EncodeStatement(statement)).value();
+  }
+  EXPECT_EQ(Leaves(gate::LeafType::kIsolation), before + 99) << "100 with the first";
+  // A trainer that is started over and over says the same each time.
+  for (int i = 0; i < 150; ++i) {
+    core_->OnHello(To::kTrainer).value();
+    const auto effects = core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer));
+    ASSERT_NE(MessageOf(*effects, IpcType::kRoundStart), nullptr) << i;
+  }
+  EXPECT_EQ(Leaves(gate::LeafType::kIsolation), before + 100);
+}
+
 TEST_F(GateCoreTest, WhatIsMissingOfAnAdapterIsWantedAgainAfterEachReconnect) {
   Start();
   const auto wanted = [this](bool connected) {
