@@ -211,7 +211,10 @@ TEST_F(LedgerTest, EveryTornTailIsRecovered) {
     ASSERT_TRUE(Debit(*ledger, 2).ok());
     after = Trimmed();
   }
-  for (size_t n = before.size(); n <= after.size(); ++n) {
+  // Every byte of the first record's head and of the end, every seventh between.
+  size_t step = 1;
+  for (size_t n = before.size(); n <= after.size(); n += step) {
+    step = n < before.size() + 64 || n + 64 > after.size() ? 1 : 7;
     ASSERT_TRUE(WriteFileDurably(path_, ByteSpan(after).first(n)).ok());
     auto ledger = Open();
     ASSERT_NE(ledger, nullptr) << n;
