@@ -103,7 +103,8 @@ function(tidegate_tests)
     set(ARG_TIMEOUT 120)
   endif()
   gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60
-                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-                       # As src/base/program.h: tests run beside each other.
-                       ENVIRONMENT "GOMP_SPINCOUNT=2000")
+                       # As src/base/program.h: tests run beside each other. LABELS is last, as an
+                       # empty one is no argument at all.
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT GOMP_SPINCOUNT=2000
+                       LABELS "${ARG_LABELS}")
 endfunction()
