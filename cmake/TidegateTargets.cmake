@@ -17,7 +17,14 @@ if(TIDEGATE_SANITIZE)
     target_compile_options(tidegate_options INTERFACE -fno-sanitize=vptr)
   endif()
   target_link_options(tidegate_options INTERFACE -fsanitize=${TIDEGATE_SANITIZE})
+  add_library(tidegate_sanitizer_defaults OBJECT ${CMAKE_SOURCE_DIR}/cmake/sanitizer_defaults.cc)
 endif()
+# Each program needs the object itself: an object of a static library that no one calls is left out.
+function(tidegate_sanitize_program target)
+  if(TIDEGATE_SANITIZE)
+    target_link_libraries(${target} PRIVATE tidegate_sanitizer_defaults)
+  endif()
+endfunction()
 
 file(STRINGS ${CMAKE_SOURCE_DIR}/cmake/layers.txt _layer_rows REGEX "^[a-z]")
 set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
@@ -82,6 +89,7 @@ function(tidegate_program name)
     target_link_libraries(${name} PRIVATE ${own_library})
   endif()
   target_link_libraries(${name} PRIVATE tidegate_options ${ARG_LINK})
+  tidegate_sanitize_program(${name})
   tidegate_link_modules(${name} PRIVATE ${module} ${ARG_DEPS})
 endfunction()
 
@@ -96,6 +104,7 @@ function(tidegate_tests)
   add_executable(${target} ${sources} ${ARG_SOURCES})
   target_link_libraries(${target} PRIVATE tidegate_options GTest::gtest GTest::gmock
                         GTest::gtest_main ${ARG_LINK})
+  tidegate_sanitize_program(${target})
   target_compile_definitions(${target} PRIVATE
     TIDEGATE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TIDEGATE_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   tidegate_link_modules(${target} PRIVATE "" ${ARG_DEPS})

@@ -1,0 +1,24 @@
+// What the sanitizers do in every program of a sanitizer build. Compiled in, because the processes
+// of a site inherit no environment. Only linked where TIDEGATE_SANITIZE is set.
+extern "C" {
+
+// Functions that a runtime looks for by name, declared by its header or nowhere.
+const char* __asan_default_options();
+const char* __ubsan_default_options();
+const char* __tsan_default_options();
+const char* __tsan_default_suppressions();
+
+const char* __asan_default_options() {
+  return "detect_stack_use_after_return=1:check_initialization_order=1:strict_init_order=1";
+}
+
+const char* __ubsan_default_options() { return "print_stacktrace=1"; }
+
+// Walled processes end by _exit(), which tells nobody of a race: the first report is the end.
+const char* __tsan_default_options() { return "halt_on_error=1:atexit_sleep_ms=0"; }
+
+// Debian's libzmq is not instrumented: what its threads do to each other looks like a race. What
+// our own code does with its messages is watched.
+const char* __tsan_default_suppressions() { return "called_from_lib:libzmq.so\n"; }
+
+}  // extern "C"
