@@ -61,13 +61,27 @@ void PlaceFds(ChildPlan& plan) {
   }
 }
 
+// The kernel's own struct sigaction of x86-64: the call below takes no other.
+struct KernelSigaction {
+  void (*handler)(int);
+  unsigned long flags;
+  void (*restorer)();
+  unsigned long mask;
+};
+
+// By the kernel's call: libc's refuses the two signals it keeps for threads, and whoever started
+// the supervisor may have left those ignored too.
+void DefaultSignals() {
+  const KernelSigaction action{SIG_DFL, 0, nullptr, 0};
+  for (int number = 1; number <= 64; ++number) {
+    // SIGKILL and SIGSTOP refuse, and need nothing.
+    (void)::syscall(SYS_rt_sigaction, number, &action, nullptr, sizeof(action.mask));
+  }
+}
+
 [[noreturn]] void RunChild(ChildPlan& plan) {
   PlaceFds(plan);
-  for (int number = 1; number < 65; ++number) {
-    struct sigaction action {};
-    action.sa_handler = SIG_DFL;
-    (void)::sigaction(number, &action, nullptr);  // SIGKILL, SIGSTOP and libc's own refuse
-  }
+  DefaultSignals();
   // Of its own session: Ctrl-C in the supervisor's terminal is for the supervisor, which then tells
   // its children to end in good order, and no child can push input into that terminal.
   if (::setsid() < 0) Fail(plan.report_fd, errno);
