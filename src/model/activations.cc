@@ -25,11 +25,11 @@ void ActivationArena::LayOutLayer(Carver& carver, int64_t t, Purpose purpose,
   layer->mid = carver.Take(Bytes(t, config_.hidden_size, element));
   layer->gate = carver.Take(Bytes(t, config_.intermediate_size, element));
   layer->up = carver.Take(Bytes(t, config_.intermediate_size, element));
-  if (purpose == Purpose::kTrain) {
+  if (IsTraining(purpose)) {
     layer->input_rstd = carver.Take(Bytes(t, 1, statistic));
     layer->mlp_rstd = carver.Take(Bytes(t, 1, statistic));
   }
-  if (purpose == Purpose::kTrain && config_.qk_norm) {
+  if (IsTraining(purpose) && config_.qk_norm) {
     layer->q_raw = carver.Take(Bytes(t, config_.q_size(), element));
     layer->k_raw = carver.Take(Bytes(t, config_.kv_size(), element));
     layer->q_rstd = carver.Take(Bytes(t, config_.num_heads, statistic));
@@ -57,7 +57,7 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
   const size_t statistic = kernels::SizeOf(kernels::GradType(dtype_));
   const size_t layers = static_cast<size_t>(config_.num_layers);
   const int64_t hidden = config_.hidden_size;
-  const bool train = purpose == Purpose::kTrain;
+  const bool train = IsTraining(purpose);
   Carver carver(base);
   views_ = Activations();
   views_.cos = static_cast<float*>(carver.Take(Bytes(t, config_.head_dim / 2, sizeof(float))));
@@ -68,7 +68,7 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
     views_.x[i] = train || i < 2 ? carver.Take(Bytes(t, hidden, element)) : views_.x[i - 2];
   }
   for (size_t i = 0; i < layers; ++i) {
-    if (train || i == 0) {
+    if (purpose == Purpose::kTrain || i == 0) {
       LayOutLayer(carver, t, purpose, &views_.layers[i]);
     } else {
       views_.layers[i] = views_.layers[0];

@@ -17,10 +17,15 @@
 namespace tidegate::model {
 
 enum class Purpose : uint8_t {
-  kTrain,     // every layer keeps its activations
-  kEvaluate,  // one layer's worth, forward only
-  kDecode,    // as kEvaluate; keys and values go to a cache, one row reaches the head
+  kTrain,            // every layer keeps its activations
+  kTrainCheckpoint,  // every layer keeps its input; one layer's worth of the rest
+  kEvaluate,         // one layer's worth, forward only
+  kDecode,           // as kEvaluate; keys and values go to a cache, one row reaches the head
 };
+
+constexpr bool IsTraining(Purpose purpose) {
+  return purpose == Purpose::kTrain || purpose == Purpose::kTrainCheckpoint;
+}
 
 struct LayerBuffers {
   void* q = nullptr;      // [t, q_size], rotated
@@ -43,8 +48,8 @@ struct LayerBuffers {
 struct Activations {
   float* cos = nullptr;  // [t, head_dim/2]
   float* sin = nullptr;
-  std::vector<void*> x;              // [layers + 1] of [t, hidden]; not kept: two in turn
-  std::vector<LayerBuffers> layers;  // [layers]; not kept: all the same
+  std::vector<void*> x;              // [layers + 1] of [t, hidden]; not training: two in turn
+  std::vector<LayerBuffers> layers;  // [layers]; but for kTrain all the same
 
   void* norm = nullptr;  // [t, hidden]
   void* act = nullptr;   // [t, inner]

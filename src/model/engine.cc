@@ -42,11 +42,13 @@ const char* MissingOp(const kernels::KernelTable& t, bool dropout) {
 
 }  // namespace
 
-TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora)
+TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora,
+                                     const EngineOptions& options)
     : base_(std::move(base)),
       config_(base_->config()),
       table_(base_->table()),
       lora_(lora),
+      options_(options),
       element_(kernels::SizeOf(table_.dtype)),
       grad_element_(kernels::SizeOf(kernels::GradType(table_.dtype))),
       context_{base_->compute().threads, &workspace_},
@@ -62,7 +64,8 @@ TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, con
 }
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const Base> base,
-                                               const LoraConfig& lora) {
+                                               const LoraConfig& lora,
+                                               const EngineOptions& options) {
   auto loaded = std::dynamic_pointer_cast<const LoadedBase>(std::move(base));
   if (loaded == nullptr) return InvalidArgument("the base was not made by Base::Load");
   TG_RETURN_IF_ERROR(CheckLora(lora));
@@ -71,7 +74,8 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const Base> base,
                        loaded->table().isa, op);
   }
   try {
-    return std::unique_ptr<Engine>(std::make_unique<TransformerEngine>(std::move(loaded), lora));
+    return std::unique_ptr<Engine>(
+        std::make_unique<TransformerEngine>(std::move(loaded), lora, options));
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("the adapter (rank {}) does not fit in memory: choose a lower rank",
                              lora.r);
@@ -206,7 +210,8 @@ Result<LossSum> TransformerEngine::ForwardBackward(const tokens::PackedBatch& ba
   rows.seed = seed;
   rows.micro_step = micro_step;
   try {
-    Forward(batch, Purpose::kTrain, &rows);
+    Forward(batch, options_.gradient_checkpointing ? Purpose::kTrainCheckpoint : Purpose::kTrain,
+            &rows);
     if (!tensors_.empty() && !head_rows_.empty()) Backward(rows);
     return SumLosses();
   } catch (const std::bad_alloc&) {

@@ -14,7 +14,8 @@ namespace tidegate::model {
 
 class TransformerEngine final : public Engine {
  public:
-  TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora);
+  TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora,
+                    const EngineOptions& options);
 
   void SetParameters(std::span<const float> parameters) override;
   Result<LossSum> ForwardBackward(const tokens::PackedBatch& batch, uint64_t seed,
@@ -71,6 +72,8 @@ class TransformerEngine final : public Engine {
   LossSum SumLosses() const;
 
   void Backward(const Rows& rows);
+  // With gradient checkpointing: makes the layer's activations anew from its input.
+  void Recompute(int layer, const Rows& rows);
   void BackwardHead(int64_t t);
   // False when no gradient is needed below.
   bool BackwardMlp(int layer, const Rows& rows);
@@ -86,6 +89,7 @@ class TransformerEngine final : public Engine {
   const ModelConfig& config_;
   const kernels::KernelTable& table_;
   LoraConfig lora_;
+  EngineOptions options_;
   size_t element_, grad_element_;
   kernels::Workspace workspace_;
   kernels::Context context_;

@@ -132,9 +132,18 @@ bool TransformerEngine::BackwardAttention(int layer, const Rows& rows) {
   return true;
 }
 
+void TransformerEngine::Recompute(int layer, const Rows& rows) {
+  const size_t l = static_cast<size_t>(layer);
+  // The layer's output is known to be x[l + 1] and goes where the next gradient is yet to be made.
+  ForwardLayer(layer, rows, activations_->layers[l], activations_->x[l], activations_->dnorm);
+}
+
 void TransformerEngine::Backward(const Rows& rows) {
   BackwardHead(rows.m);
-  for (int layer = static_cast<int>(config_.num_layers) - 1; layer >= 0; --layer) {
+  const int last = static_cast<int>(config_.num_layers) - 1;
+  for (int layer = last; layer >= 0; --layer) {
+    // The last layer's activations still stand from the way forward.
+    if (options_.gradient_checkpointing && layer < last) Recompute(layer, rows);
     if (!BackwardMlp(layer, rows) || !BackwardAttention(layer, rows)) return;
   }
 }

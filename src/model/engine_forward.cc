@@ -112,7 +112,7 @@ void TransformerEngine::Forward(const tokens::PackedBatch& batch, Purpose purpos
     const size_t l = static_cast<size_t>(layer);
     ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);
   }
-  ForwardHead(batch, purpose == Purpose::kTrain && !tensors_.empty());
+  ForwardHead(batch, IsTraining(purpose) && !tensors_.empty());
 }
 
 }  // namespace tidegate::model

@@ -43,11 +43,18 @@ struct LossSum {
   int64_t targets = 0;  // how many
 };
 
+struct EngineOptions {
+  // Keep each layer's input alone and compute the layer once more on the way back: the same bits in
+  // about a third more time and, over many layers, a tenth of the activations.
+  bool gradient_checkpointing = false;
+};
+
 // One training engine: activations, scratch and the compute copies of one adapter. Not thread-safe.
 class Engine {
  public:
   static Result<std::unique_ptr<Engine>> Create(std::shared_ptr<const Base> base,
-                                                const LoraConfig& lora);
+                                                const LoraConfig& lora,
+                                                const EngineOptions& options = {});
   virtual ~Engine() = default;
 
   // Refreshes the compute copies from the masters. Call after every change of parameters.

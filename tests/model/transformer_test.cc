@@ -188,6 +188,29 @@ TEST_P(InEachType, ThreadsChangeNoBit) {
   EXPECT_EQ(Must(two->TokenLosses(batch)), losses_with_one);
 }
 
+// Of every family: q/k norms keep more than the others.
+TEST_P(InEachType, GradientCheckpointingChangesNoBitAndHoldsLess) {
+  LoraConfig lora = AllLinear();
+  lora.dropout = 0.1;
+  for (const char* name : {"tiny_llama", "tiny_qwen3"}) {
+    SCOPED_TRACE(name);
+    const auto base = Must(Base::Load(GoldenDir(name), {.dtype = GetParam(), .threads = 2}));
+    const Adapter adapter = LiveAdapter(base->config(), lora);
+    const auto batch = Pack(Sequences(trace_, 1));
+    std::vector<std::vector<float>> gradients;
+    std::vector<size_t> bytes;
+    for (const bool checkpointing : {false, true}) {
+      const auto engine =
+          Must(Engine::Create(base, lora, {.gradient_checkpointing = checkpointing}));
+      engine->SetParameters(adapter.parameters());
+      gradients.push_back(Gradients(*engine, batch, adapter.parameters().size(), 3));
+      bytes.push_back(engine->MemoryBytes());
+    }
+    EXPECT_EQ(gradients[0], gradients[1]);
+    EXPECT_LT(bytes[1], bytes[0]);
+  }
+}
+
 // Dropout is a pure function of (seed, micro step), and it is off when evaluating.
 TEST_P(InEachType, DropoutFollowsItsKey) {
   LoraConfig lora = AllLinear();
