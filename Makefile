@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test demo lint bench-round bench-finetune soak clean
+.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-finetune soak clean
 setup:
 	scripts/setup.sh
 
@@ -12,6 +12,14 @@ build: setup
 
 test: build
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(CTEST_ARGS)
+
+# The same tests under sanitizers; what tsan leaves out, and why: CONTRIBUTING.md.
+SANITIZER_CTEST_ARGS ?= -j2
+test-asan test-tsan: preset = $(subst test-asan,asan-ubsan,$(subst test-tsan,tsan,$@))
+test-asan test-tsan: setup
+	cmake --preset $(preset) $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+	cmake --build --preset $(preset)
+	ctest --preset $(preset) $(SANITIZER_CTEST_ARGS)
 
 # Two sites, one coordinator, real processes; offline once the model is in the cache.
 demo: build

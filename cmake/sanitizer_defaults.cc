@@ -17,8 +17,10 @@ const char* __ubsan_default_options() { return "print_stacktrace=1"; }
 // Walled processes end by _exit(), which tells nobody of a race: the first report is the end.
 const char* __tsan_default_options() { return "halt_on_error=1:atexit_sleep_ms=0"; }
 
-// Debian's libzmq is not instrumented: what its threads do to each other looks like a race. What
-// our own code does with its messages is watched.
-const char* __tsan_default_suppressions() { return "called_from_lib:libzmq.so\n"; }
+// Debian's libzmq, and libsodium under it, are not instrumented: what their threads hand to each
+// other looks like a race. What our own code does with their messages is watched.
+const char* __tsan_default_suppressions() {
+  return "called_from_lib:libzmq.so\ncalled_from_lib:libsodium.so\n";
+}
 
 }  // extern "C"
