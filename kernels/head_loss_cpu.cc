@@ -44,7 +44,7 @@ class Sweep {
         kernel_(kernel),
         vocab_(args.w->n()),
         k_(args.w->k()),
-        weights_(static_cast<const char*>(Plain(args.w).data())) {}
+        weights_(static_cast<const char*>(Stored(args.w).data())) {}
 
   void Run() {
     for (int64_t first = 0; first < args_.m; first += kRows) {

@@ -7,7 +7,7 @@
 namespace tidegate::kernels {
 namespace {
 
-double WeightAt(const PlainWeights& w, int64_t index) {
+double WeightAt(const StoredWeights& w, int64_t index) {
   switch (w.format()) {
     case WeightFormat::kF32:
       return static_cast<const float*>(w.data())[index];
@@ -19,7 +19,7 @@ double WeightAt(const PlainWeights& w, int64_t index) {
 }
 
 // p = logits of one row; returns log(sum of exp(logit)).
-double RowLogits(const double* h, const PlainWeights& w, double* p) {
+double RowLogits(const double* h, const StoredWeights& w, double* p) {
   const int64_t vocab = w.n(), k = w.k();
   double max = -HUGE_VAL;
   for (int64_t j = 0; j < vocab; ++j) {
@@ -38,7 +38,7 @@ double RowLogits(const double* h, const PlainWeights& w, double* p) {
 void HeadLossRef(const Context& context, const HeadLossArgs& args) {
   const int64_t vocab = args.w->n(), k = args.w->k();
   Workspace::Scope scope(*context.workspace);
-  const PlainWeights& w = Plain(args.w);
+  const StoredWeights& w = Stored(args.w);
   double* p = context.workspace->Array<double>(static_cast<size_t>(vocab));
   for (int64_t i = 0; i < args.m; ++i) {
     const double lse = RowLogits(static_cast<const double*>(args.h) + i * k, w, p);

@@ -6,8 +6,17 @@
 
 namespace tidegate::kernels {
 
-// How a weight matrix lies in memory. Row-major [n, k], as safetensors has it.
-enum class WeightFormat : uint8_t { kF32 = 0, kBF16 = 1, kF64 = 2 };
+// How a weight matrix lies in memory. Row-major [n, k], as safetensors has it; the packed ones as
+// kernels/quantize.h has it.
+enum class WeightFormat : uint8_t {
+  kF32 = 0,
+  kBF16 = 1,
+  kF64 = 2,
+  kInt8 = 3,       // 8 bits, a scale a row
+  kNf4 = 4,        // 4-bit NormalFloat, a scale for 64 values
+  kNf4Double = 5,  // the same, its scales in 8 bits
+};
+constexpr bool IsQuantized(WeightFormat format) { return format >= WeightFormat::kInt8; }
 
 // A weight matrix made ready by a backend, once. Opaque: only the backend that made it reads it.
 // It may refer to the source's memory, which must outlive it. Immutable, so thread-safe.
@@ -27,7 +36,7 @@ class PreparedWeights {
 struct WeightSource {
   WeightFormat format;
   int64_t n, k;
-  const void* data;  // [n, k], borrowed
+  const void* data;  // [n, k], or QuantizedBytes(format, n, k) made by Quantize(); borrowed
 };
 
 // y[m,n] = x[m,k] Wᵀ + bias[n] + residual[m,n], summed in the wide type and rounded once. residual

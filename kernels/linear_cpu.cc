@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/internal/matmul.h"
@@ -9,11 +10,47 @@
 namespace tidegate::kernels {
 namespace {
 
+// The weights in the activation type: as they lie, or unpacked into the workspace for as long as
+// the caller's scope. For many rows that costs little beside their product.
+const void* Unpacked(const Context& context, const SimdOps& simd, const StoredWeights& w, DType t) {
+  if (!IsQuantized(w.format())) return w.data();
+  const size_t bytes = static_cast<size_t>(w.n() * w.k()) * SizeOf(t);
+  void* out = context.workspace->Allocate(bytes);
+  simd.dequantize(context, {w.format(), w.k(), 0, w.n(), w.view(), out});
+  return out;
+}
+
+// One row of x: unpacks as many rows of the weights as stay in the cache until they are read.
+constexpr int64_t kUnpackBytes = 1 << 20;
+
+template <DType T>
+void ForwardOneRow(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
+  const StoredWeights& w = Stored(args.w);
+  const int64_t size = static_cast<int64_t>(SizeOf(T));
+  const int64_t rows =
+      std::max<int64_t>(kUnpackBytes / (w.k() * size) / kUnpackRows, 1) * kUnpackRows;
+  const auto at = [size](const void* p, int64_t row) -> const void* {
+    return p == nullptr ? nullptr : static_cast<const char*>(p) + row * size;
+  };
+  void* part =
+      context.workspace->Allocate(static_cast<size_t>(std::min(rows, w.n()) * w.k() * size));
+  for (int64_t row = 0; row < w.n(); row += rows) {
+    const int64_t end = std::min(row + rows, w.n());
+    simd.dequantize(context, {w.format(), w.k(), row, end, w.view(), part});
+    simd.gemv(context, {1, end - row, w.k(), args.x, part, at(args.residual, row),
+                        static_cast<char*>(args.y) + row * size, at(args.bias, row)});
+  }
+}
+
 template <DType T>
 void Forward(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
-  const PlainWeights& w = Plain(args.w);
+  const StoredWeights& w = Stored(args.w);
+  if (args.m == 0) return;
+  const Workspace::Scope scope(*context.workspace);
+  if (args.m == 1 && IsQuantized(w.format())) return ForwardOneRow<T>(context, simd, args);
+  const void* data = Unpacked(context, simd, w, T);
   if (args.m <= kGemvMaxRows) {
-    simd.gemv(context, {args.m, w.n(), w.k(), args.x, w.data(), args.residual, args.y, args.bias});
+    simd.gemv(context, {args.m, w.n(), w.k(), args.x, data, args.residual, args.y, args.bias});
     return;
   }
   // A residual that y already holds needs no second matrix.
@@ -21,26 +58,32 @@ void Forward(const Context& context, const SimdOps& simd, const LinearForwardArg
                           : args.residual == args.y ? MatmulPost::kSum
                                                     : MatmulPost::kResidual;
   const bool biased = args.bias != nullptr;
-  Matmul(context, {T, T, args.m, w.n(), w.k(), false, true, post, biased}, args.x, w.data(), args.y,
+  Matmul(context, {T, T, args.m, w.n(), w.k(), false, true, post, biased}, args.x, data, args.y,
          args.residual, args.bias);
 }
 
 template <DType T>
-void Backward(const Context& context, const LinearBackwardArgs& args) {
-  const PlainWeights& w = Plain(args.w);
+void Backward(const Context& context, const SimdOps& simd, const LinearBackwardArgs& args) {
+  const StoredWeights& w = Stored(args.w);
+  if (args.m == 0) return;
+  const Workspace::Scope scope(*context.workspace);
+  const void* data = Unpacked(context, simd, w, T);
   const MatmulPost post = args.accumulate ? MatmulPost::kSum : MatmulPost::kNone;
-  Matmul(context, {T, T, args.m, w.k(), w.n(), false, false, post}, args.dy, w.data(), args.dx);
+  Matmul(context, {T, T, args.m, w.k(), w.n(), false, false, post}, args.dy, data, args.dx);
 }
 
 template <DType T>
 void LogitsOf(const Context& context, const SimdOps& simd, const LogitsArgs& args) {
-  const PlainWeights& w = Plain(args.w);
+  const StoredWeights& w = Stored(args.w);
+  if (args.m == 0) return;
+  const Workspace::Scope scope(*context.workspace);
+  const void* data = Unpacked(context, simd, w, T);
   if (args.m <= kGemvMaxRows) {
-    simd.gemv_logits(context, {args.m, w.n(), w.k(), args.h, w.data(), nullptr, args.logits});
+    simd.gemv_logits(context, {args.m, w.n(), w.k(), args.h, data, nullptr, args.logits});
     return;
   }
   Matmul(context, {T, DType::kF32, args.m, w.n(), w.k(), false, true, MatmulPost::kNone}, args.h,
-         w.data(), args.logits);
+         data, args.logits);
 }
 
 void CopyRows(const Context& context, const EmbeddingArgs& args, size_t row_bytes) {
@@ -55,8 +98,8 @@ void CopyRows(const Context& context, const EmbeddingArgs& args, size_t row_byte
 }
 
 std::unique_ptr<PreparedWeights> Prepare(const WeightSource& source, WeightFormat taken) {
-  if (source.format != taken) return nullptr;
-  return std::make_unique<PlainWeights>(source);
+  if (source.format != taken && !IsQuantized(source.format)) return nullptr;
+  return std::make_unique<StoredWeights>(source);
 }
 
 }  // namespace
@@ -76,10 +119,10 @@ void LinearForwardCpuBF16(const Context& context, const LinearForwardArgs& args)
 }
 
 void LinearBackwardCpuF32(const Context& context, const LinearBackwardArgs& args) {
-  Backward<DType::kF32>(context, args);
+  Backward<DType::kF32>(context, SimdF32(), args);
 }
 void LinearBackwardCpuBF16(const Context& context, const LinearBackwardArgs& args) {
-  Backward<DType::kBF16>(context, args);
+  Backward<DType::kBF16>(context, kSimdAvx512BF16, args);
 }
 
 void LogitsCpuF32(const Context& context, const LogitsArgs& args) {

@@ -4,7 +4,17 @@
 namespace tidegate::kernels {
 namespace {
 
-double Weight(const PlainWeights& w, int64_t i) {
+double Unpack(const StoredWeights& w, int64_t i) {
+  const QuantizedView view = w.view();
+  const double scale = ScaleOf(w.format(), view, w.k(), i);
+  if (w.format() == WeightFormat::kInt8) {
+    return static_cast<int8_t>(view.codes[i]) * scale;
+  }
+  const uint8_t pair = view.codes[i / 2];
+  return kNf4Values[i % 2 == 0 ? pair >> 4 : pair & 15] * scale;
+}
+
+double Weight(const StoredWeights& w, int64_t i) {
   switch (w.format()) {
     case WeightFormat::kF32:
       return static_cast<const float*>(w.data())[i];
@@ -12,11 +22,15 @@ double Weight(const PlainWeights& w, int64_t i) {
       return WidenBF16(static_cast<const uint16_t*>(w.data())[i]);
     case WeightFormat::kF64:
       return static_cast<const double*>(w.data())[i];
+    case WeightFormat::kInt8:
+    case WeightFormat::kNf4:
+    case WeightFormat::kNf4Double:
+      return Unpack(w, i);
   }
   return 0;
 }
 
-void MultiplyTransposed(const PlainWeights& w, int64_t m, const double* x, const double* bias,
+void MultiplyTransposed(const StoredWeights& w, int64_t m, const double* x, const double* bias,
                         const double* residual, double* y) {
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < w.n(); ++j) {
@@ -30,22 +44,22 @@ void MultiplyTransposed(const PlainWeights& w, int64_t m, const double* x, const
 }  // namespace
 
 std::unique_ptr<PreparedWeights> PrepareWeightsRef(const WeightSource& source) {
-  return std::make_unique<PlainWeights>(source);
+  return std::make_unique<StoredWeights>(source);
 }
 
 void LinearForwardRef(const Context&, const LinearForwardArgs& args) {
-  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.x),
+  MultiplyTransposed(Stored(args.w), args.m, static_cast<const double*>(args.x),
                      static_cast<const double*>(args.bias),
                      static_cast<const double*>(args.residual), static_cast<double*>(args.y));
 }
 
 void LogitsRef(const Context&, const LogitsArgs& args) {
-  MultiplyTransposed(Plain(args.w), args.m, static_cast<const double*>(args.h), nullptr, nullptr,
+  MultiplyTransposed(Stored(args.w), args.m, static_cast<const double*>(args.h), nullptr, nullptr,
                      static_cast<double*>(args.logits));
 }
 
 void LinearBackwardRef(const Context&, const LinearBackwardArgs& args) {
-  const PlainWeights& w = Plain(args.w);
+  const StoredWeights& w = Stored(args.w);
   const double* dy = static_cast<const double*>(args.dy);
   double* dx = static_cast<double*>(args.dx);
   for (int64_t i = 0; i < args.m; ++i) {
@@ -58,7 +72,7 @@ void LinearBackwardRef(const Context&, const LinearBackwardArgs& args) {
 }
 
 void EmbeddingRef(const Context&, const EmbeddingArgs& args) {
-  const PlainWeights table(args.table);
+  const StoredWeights table(args.table);
   double* out = static_cast<double*>(args.out);
   for (int64_t i = 0; i < args.m; ++i) {
     for (int64_t l = 0; l < table.k(); ++l) {

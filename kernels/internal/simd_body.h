@@ -6,6 +6,7 @@
 #include "kernels/internal/simd_gemv.h"
 #include "kernels/internal/simd_norm_rope.h"
 #include "kernels/internal/simd_ops.h"
+#include "kernels/internal/simd_unpack.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -16,6 +17,7 @@ constexpr SimdOps MakeSimdOps() {
   return {
       .gemv = Gemv<T, T>,
       .gemv_logits = Gemv<T, float>,
+      .dequantize = Dequantize<T>,
       .rmsnorm_forward = RmsNormForward<T>,
       .rmsnorm_backward = RmsNormBackward<T>,
       .rope = Rope<T>,

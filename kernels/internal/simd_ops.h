@@ -2,6 +2,7 @@
 // (simd_body.h): a set of function pointers per (instruction set, activation type).
 #pragma once
 
+#include "kernels/quantize.h"
 #include "kernels/table.h"
 
 namespace tidegate::kernels {
@@ -17,9 +18,20 @@ struct GemvArgs {
   const void* bias = nullptr;  // [n] output type
 };
 
+// out = rows [row_begin, row_end) of quantized weights in the activation type. row_begin must be a
+// multiple of kUnpackRows, so that it is the beginning of a block of scales whatever k is.
+inline constexpr int64_t kUnpackRows = kQuantBlock;
+struct DequantizeArgs {
+  WeightFormat format;
+  int64_t k, row_begin, row_end;
+  QuantizedView view;
+  void* out;  // [row_end - row_begin, k]
+};
+
 struct SimdOps {
   void (*gemv)(const Context&, const GemvArgs&);         // activation type out
   void (*gemv_logits)(const Context&, const GemvArgs&);  // float out
+  void (*dequantize)(const Context&, const DequantizeArgs&);
   void (*rmsnorm_forward)(const Context&, const RmsNormForwardArgs&);
   void (*rmsnorm_backward)(const Context&, const RmsNormBackwardArgs&);
   void (*rope)(const Context&, const RopeArgs&);

@@ -1,25 +1,28 @@
-// The prepared form of a weight matrix in the CPU backends: the caller's row-major [n,k] copy,
+// The prepared form of a weight matrix in all backends: the caller's row-major [n,k] copy,
 // borrowed. One copy serves x Wᵀ and dy W, since oneDNN packs blocks of it on the fly.
 #pragma once
 
 #include "kernels/linear.h"
+#include "kernels/quantize.h"
 
 namespace tidegate::kernels {
 
-class PlainWeights : public PreparedWeights {
+class StoredWeights : public PreparedWeights {
  public:
-  explicit PlainWeights(const WeightSource& source)
+  explicit StoredWeights(const WeightSource& source)
       : PreparedWeights(source.n, source.k), format_(source.format), data_(source.data) {}
   WeightFormat format() const { return format_; }
   const void* data() const { return data_; }
+  // Of a quantized format.
+  QuantizedView view() const { return ViewOf(format_, n(), k(), data_); }
 
  private:
   WeightFormat format_;
   const void* data_;
 };
 
-inline const PlainWeights& Plain(const PreparedWeights* w) {
-  return *static_cast<const PlainWeights*>(w);
+inline const StoredWeights& Stored(const PreparedWeights* w) {
+  return *static_cast<const StoredWeights*>(w);
 }
 
 // A bf16 is the upper half of a float.

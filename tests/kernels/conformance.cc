@@ -173,8 +173,16 @@ WeightSource OpRun::Source(const Values& values, int64_t n, int64_t k) {
   return {format, n, k, In(values)};
 }
 
-const PreparedWeights* OpRun::Weights(const Values& values, int64_t n, int64_t k) {
-  weights_.push_back(table_.prepare_weights(Source(values, n, k)));
+const PreparedWeights* OpRun::Weights(const Values& values, int64_t n, int64_t k,
+                                      std::optional<WeightFormat> format) {
+  WeightSource source = format ? WeightSource{*format, n, k, nullptr} : Source(values, n, k);
+  if (format) {
+    const Values rounded = RoundTo(input_, values);
+    const std::vector<float> floats(rounded.begin(), rounded.end());
+    source.data = quantized_.emplace_back(QuantizedBytes(*format, n, k)).data();
+    Quantize(context_.threads, *format, n, k, floats.data(), quantized_.back().data());
+  }
+  weights_.push_back(table_.prepare_weights(source));
   return weights_.back().get();
 }
 

@@ -15,9 +15,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kernels/quantize.h"
 #include "kernels/table.h"
 
 namespace tidegate::kernels {
@@ -77,7 +79,9 @@ class OpRun {
   const void* InGrad(const Values& values);  // GradType
   const float* InFloat(const Values& values);
   WeightSource Source(const Values& values, int64_t n, int64_t k);
-  const PreparedWeights* Weights(const Values& values, int64_t n, int64_t k);
+  // With a quantized format, quantized from the values as floats: the same codes for every table.
+  const PreparedWeights* Weights(const Values& values, int64_t n, int64_t k,
+                                 std::optional<WeightFormat> format = std::nullopt);
 
   // Outputs begin as NaN, or as `initial` for those that are added to.
   void* Out(const std::string& name, size_t count);
@@ -98,6 +102,7 @@ class OpRun {
   Context context_;
   std::deque<GuardedArray> inputs_, copies_;
   std::vector<std::unique_ptr<PreparedWeights>> weights_;
+  std::vector<std::vector<unsigned char>> quantized_;
   std::map<std::string, GuardedArray> outputs_;
 };
 
