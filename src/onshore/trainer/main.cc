@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
+    // Flags may be missing because the file that has them is wrong: that is what to say then.
+    if (e.get_exit_code() != 0 && !invocation.refused.ok()) return Refuse(invocation);
     return app.exit(e) == 0 ? 0 : tidegate::kExitUsage;
   }
   if (federated->parsed()) ::_exit(RunFederated(site));

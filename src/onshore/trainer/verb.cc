@@ -75,6 +75,7 @@ std::string Flag(const std::string& name) {
 void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help) {
   verb.add_option(Flag(name), value, help)
       ->expected(0, 1)
+      ->default_str("true")  // what the flag by itself stands for
       ->option_text(value ? "[true|false]=true" : "[true|false]=false");
 }
 
@@ -108,9 +109,12 @@ void CatchStopSignals() {
 
 bool StopAsked() { return g_stop != 0; }
 
+int Refuse(const Invocation& invocation) { return Finish(invocation, invocation.refused); }
+
 int RunInvocation(Invocation& invocation) {
   // A file beyond a limit is an error with a name, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
+  if (!invocation.refused.ok()) return Refuse(invocation);
   Status status = CheckWallNames(invocation.walls.demanded);
   if (status.ok()) status = invocation.prepare();
   if (!status.ok()) return Finish(invocation, status);

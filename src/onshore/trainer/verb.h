@@ -20,6 +20,7 @@ struct Invocation {
   bool json = false;
   bool terminal = false;  // standard error is a terminal
   LocalWalls walls;
+  Status refused;  // what a file of flags has wrong; found before the flags are whole
   // Locks that `prepare` took, for as long as the program runs. The walled child closes them: they
   // stand with its parent.
   std::vector<Fd> held;
@@ -56,6 +57,9 @@ void RegisterFinetune(CLI::App& app, Invocation& invocation);
 void RegisterEval(CLI::App& app, Invocation& invocation);
 void RegisterGenerate(CLI::App& app, Invocation& invocation);
 void RegisterDataCheck(CLI::App& app, Invocation& invocation);
+
+// Prints invocation.refused as the verb's error; returns its exit code.
+int Refuse(const Invocation& invocation);
 
 // Walls, then the verb; returns the exit code.
 int RunInvocation(Invocation& invocation);

@@ -1,0 +1,125 @@
+#include "onshore/trainer/flags_file.h"
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "base/file.h"
+#include "base/limits.h"
+
+namespace tidegate::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Where {
+  const std::string& file;
+  const toml::key& key;
+  uint32_t line() const { return key.source().begin.line; }
+};
+
+Error Bad(const Where& at, std::string_view why) {
+  return InvalidArgument("{} line {}: {} {}", at.file, at.line(), at.key.str(), why);
+}
+
+// What a flag takes: CLI11's name of the type that holds it, and whether it may be a list.
+struct Kind {
+  std::string type;
+  bool list = false;
+  const char* Name() const {
+    if (type == "BOOLEAN") return "true or false";
+    if (type == "INT") return "a whole number";
+    if (type == "UINT") return "a whole number, 0 or more";
+    if (type == "FLOAT") return "a number";
+    return list ? "a text or a list" : "a text";
+  }
+};
+
+std::optional<std::string> TextOfItem(const toml::node& node) {
+  if (const auto text = node.value_exact<std::string>()) return *text;
+  if (const auto whole = node.value_exact<int64_t>()) return fmt::format("{}", *whole);
+  return std::nullopt;
+}
+
+// A list is what the flag writes with commas: "q_proj,v_proj".
+std::optional<std::string> TextOfList(const toml::node& node) {
+  const toml::array* list = node.as_array();
+  if (list == nullptr) return TextOfItem(node);
+  std::string text;
+  for (const toml::node& item : *list) {
+    const auto part = TextOfItem(item);
+    if (!part || part->empty() || part->find(',') != std::string::npos) return std::nullopt;
+    text += (text.empty() ? "" : ",") + *part;
+  }
+  return text;
+}
+
+// The value as the command line would spell it; nothing where it is of another kind.
+std::optional<std::string> Spelled(const toml::node& node, const Kind& kind) {
+  const auto whole = node.value_exact<int64_t>();
+  const auto real = node.value_exact<double>();
+  if (kind.type == "BOOLEAN") {
+    const auto value = node.value_exact<bool>();
+    return value ? std::optional<std::string>(*value ? "true" : "false") : std::nullopt;
+  }
+  if (kind.type == "FLOAT" && real) return fmt::format("{}", *real);
+  if (kind.type == "UINT" && whole && *whole < 0) return std::nullopt;
+  if (kind.type == "INT" || kind.type == "UINT" || kind.type == "FLOAT") {
+    return whole ? std::optional<std::string>(fmt::format("{}", *whole)) : std::nullopt;
+  }
+  return kind.list ? TextOfList(node) : node.value_exact<std::string>();
+}
+
+Status ApplyKey(CLI::App& verb, const Where& at, const toml::node& node, const fs::path& folder,
+                const FlagsFileRules& rules, std::map<const CLI::Option*, uint32_t>& taken) {
+  const std::string key(at.key.str());
+  CLI::Option* option = key.size() < 2 ? nullptr : verb.get_option_no_throw("--" + key);
+  if (option == nullptr || key == "help") {
+    return Bad(at, fmt::format("is no flag of {}; its --help lists them", verb.get_name()));
+  }
+  const std::string name = option->get_lnames().front();
+  if (rules.excluded.contains(name)) return Bad(at, "can be given on the command line alone");
+  const auto [first, is_new] = taken.emplace(option, at.line());
+  if (!is_new) return Bad(at, fmt::format("is the flag of line {} again", first->second));
+  const Kind kind{option->get_type_name(), rules.lists.contains(name)};
+  auto value = Spelled(node, kind);
+  if (!value) return Bad(at, fmt::format("must be {}", kind.Name()));
+  if (option->count() > 0) return OkStatus();  // the command line wins
+  if (rules.paths.contains(name) && !value->empty()) *value = (folder / *value).native();
+  try {
+    option->add_result(*value);
+    option->run_callback();
+  } catch (const CLI::ParseError&) {
+    return Bad(at, fmt::format("must be {} that the flag can hold", kind.Name()));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Status ApplyFlagsFile(CLI::App& verb, const fs::path& path, const FlagsFileRules& rules) {
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
+  const std::string& file = path.native();
+  std::map<const CLI::Option*, uint32_t> taken;
+  try {
+    const toml::table table = toml::parse(text, file);
+    // In the order of the lines, for messages that name the first line with a mistake.
+    std::vector<std::pair<const toml::key*, const toml::node*>> keys;
+    for (const auto& [key, node] : table) keys.emplace_back(&key, &node);
+    std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) {
+      return a.first->source().begin < b.first->source().begin;
+    });
+    for (const auto& [key, node] : keys) {
+      TG_RETURN_IF_ERROR(ApplyKey(verb, {file, *key}, *node, path.parent_path(), rules, taken));
+    }
+  } catch (const toml::parse_error& e) {
+    return InvalidArgument("{} line {}: {}", file, e.source().begin.line,
+                           std::string(e.description()));
+  }
+  return OkStatus();
+}
+
+}  // namespace tidegate::trainer
