@@ -66,8 +66,9 @@ std::array<float, 256> MakeScaleMap() {
     const int values = 1 << decade;
     const float step = (1.0f - 0.1f) / static_cast<float>(values);
     const auto boundary = [&](int i) {
-      return i < (values + 1) / 2 ? 0.1f + step * static_cast<float>(i)
-                                  : 1.0f - step * static_cast<float>(values - i);
+      // From the nearer end and rounded once, as torch.linspace does it.
+      return 2 * i < values + 1 ? std::fma(step, static_cast<float>(i), 0.1f)
+                                : std::fma(-step, static_cast<float>(values - i), 1.0f);
     };
     const float power = static_cast<float>(std::pow(10.0, decade - 6));
     for (int i = 0; i < values; ++i) {

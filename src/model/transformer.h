@@ -15,11 +15,22 @@
 
 namespace tidegate::model {
 
+// How a base's linear layers are held (kernels/quantize.h); embedding, head and norms stay as they
+// are. Named as transformers' BitsAndBytesConfig names them.
+enum class Quantization : uint8_t {
+  kNone = 0,
+  kInt8 = 1,       // load_in_8bit
+  kNf4 = 2,        // load_in_4bit
+  kNf4Double = 3,  // load_in_4bit with bnb_4bit_use_double_quant
+};
+std::string_view QuantizationName(Quantization quantization);  // "none", "int8", "nf4", …
+
 // How a model computes. kRef/kF64 is for tests.
 struct ComputeOptions {
   kernels::Backend backend = kernels::Backend::kCpu;
   kernels::DType dtype = kernels::DType::kF32;
   int threads = 1;
+  Quantization quantization = Quantization::kNone;
 };
 
 // "auto" (bf16 where the CPU has it, else f32), "bf16", "f32": bf16 on a CPU without it is refused

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/quantize.h"
 #include "model/weight_layout.h"
 
 namespace tidegate::model {
@@ -78,7 +79,42 @@ std::string_view NameOf(DType dtype) {
   return dtype == DType::kF64 ? "f64" : dtype == DType::kF32 ? "f32" : "bf16";
 }
 
+Error NotFinite(const std::string& name, const tensor::TensorView& view, std::string_view as) {
+  return InvalidArgument(
+      "tensor {} holds NaN or Inf (as {} read in {}): the file is damaged, fetch it again", name,
+      tensor::DTypeName(view.dtype), as);
+}
+
+// kF32, which is not quantized, for kNone.
+kernels::WeightFormat FormatOf(Quantization quantization) {
+  switch (quantization) {
+    case Quantization::kNone:
+      return kernels::WeightFormat::kF32;
+    case Quantization::kInt8:
+      return kernels::WeightFormat::kInt8;
+    case Quantization::kNf4:
+      return kernels::WeightFormat::kNf4;
+    case Quantization::kNf4Double:
+      return kernels::WeightFormat::kNf4Double;
+  }
+  return kernels::WeightFormat::kF32;
+}
+
 }  // namespace
+
+std::string_view QuantizationName(Quantization quantization) {
+  switch (quantization) {
+    case Quantization::kNone:
+      return "none";
+    case Quantization::kInt8:
+      return "int8";
+    case Quantization::kNf4:
+      return "nf4";
+    case Quantization::kNf4Double:
+      return "nf4 double";
+  }
+  return "unknown";
+}
 
 LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
                        const kernels::KernelTable* table, tensor::SafetensorsFolder folder)
@@ -96,14 +132,29 @@ Result<const void*> LoadedBase::Plain(const std::string& name) {
   AlignedBuffer buffer;
   if (!in_place) buffer = AlignedBuffer(static_cast<size_t>(view->num_elements()) * element);
   if (!ConvertTensor(*view, options_.dtype, buffer.data())) {
-    return InvalidArgument(
-        "tensor {} holds NaN or Inf (as {} read in {}): the file is damaged, fetch it again", name,
-        tensor::DTypeName(view->dtype), NameOf(options_.dtype));
+    return NotFinite(name, *view, NameOf(options_.dtype));
   }
   if (in_place) return static_cast<const void*>(view->bytes.data());
   ReleasePages(view->bytes);
   owned_.push_back(std::move(buffer));
   return static_cast<const void*>(owned_.back().data());
+}
+
+Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_t n, int64_t k) {
+  const kernels::WeightFormat format = FormatOf(options_.quantization);
+  if (!kernels::IsQuantized(format)) {
+    TG_ASSIGN_OR_RETURN(const void* data, Plain(name));
+    return Source(data, n, k);
+  }
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  const size_t bytes = static_cast<size_t>(view->num_elements()) * sizeof(float);
+  if (floats_.size() < bytes) floats_ = AlignedBuffer(bytes);
+  if (!ConvertTensor(*view, DType::kF32, floats_.data())) return NotFinite(name, *view, "f32");
+  ReleasePages(view->bytes);
+  owned_.emplace_back(kernels::QuantizedBytes(format, n, k));
+  kernels::Quantize(options_.threads, format, n, k, reinterpret_cast<const float*>(floats_.data()),
+                    owned_.back().data());
+  return kernels::WeightSource{format, n, k, owned_.back().data()};
 }
 
 kernels::WeightSource LoadedBase::Source(const void* data, int64_t n, int64_t k) const {
@@ -121,9 +172,9 @@ Status LoadedBase::LoadLayer(int64_t index) {
   for (int i = 0; i < kModulesPerLayer; ++i) {
     const Module module = static_cast<Module>(i);
     const ModuleShape shape = ShapeOf(config_, module);
-    TG_ASSIGN_OR_RETURN(const void* data, Plain(at + ModulePath(module) + ".weight"));
-    layer.linear[static_cast<size_t>(i)] =
-        table_->prepare_weights(Source(data, shape.out, shape.in));
+    TG_ASSIGN_OR_RETURN(const kernels::WeightSource source,
+                        Linear(at + ModulePath(module) + ".weight", shape.out, shape.in));
+    layer.linear[static_cast<size_t>(i)] = table_->prepare_weights(source);
     if (HasBias(config_, module)) {
       TG_ASSIGN_OR_RETURN(layer.bias[static_cast<size_t>(i)],
                           Plain(at + ModulePath(module) + ".bias"));
@@ -145,6 +196,7 @@ Status LoadedBase::LoadAll() {
   if (!config_.tied) {
     TG_ASSIGN_OR_RETURN(head, Plain("lm_head.weight"));
   }
+  floats_ = AlignedBuffer();
   head_ = table_->prepare_weights(Source(head, config_.vocab_size, config_.hidden_size));
   return OkStatus();
 }

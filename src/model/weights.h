@@ -47,6 +47,8 @@ class LoadedBase final : public Base {
   Status LoadLayer(int64_t index);
   // The tensor in the activation type, checked for finite values.
   Result<const void*> Plain(const std::string& name);
+  // A linear layer's weights: as Plain, or quantized from what is stored.
+  Result<kernels::WeightSource> Linear(const std::string& name, int64_t n, int64_t k);
   kernels::WeightSource Source(const void* data, int64_t n, int64_t k) const;
 
   ModelConfig config_;
@@ -54,6 +56,7 @@ class LoadedBase final : public Base {
   const kernels::KernelTable* table_;
   tensor::SafetensorsFolder folder_;
   std::vector<AlignedBuffer> owned_;
+  AlignedBuffer floats_;  // of one tensor, while loading
   kernels::WeightSource embedding_{};
   std::vector<LayerWeights> layers_;
   const void* final_norm_ = nullptr;
