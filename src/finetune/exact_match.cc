@@ -15,10 +15,12 @@ Result<ExactMatch> MeasureExactMatch(model::Engine& engine, const LoadedBase& ba
                                        .stop_ids = base.stop_ids,
                                        .vocab_limit = base.tokenizer->vocab_size()};
   ExactMatch result;
+  model::KvCache cache = engine.NewCache();
   for (const Question& question : questions) {
     if (should_stop && should_stop()) return Cancelled("the evaluation was stopped");
+    cache.Truncate(0);  // the same bits whatever was asked before
     TG_ASSIGN_OR_RETURN(const model::Generation decoded,
-                        model::Generate(engine, question.prompt, options, {}));
+                        model::Generate(engine, cache, question.prompt, options, {}));
     const bool stopped = decoded.reason == model::StopReason::kStopId;
     TG_ASSIGN_OR_RETURN(const std::string answer,
                         base.tokenizer->Decode(decoded.ids, /*skip_special=*/true));

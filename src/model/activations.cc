@@ -16,10 +16,8 @@ void ActivationArena::LayOutLayer(Carver& carver, int64_t t, Purpose purpose,
   const size_t element = kernels::SizeOf(dtype_);
   const size_t statistic = kernels::SizeOf(kernels::GradType(dtype_));
   layer->q = carver.Take(Bytes(t, config_.q_size(), element));
-  if (purpose != Purpose::kDecode) {
-    layer->k = carver.Take(Bytes(t, config_.kv_size(), element));
-    layer->v = carver.Take(Bytes(t, config_.kv_size(), element));
-  }
+  layer->k = carver.Take(Bytes(t, config_.kv_size(), element));
+  layer->v = carver.Take(Bytes(t, config_.kv_size(), element));
   layer->attn = carver.Take(Bytes(t, config_.q_size(), element));
   layer->lse = carver.Take(Bytes(t, config_.num_heads, statistic));
   layer->mid = carver.Take(Bytes(t, config_.hidden_size, element));

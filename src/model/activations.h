@@ -19,8 +19,7 @@ namespace tidegate::model {
 enum class Purpose : uint8_t {
   kTrain,            // every layer keeps its activations
   kTrainCheckpoint,  // every layer keeps its input; one layer's worth of the rest
-  kEvaluate,         // one layer's worth, forward only
-  kDecode,           // as kEvaluate; keys and values go to a cache, one row reaches the head
+  kEvaluate,         // one layer's worth, forward only; for decoding too
 };
 
 constexpr bool IsTraining(Purpose purpose) {

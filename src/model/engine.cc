@@ -197,9 +197,8 @@ Error TransformerEngine::OutOfMemory(int64_t rows) const {
 }
 
 size_t TransformerEngine::MemoryBytes() const {
-  size_t bytes = copies_.size() + gradients_.size() + arena_.bytes() + workspace_.high_water();
-  for (const AlignedBuffer& cache : k_cache_) bytes += 2 * cache.size();
-  return bytes;
+  return copies_.size() + gradients_.size() + arena_.bytes() + workspace_.high_water() +
+         logits_.size();
 }
 
 Result<LossSum> TransformerEngine::ForwardBackward(const tokens::PackedBatch& batch, uint64_t seed,

@@ -23,8 +23,10 @@ class TransformerEngine final : public Engine {
   void TakeGradients(double factor, std::span<float> out) override;
   Result<LossSum> Evaluate(const tokens::PackedBatch& batch) override;
   Result<std::vector<double>> TokenLosses(const tokens::PackedBatch& batch) override;
-  void ResetSequence() override { length_ = 0; }
-  Result<std::vector<float>> Append(std::span<const int32_t> ids) override;
+  KvCache NewCache() const override;
+  Result<std::span<float>> Append(KvCache& cache, std::span<const int32_t> ids) override;
+  Result<std::span<float>> Step(std::span<KvCache* const> caches,
+                                std::span<const int32_t> ids) override;
   size_t MemoryBytes() const override;
 
  private:
@@ -33,8 +35,8 @@ class TransformerEngine final : public Engine {
     int64_t m = 0;
     const float* cos = nullptr;
     const float* sin = nullptr;
-    const int32_t* segment_start = nullptr;  // null while decoding after cached rows
-    int64_t past = 0;                        // cached rows before these, decoding only
+    const int32_t* segment_start = nullptr;  // null while decoding
+    std::span<KvCache* const> caches = {};   // decoding: the sequences, as many rows of each
     bool dropout = false;
     uint64_t seed = 0;
     uint32_t micro_step = 0;
@@ -81,9 +83,11 @@ class TransformerEngine final : public Engine {
   void BackwardLinear(int layer, Module module, const Rows& rows, const void* x, const void* dy,
                       bool accumulate, void* dx);
 
-  void ReserveCache(int64_t rows);
-  std::vector<float> AppendRows(std::span<const int32_t> ids);
-  std::vector<float> LastLogits(const void* row);
+  void AttendToCaches(int layer, const Rows& rows, const LayerBuffers& buffers);
+  // All layers and the final norm of the last `head_rows` rows.
+  void DecodeRows(std::span<const int32_t> ids, std::span<const int32_t> positions, Rows* rows,
+                  int64_t head_rows);
+  std::span<float> HeadLogits(int64_t m);
 
   std::shared_ptr<const LoadedBase> base_;
   const ModelConfig& config_;
@@ -104,9 +108,7 @@ class TransformerEngine final : public Engine {
 
   std::vector<int32_t> head_rows_, head_targets_;
 
-  // Keys and values of the sequence being generated, a buffer a layer.
-  std::vector<AlignedBuffer> k_cache_, v_cache_;
-  int64_t cache_rows_ = 0, length_ = 0;
+  AlignedBuffer logits_;  // of the last step, float
 };
 
 }  // namespace tidegate::model

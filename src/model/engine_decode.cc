@@ -1,91 +1,119 @@
-#include <algorithm>
 #include <cstring>
 
 #include "model/engine.h"
 
 namespace tidegate::model {
-namespace {
 
-constexpr int64_t kFirstCacheRows = 256;
+KvCache TransformerEngine::NewCache() const { return KvCache(config_, table_.dtype); }
 
-}  // namespace
-
-void TransformerEngine::ReserveCache(int64_t rows) {
-  if (rows <= cache_rows_) return;
-  const int64_t grown =
-      std::min(std::max({rows, 2 * cache_rows_, kFirstCacheRows}), config_.max_positions);
+// The rows' keys and values go to the caches, and each row sees those of its own sequence.
+void TransformerEngine::AttendToCaches(int layer, const Rows& rows, const LayerBuffers& b) {
+  const int64_t each = rows.m / static_cast<int64_t>(rows.caches.size());
+  const size_t q_bytes = static_cast<size_t>(each * config_.q_size()) * element_;
+  const size_t kv_bytes = static_cast<size_t>(each * config_.kv_size()) * element_;
   const size_t row_bytes = static_cast<size_t>(config_.kv_size()) * element_;
-  k_cache_.resize(static_cast<size_t>(config_.num_layers));
-  v_cache_.resize(static_cast<size_t>(config_.num_layers));
-  for (std::vector<AlignedBuffer>* caches : {&k_cache_, &v_cache_}) {
-    for (AlignedBuffer& cache : *caches) {
-      AlignedBuffer next(static_cast<size_t>(grown) * row_bytes);
-      if (length_ > 0) {
-        std::memcpy(next.data(), cache.data(), static_cast<size_t>(length_) * row_bytes);
-      }
-      cache = std::move(next);
-    }
+  for (size_t i = 0; i < rows.caches.size(); ++i) {
+    KvCache& cache = *rows.caches[i];
+    const size_t past = static_cast<size_t>(cache.length());
+    const auto at = [i](void* buffer, size_t bytes) {
+      return static_cast<std::byte*>(buffer) + i * bytes;
+    };
+    std::memcpy(cache.keys(layer) + past * row_bytes, at(b.k, kv_bytes), kv_bytes);
+    std::memcpy(cache.values(layer) + past * row_bytes, at(b.v, kv_bytes), kv_bytes);
+    table_.attention_decode(
+        context_, {each, cache.length(), config_.num_heads, config_.num_kv_heads, config_.head_dim,
+                   at(b.q, q_bytes), cache.keys(layer), cache.values(layer), at(b.attn, q_bytes)});
   }
-  cache_rows_ = grown;
 }
 
-std::vector<float> TransformerEngine::LastLogits(const void* row) {
+void TransformerEngine::DecodeRows(std::span<const int32_t> ids, std::span<const int32_t> positions,
+                                   Rows* rows, int64_t head_rows) {
+  activations_ = &arena_.Prepare(rows->m, head_rows, Purpose::kEvaluate);
   const Activations& a = *activations_;
-  Norm(1, row, base_->final_norm(), a.head_h, nullptr);
-  const size_t vocab = static_cast<size_t>(config_.vocab_size);
-  std::vector<float> logits(vocab);
-  if (table_.dtype == kernels::DType::kF64) {
-    std::vector<double> wide(vocab);
-    table_.logits(context_, {base_->head(), 1, a.head_h, wide.data()});
-    for (size_t i = 0; i < vocab; ++i) logits[i] = static_cast<float>(wide[i]);
-  } else {
-    table_.logits(context_, {base_->head(), 1, a.head_h, logits.data()});
-  }
-  return logits;
-}
-
-std::vector<float> TransformerEngine::AppendRows(std::span<const int32_t> ids) {
-  Rows rows;
-  rows.m = static_cast<int64_t>(ids.size());
-  rows.past = length_;
-  ReserveCache(length_ + rows.m);
-  activations_ = &arena_.Prepare(rows.m, 1, Purpose::kDecode);
-  const Activations& a = *activations_;
-  std::vector<int32_t> positions(ids.size());
-  for (size_t i = 0; i < ids.size(); ++i) positions[i] = static_cast<int32_t>(length_ + i);
   rope_.Fill(positions, a.cos, a.sin);
-  rows.cos = a.cos;
-  rows.sin = a.sin;
-  // A whole prompt is one segment of ordinary attention; its keys and values stay in the cache.
-  const std::vector<int32_t> one_segment(length_ == 0 ? ids.size() : 0, 0);
-  if (length_ == 0) rows.segment_start = one_segment.data();
-  table_.embedding(context_, {base_->embedding(), rows.m, ids.data(), a.x[0]});
-  const size_t past_bytes = static_cast<size_t>(length_ * config_.kv_size()) * element_;
+  rows->cos = a.cos;
+  rows->sin = a.sin;
+  table_.embedding(context_, {base_->embedding(), rows->m, ids.data(), a.x[0]});
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const size_t l = static_cast<size_t>(layer);
-    LayerBuffers buffers = a.layers[l];
-    buffers.k = k_cache_[l].data() + past_bytes;
-    buffers.v = v_cache_[l].data() + past_bytes;
-    ForwardLayer(layer, rows, buffers, a.x[l], a.x[l + 1]);
+    ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);
   }
-  length_ += rows.m;
+  // The last rows alone reach the head.
   const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
-  return LastLogits(static_cast<const std::byte*>(a.x.back()) + (ids.size() - 1) * row_bytes);
+  const size_t first = static_cast<size_t>(rows->m - head_rows);
+  Norm(head_rows, static_cast<const std::byte*>(a.x.back()) + first * row_bytes,
+       base_->final_norm(), a.head_h, nullptr);
 }
 
-Result<std::vector<float>> TransformerEngine::Append(std::span<const int32_t> ids) {
+std::span<float> TransformerEngine::HeadLogits(int64_t m) {
+  const size_t count = static_cast<size_t>(m * config_.vocab_size);
+  if (logits_.size() < count * sizeof(float)) logits_ = AlignedBuffer(count * sizeof(float));
+  const std::span<float> out(reinterpret_cast<float*>(logits_.data()), count);
+  if (table_.dtype != kernels::DType::kF64) {
+    table_.logits(context_, {base_->head(), m, activations_->head_h, out.data()});
+    return out;
+  }
+  std::vector<double> wide(count);
+  table_.logits(context_, {base_->head(), m, activations_->head_h, wide.data()});
+  for (size_t i = 0; i < count; ++i) out[i] = static_cast<float>(wide[i]);
+  return out;
+}
+
+Result<std::span<float>> TransformerEngine::Append(KvCache& cache, std::span<const int32_t> ids) {
   if (ids.empty()) return InvalidArgument("no token to append: give at least one");
   TG_RETURN_IF_ERROR(CheckIds(ids));
-  if (static_cast<int64_t>(ids.size()) > config_.max_positions - length_) {
+  if (static_cast<int64_t>(ids.size()) > config_.max_positions - cache.length()) {
     return FailedPrecondition(
         "the sequence would have {} tokens, the model has {} positions: shorten the prompt or the "
         "answer",
-        static_cast<uint64_t>(length_) + ids.size(), config_.max_positions);
+        cache.ids().size() + ids.size(), config_.max_positions);
   }
+  KvCache* const caches[] = {&cache};
+  Rows rows;
+  rows.m = static_cast<int64_t>(ids.size());
+  rows.caches = caches;
   try {
-    return AppendRows(ids);
+    cache.ReserveMore(rows.m);
+    std::vector<int32_t> positions(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      positions[i] = static_cast<int32_t>(cache.ids().size() + i);
+    }
+    DecodeRows(ids, positions, &rows, 1);
+    const std::span<float> logits = HeadLogits(1);
+    cache.Extend(ids);
+    return logits;
   } catch (const std::bad_alloc&) {
-    return OutOfMemory(length_ + static_cast<int64_t>(ids.size()));
+    return OutOfMemory(cache.length() + rows.m);
+  }
+}
+
+Result<std::span<float>> TransformerEngine::Step(std::span<KvCache* const> caches,
+                                                 std::span<const int32_t> ids) {
+  if (caches.empty() || caches.size() != ids.size() || caches.size() > kMaxStepSequences) {
+    return InvalidArgument("a step of {} sequences with {} tokens: give 1 to {} sequences a token",
+                           caches.size(), ids.size(), kMaxStepSequences);
+  }
+  TG_RETURN_IF_ERROR(CheckIds(ids));
+  for (const KvCache* cache : caches) {
+    if (cache->length() < config_.max_positions) continue;
+    return FailedPrecondition("a sequence has all {} positions of the model: end it",
+                              config_.max_positions);
+  }
+  Rows rows;
+  rows.m = static_cast<int64_t>(ids.size());
+  rows.caches = caches;
+  try {
+    std::vector<int32_t> positions;
+    for (KvCache* cache : caches) {
+      cache->ReserveMore(1);
+      positions.push_back(static_cast<int32_t>(cache->length()));
+    }
+    DecodeRows(ids, positions, &rows, rows.m);
+    const std::span<float> logits = HeadLogits(rows.m);
+    for (size_t i = 0; i < caches.size(); ++i) caches[i]->Extend(ids.subspan(i, 1));
+    return logits;
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory(rows.m);
   }
 }
 

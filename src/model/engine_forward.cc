@@ -55,7 +55,7 @@ void TransformerEngine::ForwardLayer(int layer, const Rows& rows, const LayerBuf
   Norm(rows.m, x, weights.input_norm, a.norm, b.input_rstd);
   ForwardQueriesAndKeys(layer, rows, b);
   ForwardLinear(layer, Module::kV, rows, a.norm, nullptr, b, b.v);
-  if (rows.segment_start != nullptr) {
+  if (rows.caches.empty()) {
     table_.attention_forward(context_, {{rows.m, config_.num_heads, config_.num_kv_heads,
                                          config_.head_dim, rows.segment_start},
                                         b.q,
@@ -64,10 +64,7 @@ void TransformerEngine::ForwardLayer(int layer, const Rows& rows, const LayerBuf
                                         b.attn,
                                         b.lse});
   } else {
-    table_.attention_decode(
-        context_, {rows.m, rows.past, config_.num_heads, config_.num_kv_heads, config_.head_dim,
-                   b.q, k_cache_[static_cast<size_t>(layer)].data(),
-                   v_cache_[static_cast<size_t>(layer)].data(), b.attn});
+    AttendToCaches(layer, rows, b);
   }
   ForwardLinear(layer, Module::kO, rows, b.attn, x, b, b.mid);
   Norm(rows.m, b.mid, weights.mlp_norm, a.norm, b.mlp_rstd);

@@ -1,129 +1,194 @@
 #include "model/generate.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-
-#include "base/rng.h"
+#include <deque>
+#include <optional>
 
 namespace tidegate::model {
 namespace {
 
-Status CheckOptions(const GenerateOptions& options) {
-  if (options.max_new_tokens < 1) {
-    return InvalidArgument("max_new_tokens is {}: ask for at least 1", options.max_new_tokens);
+// One answer on its way: takes logits, gives the token to feed next.
+class Answer {
+ public:
+  Answer(const GenerateOptions& options, TokenChooser& chooser, KvCache& cache)
+      : options_(options), chooser_(chooser), cache_(cache) {}
+
+  // Chooses a token by the logits after the last one that the cache holds. False: the answer is
+  // whole.
+  Result<bool> Take(std::span<float> logits, const TokenCallback& on_token) {
+    TG_ASSIGN_OR_RETURN(const int32_t id,
+                        chooser_.Choose(logits, cache_.ids(), generation_.ids.size()));
+    if (std::find(options_.stop_ids.begin(), options_.stop_ids.end(), id) !=
+        options_.stop_ids.end()) {
+      return End(StopReason::kStopId);
+    }
+    generation_.ids.push_back(id);
+    if (on_token && !on_token(id)) return End(StopReason::kCallback);
+    if (static_cast<int64_t>(generation_.ids.size()) == options_.max_new_tokens) {
+      return End(StopReason::kMaxNewTokens);
+    }
+    if (cache_.length() == cache_.max_positions()) return End(StopReason::kMaxPositions);
+    return true;
   }
-  if (!std::isfinite(options.temperature) || options.temperature < 0) {
-    return InvalidArgument("temperature is {}: choose 0 (greedy) or a number above it",
-                           options.temperature);
+
+  // The token that was chosen last.
+  const int32_t& next() const { return generation_.ids.back(); }
+  Generation& generation() { return generation_; }
+
+ private:
+  bool End(StopReason reason) {
+    generation_.reason = reason;
+    return false;
   }
-  if (!(options.top_p > 0 && options.top_p <= 1)) {
-    return InvalidArgument("top_p is {}: choose above 0 and at most 1", options.top_p);
-  }
-  if (options.vocab_limit < 0) {
-    return InvalidArgument("vocab_limit is {}: choose 0 (none) or above", options.vocab_limit);
+
+  const GenerateOptions& options_;
+  TokenChooser& chooser_;
+  KvCache& cache_;
+  Generation generation_;
+};
+
+// The prompt's and the answer's, but for the last token, which is never fed.
+Status ReserveFor(KvCache& cache, size_t prompt, const GenerateOptions& options) {
+  const int64_t tokens = static_cast<int64_t>(prompt);
+  try {
+    cache.Reserve(tokens + std::min(options.max_new_tokens, cache.max_positions()) - 1);
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(
+        "the keys and values of {} tokens do not fit in memory: ask for fewer new tokens, or for "
+        "fewer answers at once",
+        tokens + options.max_new_tokens);
   }
   return OkStatus();
 }
 
-struct Candidate {
-  double probability;
-  int32_t id;
+size_t CommonBeginning(std::span<const int32_t> a, std::span<const int32_t> b) {
+  const auto [end, ignored] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+  return static_cast<size_t>(end - a.begin());
+}
+
+// A place in the batch.
+struct Slot {
+  explicit Slot(KvCache own) : cache(std::move(own)) {}
+  KvCache cache;
+  size_t prompt = 0;
+  std::optional<Answer> answer;  // none: the place is free
 };
 
-// Most probable first, lowest id on ties: a total order.
-bool Likelier(const Candidate& a, const Candidate& b) {
-  return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
-}
+class Batch {
+ public:
+  Batch(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+        const GenerateOptions& options, int64_t batch_size, const BatchCallbacks& callbacks)
+      : engine_(engine),
+        prompts_(prompts),
+        options_(options),
+        chooser_(options),
+        callbacks_(callbacks) {
+    const size_t count = std::min(static_cast<size_t>(batch_size), prompts.size());
+    for (size_t i = 0; i < count; ++i) slots_.emplace_back(engine.NewCache());
+  }
 
-// The shortest prefix of the sorted candidates that holds `top_p` of the probability.
-void KeepNucleus(double top_p, std::vector<Candidate>* candidates) {
-  if (top_p >= 1) return;
-  double total = 0;
-  for (const Candidate& c : *candidates) total += c.probability;
-  double sum = 0;
-  for (size_t i = 0; i < candidates->size(); ++i) {
-    sum += (*candidates)[i].probability;
-    if (sum >= top_p * total) {
-      candidates->resize(i + 1);
-      return;
+  Status Run() {
+    while (true) {
+      for (Slot& slot : slots_) {
+        // A prompt may be answered by its first token.
+        while (!slot.answer && next_ < prompts_.size() && !ended_) {
+          TG_RETURN_IF_ERROR(Begin(slot));
+        }
+      }
+      if (ended_) return OkStatus();
+      std::vector<Slot*> active;
+      for (Slot& slot : slots_) {
+        if (slot.answer) active.push_back(&slot);
+      }
+      if (active.empty()) return OkStatus();
+      TG_RETURN_IF_ERROR(Advance(active));
     }
   }
-}
 
-int32_t Sample(std::span<const float> logits, float best, const GenerateOptions& options,
-               uint64_t index) {
-  std::vector<Candidate> candidates;
-  candidates.reserve(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const double p = std::exp((static_cast<double>(logits[i]) - best) / options.temperature);
-    if (p > 0) candidates.push_back({p, static_cast<int32_t>(i)});
+ private:
+  Status Begin(Slot& slot) {
+    slot.prompt = next_++;
+    const std::vector<int32_t>& prompt = prompts_[slot.prompt];
+    slot.cache.Truncate(0);
+    Status status = ReserveFor(slot.cache, prompt.size(), options_);
+    if (!status.ok()) return Named(slot, status);
+    const Result<std::span<float>> logits = engine_.Append(slot.cache, prompt);
+    if (!logits) return Named(slot, logits.error());
+    slot.answer.emplace(options_, chooser_, slot.cache);
+    return Take(slot, *logits);
   }
-  std::sort(candidates.begin(), candidates.end(), Likelier);
-  KeepNucleus(options.top_p, &candidates);
-  double total = 0;
-  for (const Candidate& c : candidates) total += c.probability;
-  const auto words = RandomWords(options.seed, RngPurpose::kSampling, 0, index);
-  const double uniform = (static_cast<double>(words[0]) * 0x1p32 + words[1]) * 0x1p-64;
-  double left = uniform * total;
-  for (const Candidate& c : candidates) {
-    if (left < c.probability) return c.id;
-    left -= c.probability;
+
+  Status Advance(std::span<Slot* const> active) {
+    std::vector<KvCache*> caches;
+    std::vector<int32_t> ids;
+    for (Slot* slot : active) {
+      caches.push_back(&slot->cache);
+      ids.push_back(slot->answer->next());
+    }
+    TG_ASSIGN_OR_RETURN(const std::span<float> logits, engine_.Step(caches, ids));
+    const size_t vocab = logits.size() / active.size();
+    for (size_t i = 0; i < active.size() && !ended_; ++i) {
+      TG_RETURN_IF_ERROR(Take(*active[i], logits.subspan(i * vocab, vocab)));
+    }
+    return OkStatus();
   }
-  return candidates.back().id;
-}
+
+  Status Take(Slot& slot, std::span<float> logits) {
+    TokenCallback on_token;
+    if (callbacks_.on_token) {
+      on_token = [this, &slot](int32_t id) { return callbacks_.on_token(slot.prompt, id); };
+    }
+    const Result<bool> goes_on = slot.answer->Take(logits, on_token);
+    if (!goes_on) return Named(slot, goes_on.error());
+    if (*goes_on) return OkStatus();
+    if (!callbacks_.on_answer(slot.prompt, slot.answer->generation())) ended_ = true;
+    slot.answer.reset();
+    return OkStatus();
+  }
+
+  static Status Named(const Slot& slot, const Status& status) {
+    return status.WithContext(fmt::format("prompt {}", slot.prompt + 1));
+  }
+
+  Engine& engine_;
+  std::span<const std::vector<int32_t>> prompts_;
+  const GenerateOptions& options_;
+  TokenChooser chooser_;
+  const BatchCallbacks& callbacks_;
+  std::deque<Slot> slots_;  // answers refer to their slot's cache
+  size_t next_ = 0;         // prompt
+  bool ended_ = false;
+};
 
 }  // namespace
 
-Result<int32_t> ChooseToken(std::span<const float> logits, const GenerateOptions& options,
-                            uint64_t index) {
-  if (options.vocab_limit > 0) {
-    logits = logits.first(std::min(logits.size(), static_cast<size_t>(options.vocab_limit)));
+Result<Generation> Generate(Engine& engine, KvCache& cache, std::span<const int32_t> prompt,
+                            const GenerateOptions& options, const TokenCallback& on_token) {
+  TG_RETURN_IF_ERROR(CheckGenerateOptions(options));
+  // The last token is always fed: its logits begin the answer.
+  const size_t known =
+      prompt.empty() ? 0 : std::min(CommonBeginning(cache.ids(), prompt), prompt.size() - 1);
+  cache.Truncate(static_cast<int64_t>(known));
+  TG_RETURN_IF_ERROR(ReserveFor(cache, prompt.size(), options));
+  TokenChooser chooser(options);
+  Answer answer(options, chooser, cache);
+  answer.generation().cached_tokens = static_cast<int64_t>(known);
+  TG_ASSIGN_OR_RETURN(std::span<float> logits, engine.Append(cache, prompt.subspan(known)));
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool goes_on, answer.Take(logits, on_token));
+    if (!goes_on) return std::move(answer.generation());
+    TG_ASSIGN_OR_RETURN(logits, engine.Append(cache, {&answer.next(), 1}));
   }
-  float best = -std::numeric_limits<float>::infinity();
-  int32_t best_id = -1;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i])) {
-      return InvalidArgument("the model's logit for id {} is NaN: the adapter is damaged", i);
-    }
-    if (logits[i] > best) {
-      best = logits[i];
-      best_id = static_cast<int32_t>(i);
-    }
-  }
-  if (best_id < 0 || !std::isfinite(best)) {
-    return InvalidArgument("the model's logits are not finite: the adapter is damaged");
-  }
-  if (options.temperature == 0) return best_id;
-  return Sample(logits, best, options, index);
 }
 
-Result<Generation> Generate(Engine& engine, std::span<const int32_t> prompt,
-                            const GenerateOptions& options, const TokenCallback& on_token) {
-  TG_RETURN_IF_ERROR(CheckOptions(options));
-  engine.ResetSequence();
-  TG_ASSIGN_OR_RETURN(std::vector<float> logits, engine.Append(prompt));
-  Generation out;
-  while (true) {
-    TG_ASSIGN_OR_RETURN(const int32_t id, ChooseToken(logits, options, out.ids.size()));
-    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-      out.reason = StopReason::kStopId;
-      return out;
-    }
-    out.ids.push_back(id);
-    if (on_token && !on_token(id)) {
-      out.reason = StopReason::kCallback;
-      return out;
-    }
-    if (static_cast<int64_t>(out.ids.size()) == options.max_new_tokens) return out;
-    Result<std::vector<float>> next = engine.Append({&id, 1});
-    if (!next && next.error().code() == Code::kFailedPrecondition) {
-      out.reason = StopReason::kMaxPositions;
-      return out;
-    }
-    if (!next) return Unexpected(next.error());
-    logits = std::move(*next);
+Status GenerateBatch(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+                     const GenerateOptions& options, int64_t batch_size,
+                     const BatchCallbacks& callbacks) {
+  TG_RETURN_IF_ERROR(CheckGenerateOptions(options));
+  if (batch_size < 1 || batch_size > static_cast<int64_t>(kMaxStepSequences)) {
+    return InvalidArgument("batch_size is {}: choose 1 to {}", batch_size, kMaxStepSequences);
   }
+  return Batch(engine, prompts, options, batch_size, callbacks).Run();
 }
 
 }  // namespace tidegate::model

@@ -11,6 +11,7 @@
 #include "kernels/table.h"
 #include "model/adapter.h"
 #include "model/config.h"
+#include "model/kv_cache.h"
 #include "tokens/token_sequence.h"
 
 namespace tidegate::model {
@@ -60,6 +61,9 @@ struct EngineOptions {
   bool gradient_checkpointing = false;
 };
 
+// Sequences that Engine::Step takes at once.
+inline constexpr size_t kMaxStepSequences = 32;
+
 // One training engine: activations, scratch and the compute copies of one adapter. Not thread-safe.
 class Engine {
  public:
@@ -83,13 +87,17 @@ class Engine {
   // Natural-log loss of every target in batch order, for golden traces and data checks.
   virtual Result<std::vector<double>> TokenLosses(const tokens::PackedBatch& batch) = 0;
 
-  // Generation with a KV cache for one sequence. Reset starts a sequence; Append feeds tokens and
-  // returns the logits [vocab] after the last. kFailedPrecondition when the
-  // sequence would pass max_positions.
-  virtual void ResetSequence() = 0;
-  virtual Result<std::vector<float>> Append(std::span<const int32_t> ids) = 0;
+  // Generation. Feeds tokens to a sequence; the logits [vocab] after the last of them, which the
+  // caller may change and which stand until the next call. kFailedPrecondition when the sequence
+  // would pass max_positions; the cache is then as it was, as after any error.
+  virtual KvCache NewCache() const = 0;
+  virtual Result<std::span<float>> Append(KvCache& cache, std::span<const int32_t> ids) = 0;
+  // Feeds a token to each of several sequences (no cache twice), which share one pass over the
+  // weights: logits [sequences, vocab]. Each row has the bits that Append of its token alone gives.
+  virtual Result<std::span<float>> Step(std::span<KvCache* const> caches,
+                                        std::span<const int32_t> ids) = 0;
 
-  // Bytes this engine holds (activations, scratch, adapter copies, caches), the base not included.
+  // Bytes this engine holds (activations, scratch, adapter copies), base and caches not included.
   // They grow to the largest batch seen.
   virtual size_t MemoryBytes() const { return 0; }
 };

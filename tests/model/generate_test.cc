@@ -19,6 +19,21 @@ using testing::HasSubstr;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
+// A copy, since the engine's stand until its next call only.
+std::vector<float> LogitsAfter(Engine& engine, KvCache& cache, std::span<const int32_t> ids) {
+  const std::span<float> logits = Must(engine.Append(cache, ids));
+  return {logits.begin(), logits.end()};
+}
+std::vector<float> LogitsAfter(Engine& engine, std::span<const int32_t> ids) {
+  KvCache cache = engine.NewCache();
+  return LogitsAfter(engine, cache, ids);
+}
+
+Result<int32_t> ChooseToken(std::vector<float> logits, const GenerateOptions& options,
+                            uint64_t index, const std::vector<int32_t>& seen = {}) {
+  return TokenChooser(options).Choose(logits, seen, index);
+}
+
 class Generating : public testing::Test {
  protected:
   explicit Generating(const ComputeOptions& options = {}) {
@@ -28,10 +43,12 @@ class Generating : public testing::Test {
     engine_->SetParameters(adapter.parameters());
   }
   Generation Run(const GenerateOptions& options, const TokenCallback& callback = {}) {
-    return Must(Generate(*engine_, prompt_, options, callback));
+    KvCache cache = engine_->NewCache();
+    return Must(Generate(*engine_, cache, prompt_, options, callback));
   }
   std::string Refusal(const GenerateOptions& options, std::vector<int32_t> prompt) {
-    const auto result = Generate(*engine_, prompt, options, {});
+    KvCache cache = engine_->NewCache();
+    const auto result = Generate(*engine_, cache, prompt, options, {});
     return result ? "accepted" : result.error().ToString();
   }
 
@@ -64,17 +81,16 @@ TEST_P(TokenByToken, EqualsTheWholePass) {
   std::vector<int32_t> ids;
   for (int32_t i = 0; i < 40; ++i) ids.push_back(3 + (i * 71) % 320);
   std::vector<std::vector<float>> singly;
-  for (const int32_t& id : ids) singly.push_back(Must(engine_->Append({&id, 1})));
+  KvCache cache = engine_->NewCache();
+  for (const int32_t& id : ids) singly.push_back(LogitsAfter(*engine_, cache, {&id, 1}));
   for (const size_t n : {1u, 7u, 39u}) {
     EXPECT_NEAR(LossOf(singly[n - 1], ids[n]),
                 LossOfLast(*engine_, std::span<const int32_t>(ids).first(n + 1)), tolerance)
         << n;
   }
-  engine_->ResetSequence();
-  const auto whole = Must(engine_->Append(ids));
-  engine_->ResetSequence();
-  (void)Must(engine_->Append(std::span<const int32_t>(ids).first(11)));
-  const auto pieces = Must(engine_->Append(std::span<const int32_t>(ids).subspan(11)));
+  const auto whole = LogitsAfter(*engine_, ids);
+  cache.Truncate(11);  // what was computed singly
+  const auto pieces = LogitsAfter(*engine_, cache, std::span<const int32_t>(ids).subspan(11));
   for (size_t i = 0; i < whole.size(); ++i) {
     EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(singly.back()[i]), tolerance);
     EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(pieces[i]), tolerance);
@@ -102,10 +118,14 @@ TEST(Cache, GrowsWithTheSequence) {
   std::vector<int32_t> ids;
   for (int32_t i = 0; i < 700; ++i) ids.push_back(3 + (i * 71) % 320);
   const std::span<const int32_t> all = ids;
-  const auto whole = Must(engine->Append(all));
-  const auto fresh = Must(Engine::Create(base, LoraConfig()));
+  const auto whole = LogitsAfter(*engine, all);
+  KvCache cache = engine->NewCache();
   std::vector<float> last;
-  for (size_t at = 0; at < ids.size(); at += 100) last = Must(fresh->Append(all.subspan(at, 100)));
+  for (size_t at = 0; at < ids.size(); at += 100) {
+    last = LogitsAfter(*engine, cache, all.subspan(at, 100));
+  }
+  EXPECT_EQ(cache.length(), 700);
+  EXPECT_EQ(cache.bytes(), KvCache::BytesFor(base->config(), DType::kF32, 700));
   for (size_t i = 0; i < whole.size(); ++i) {
     EXPECT_NEAR(static_cast<double>(whole[i]), static_cast<double>(last[i]), 2e-5);
   }
@@ -117,8 +137,7 @@ TEST_F(Generating, GreedyTakesTheLikeliestEachTime) {
   ASSERT_EQ(out.ids.size(), 20u);
   std::vector<int32_t> ids = prompt_;
   for (const int32_t id : out.ids) {
-    engine_->ResetSequence();
-    const auto logits = Must(engine_->Append(ids));
+    const auto logits = LogitsAfter(*engine_, ids);
     EXPECT_EQ(id, std::max_element(logits.begin(), logits.end()) - logits.begin());
     ids.push_back(id);
   }
@@ -156,14 +175,18 @@ TEST_F(Generating, EndsWhereItShould) {
 // 256 positions: the last token chosen is not fed any more.
 TEST_F(Generating, EndsAtTheLastPosition) {
   const std::vector<int32_t> prompt(250, 9);
-  const auto out = Must(Generate(*engine_, prompt, {.max_new_tokens = 100}, {}));
+  KvCache cache = engine_->NewCache();
+  const auto out = Must(Generate(*engine_, cache, prompt, {.max_new_tokens = 100}, {}));
   EXPECT_EQ(out.reason, StopReason::kMaxPositions);
   EXPECT_EQ(out.ids.size(), 7u);
   EXPECT_THAT(Refusal({}, std::vector<int32_t>(257, 9)), HasSubstr("257 tokens"));
-  engine_->ResetSequence();
-  (void)Must(engine_->Append(std::vector<int32_t>(256, 9)));
+  cache.Truncate(0);
+  (void)Must(engine_->Append(cache, std::vector<int32_t>(256, 9)));
   const int32_t id = 9;
-  EXPECT_EQ(engine_->Append({&id, 1}).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(engine_->Append(cache, {&id, 1}).error().code(), Code::kFailedPrecondition);
+  KvCache* const caches[] = {&cache};
+  EXPECT_EQ(engine_->Step(caches, {&id, 1}).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(cache.length(), 256);
 }
 
 TEST_F(Generating, RefusesBadInputByName) {

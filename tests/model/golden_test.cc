@@ -95,11 +95,11 @@ TEST_P(Golden, LogitsTokenByToken) {
   for (size_t s = 0; s < sequences.size(); ++s) {
     const auto expected = Floats(*trace_, fmt::format("logits.{}", s));
     const std::span<const int32_t> ids = sequences[s].ids;
-    engine_->ResetSequence();
+    KvCache cache = engine_->NewCache();
     for (size_t row = 0; row < 4; ++row) {
       const size_t end = ids.size() - 3 + row;
       const size_t begin = row == 0 ? 0 : end - 1;
-      const auto logits = Must(engine_->Append(ids.subspan(begin, end - begin)));
+      const auto logits = Must(engine_->Append(cache, ids.subspan(begin, end - begin)));
       ASSERT_EQ(logits.size(), vocab);
       double worst = 0;
       for (size_t i = 0; i < vocab; ++i) {

@@ -103,13 +103,13 @@ void SmolLm2::ExpectLogits() {
   for (size_t p = 0; p < places.size(); ++p) {
     const size_t segment = places[p] < starts.at(1) ? 0 : 1;
     const auto length = static_cast<size_t>(places[p] - starts.at(segment) + 1);
-    engine_->ResetSequence();
+    KvCache cache = engine_->NewCache();
     const std::span<const int32_t> prompt(sequences[segment].ids.data(), length);
-    (void)Must(engine_->Append(prompt.first(length - 1)));
-    const auto logits = Must(engine_->Append(prompt.subspan(length - 1)));
+    (void)Must(engine_->Append(cache, prompt.first(length - 1)));
+    const auto logits = Must(engine_->Append(cache, prompt.subspan(length - 1)));
     EXPECT_EQ(std::max_element(logits.begin(), logits.end()) - logits.begin(), ids.at(5 * p));
     for (size_t i = 5 * p; i < 5 * p + 5; ++i) {
-      EXPECT_NEAR(static_cast<double>(logits.at(static_cast<size_t>(ids.at(i)))),
+      EXPECT_NEAR(static_cast<double>(logits[static_cast<size_t>(ids.at(i))]),
                   static_cast<double>(expected.at(i)), f32() ? 3e-4 : 1.0)
           << "place " << places[p];
     }

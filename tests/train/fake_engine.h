@@ -46,8 +46,12 @@ class FakeEngine final : public model::Engine {
   Result<std::vector<double>> TokenLosses(const tokens::PackedBatch&) override {
     return Unsupported("not needed by these tests");
   }
-  void ResetSequence() override {}
-  Result<std::vector<float>> Append(std::span<const int32_t>) override {
+  model::KvCache NewCache() const override { return {model::ModelConfig(), kernels::DType::kF32}; }
+  Result<std::span<float>> Append(model::KvCache&, std::span<const int32_t>) override {
+    return Unsupported("not needed by these tests");
+  }
+  Result<std::span<float>> Step(std::span<model::KvCache* const>,
+                                std::span<const int32_t>) override {
     return Unsupported("not needed by these tests");
   }
 

@@ -81,8 +81,9 @@ Status Run(const Invocation& invocation, const GenerateConfig& c) {
     }
     return !StopAsked();
   };
+  model::KvCache cache = engine->NewCache();
   TG_ASSIGN_OR_RETURN(const model::Generation generation,
-                      model::Generate(*engine, prompt.ids, options, on_token));
+                      model::Generate(*engine, cache, prompt.ids, options, on_token));
   const std::string rest = decoder.Flush();
   answer += rest;
   if (!invocation.json) return Print(invocation, {}, rest + "\n");
