@@ -134,21 +134,46 @@ Status RefuseFeatures(const Fields& fields) {
   return OkStatus();
 }
 
+// The factor of attention as the configuration has it, or as the paper's formula gives it.
+Result<double> AttentionFactor(const Fields& scaling, double factor) {
+  const auto scale = [factor](double mscale) {
+    return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+  };
+  TG_ASSIGN_OR_RETURN(const double mscale, scaling.Number("mscale", 0.0));
+  TG_ASSIGN_OR_RETURN(const double all_dim, scaling.Number("mscale_all_dim", 0.0));
+  return scaling.Number("attention_factor",
+                        mscale != 0 && all_dim != 0 ? scale(mscale) / scale(all_dim) : scale(1.0));
+}
+
+Status ParseYarn(const Fields& scaling, RopeConfig* rope) {
+  rope->type = RopeType::kYarn;
+  // 0: the model's positions, which ParseHfConfig knows.
+  TG_ASSIGN_OR_RETURN(rope->original_max_positions,
+                      scaling.Integer("original_max_position_embeddings", 0));
+  TG_ASSIGN_OR_RETURN(rope->beta_fast, scaling.Number("beta_fast", rope->beta_fast));
+  TG_ASSIGN_OR_RETURN(rope->beta_slow, scaling.Number("beta_slow", rope->beta_slow));
+  TG_ASSIGN_OR_RETURN(rope->truncate, scaling.Bool("truncate", rope->truncate));
+  TG_ASSIGN_OR_RETURN(rope->attention_factor, AttentionFactor(scaling, rope->factor));
+  return OkStatus();
+}
+
 Status ParseScaling(const Fields& scaling, RopeConfig* rope) {
   TG_ASSIGN_OR_RETURN(std::string type, scaling.String("rope_type", ""));
   if (type.empty()) {
     TG_ASSIGN_OR_RETURN(type, scaling.String("type", "default"));
   }
   if (type == "default") return OkStatus();
-  if (type != "linear" && type != "llama3") {
-    return Unsupported("{}: rope type \"{}\" is not supported; default, linear and llama3 are",
-                       scaling.what(), type);
+  if (type != "linear" && type != "llama3" && type != "yarn") {
+    return Unsupported(
+        "{}: rope type \"{}\" is not supported; default, linear, llama3 and yarn are",
+        scaling.what(), type);
   }
   TG_ASSIGN_OR_RETURN(rope->factor, scaling.Number("factor", {}));
   if (type == "linear") {
     rope->type = RopeType::kLinear;
     return OkStatus();
   }
+  if (type == "yarn") return ParseYarn(scaling, rope);
   rope->type = RopeType::kLlama3;
   TG_ASSIGN_OR_RETURN(rope->low_freq_factor, scaling.Number("low_freq_factor", {}));
   TG_ASSIGN_OR_RETURN(rope->high_freq_factor, scaling.Number("high_freq_factor", {}));
@@ -261,18 +286,33 @@ Status InRange(std::string_view what, std::string_view field, double value, doub
                          what, field, value, least, most);
 }
 
+Status CheckYarn(const RopeConfig& rope, std::string_view what) {
+  // 1 would divide by the logarithm of one.
+  TG_RETURN_IF_ERROR(InRange(what, "rope_theta of yarn", rope.theta, 1.01, 1e12));
+  TG_RETURN_IF_ERROR(InRange(what, "beta_slow", rope.beta_slow, 1e-3, 1e6));
+  TG_RETURN_IF_ERROR(InRange(what, "beta_fast", rope.beta_fast, 1e-3, 1e6));
+  if (rope.beta_fast <= rope.beta_slow) {
+    return InvalidArgument("{}: beta_fast {} must be above beta_slow {}", what, rope.beta_fast,
+                           rope.beta_slow);
+  }
+  return InRange(what, "attention_factor", rope.attention_factor, 1e-3, 1e3);
+}
+
 Status CheckRope(const RopeConfig& rope, std::string_view what) {
   TG_RETURN_IF_ERROR(InRange(what, "rope_theta", rope.theta, 1.0, 1e12));
   if (rope.type == RopeType::kDefault) return OkStatus();
   TG_RETURN_IF_ERROR(InRange(what, "the rope factor", rope.factor, 1.0, 1024.0));
   if (rope.type == RopeType::kLinear) return OkStatus();
+  TG_RETURN_IF_ERROR(
+      InRange(what, "original_max_position_embeddings", rope.original_max_positions, 1, 1 << 24));
+  if (rope.type == RopeType::kYarn) return CheckYarn(rope, what);
   TG_RETURN_IF_ERROR(InRange(what, "low_freq_factor", rope.low_freq_factor, 1e-3, 1e6));
   TG_RETURN_IF_ERROR(InRange(what, "high_freq_factor", rope.high_freq_factor, 1e-3, 1e6));
   if (rope.high_freq_factor <= rope.low_freq_factor) {
     return InvalidArgument("{}: high_freq_factor {} must be above low_freq_factor {}", what,
                            rope.high_freq_factor, rope.low_freq_factor);
   }
-  return InRange(what, "original_max_position_embeddings", rope.original_max_positions, 1, 1 << 24);
+  return OkStatus();
 }
 
 }  // namespace
@@ -326,6 +366,9 @@ Result<ModelConfig> ParseHfConfig(std::string_view json_text, std::string_view w
   TG_RETURN_IF_ERROR(RefuseFeatures(fields));
   TG_RETURN_IF_ERROR(ParseSizes(fields, &config));
   TG_RETURN_IF_ERROR(ParseRope(fields, &config.rope));
+  if (config.rope.type == RopeType::kYarn && config.rope.original_max_positions == 0) {
+    config.rope.original_max_positions = config.max_positions;
+  }
   TG_RETURN_IF_ERROR(ParseTokenIds(fields, &config));
   TG_ASSIGN_OR_RETURN(const std::string old_dtype, fields.String("torch_dtype", "float32"));
   TG_ASSIGN_OR_RETURN(config.dtype, fields.String("dtype", old_dtype));
@@ -358,6 +401,14 @@ std::string ToHfJson(const ModelConfig& c) {
                     {"factor", c.rope.factor},
                     {"low_freq_factor", c.rope.low_freq_factor},
                     {"high_freq_factor", c.rope.high_freq_factor},
+                    {"original_max_position_embeddings", c.rope.original_max_positions}};
+  } else if (c.rope.type == RopeType::kYarn) {
+    rope_scaling = {{"rope_type", "yarn"},
+                    {"factor", c.rope.factor},
+                    {"beta_fast", c.rope.beta_fast},
+                    {"beta_slow", c.rope.beta_slow},
+                    {"truncate", c.rope.truncate},
+                    {"attention_factor", c.rope.attention_factor},
                     {"original_max_position_embeddings", c.rope.original_max_positions}};
   }
   json eos = nullptr;

@@ -13,10 +13,11 @@
 
 namespace tidegate::model {
 
-enum class RopeType : uint8_t { kDefault = 0, kLinear = 1, kLlama3 = 2 };
+enum class RopeType : uint8_t { kDefault = 0, kLinear = 1, kLlama3 = 2, kYarn = 3 };
 
 // Rotary position embedding (transformers modeling_rope_utils.py). inv_freq_i = theta^(-2i/d),
-// divided by `factor` for kLinear, by wavelength for kLlama3.
+// divided by `factor` for kLinear, by wavelength for kLlama3, by how often the original positions
+// turn it for kYarn (arXiv:2309.00071).
 struct RopeConfig {
   RopeType type = RopeType::kDefault;
   double theta = 10000.0;
@@ -24,6 +25,10 @@ struct RopeConfig {
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
   int64_t original_max_positions = 0;
+  double beta_fast = 32.0;        // kYarn: turned more often than this, a frequency is kept
+  double beta_slow = 1.0;         // less often: divided
+  bool truncate = true;           // the ramp between them begins and ends at whole dimensions
+  double attention_factor = 1.0;  // of cosines and sines
 };
 
 // The shape of a decoder of the Llama family, of which Mistral, Qwen2 (and 2.5) and Qwen3 are. q

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
+#include <optional>
 
 namespace tidegate::model {
 namespace {
@@ -19,15 +20,51 @@ double Llama3Scaled(double frequency, const RopeConfig& rope) {
   return (1.0 - smooth) * frequency / rope.factor + smooth * frequency;
 }
 
+// YaRN: dimensions that the original positions turn often are kept, those they turn less than
+// beta_slow times divided by `factor`, a ramp over dimensions between.
+class YarnRamp {
+ public:
+  YarnRamp(const RopeConfig& rope, int64_t head_dim)
+      : rope_(rope), dim_(static_cast<double>(head_dim)) {
+    low_ = Dimension(rope.beta_fast);
+    high_ = Dimension(rope.beta_slow);
+    if (rope.truncate) {
+      low_ = std::floor(low_);
+      high_ = std::ceil(high_);
+    }
+    low_ = std::max(low_, 0.0);
+    high_ = std::min(high_, dim_ - 1);
+    if (low_ == high_) high_ += 0.001;
+  }
+  double Scaled(double frequency, size_t i) const {
+    const double ramp = std::clamp((static_cast<double>(i) - low_) / (high_ - low_), 0.0, 1.0);
+    return frequency / rope_.factor * ramp + frequency * (1.0 - ramp);
+  }
+
+ private:
+  // Of the frequency that turns `rotations` times within the original positions.
+  double Dimension(double rotations) const {
+    const double positions = static_cast<double>(rope_.original_max_positions);
+    return dim_ * std::log(positions / (rotations * 2.0 * std::numbers::pi)) /
+           (2.0 * std::log(rope_.theta));
+  }
+
+  const RopeConfig& rope_;
+  double dim_, low_, high_;
+};
+
 }  // namespace
 
 std::vector<double> InverseFrequencies(const ModelConfig& config) {
   std::vector<double> frequencies(static_cast<size_t>(config.head_dim / 2));
+  std::optional<YarnRamp> yarn;
+  if (config.rope.type == RopeType::kYarn) yarn.emplace(config.rope, config.head_dim);
   for (size_t i = 0; i < frequencies.size(); ++i) {
     double f = std::pow(config.rope.theta,
                         -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim));
     if (config.rope.type == RopeType::kLinear) f /= config.rope.factor;
     if (config.rope.type == RopeType::kLlama3) f = Llama3Scaled(f, config.rope);
+    if (yarn) f = yarn->Scaled(f, i);
     frequencies[i] = f;
   }
   return frequencies;
@@ -42,8 +79,8 @@ void RopeTable::GrowTo(size_t rows) {
   for (size_t position = rows_; position < rows; ++position) {
     for (size_t i = 0; i < half; ++i) {
       const double angle = static_cast<double>(position) * frequencies_[i];
-      cos_[position * half + i] = static_cast<float>(std::cos(angle));
-      sin_[position * half + i] = static_cast<float>(std::sin(angle));
+      cos_[position * half + i] = static_cast<float>(factor_ * std::cos(angle));
+      sin_[position * half + i] = static_cast<float>(factor_ * std::sin(angle));
     }
   }
   rows_ = rows;

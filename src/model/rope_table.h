@@ -16,7 +16,8 @@ std::vector<double> InverseFrequencies(const ModelConfig& config);
 // Rows are computed once, up to the last position asked for.
 class RopeTable {
  public:
-  explicit RopeTable(const ModelConfig& config) : frequencies_(InverseFrequencies(config)) {}
+  explicit RopeTable(const ModelConfig& config)
+      : frequencies_(InverseFrequencies(config)), factor_(config.rope.attention_factor) {}
 
   // Writes the rows of `positions` (each at least 0), [positions.size(), head_dim / 2].
   void Fill(std::span<const int32_t> positions, float* cos, float* sin);
@@ -25,6 +26,7 @@ class RopeTable {
   void GrowTo(size_t rows);
 
   std::vector<double> frequencies_;
+  double factor_;
   std::vector<float> cos_, sin_;
   size_t rows_ = 0;
 };

@@ -55,6 +55,32 @@ TEST(Config, Qwen3WithoutHeadDimHas128) {
   EXPECT_EQ(Must(ParseHfConfig(config.dump(), "c")).head_dim, 128);
 }
 
+// As Qwen2.5's cards write it for long texts (the keys of transformers 4).
+TEST(Config, YarnIsReadCompletedCheckedAndWrittenBack) {
+  json config = GoldenConfig("tiny_qwen2");
+  config.erase("rope_parameters");
+  config["rope_theta"] = 1e6;
+  config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}};
+  const ModelConfig read = Must(ParseHfConfig(config.dump(), "c"));
+  EXPECT_EQ(read.rope.type, RopeType::kYarn);
+  EXPECT_EQ(read.rope.original_max_positions, read.max_positions);
+  EXPECT_NEAR(read.rope.attention_factor, 1.138629436111989, 1e-12);
+  const std::string written = ToHfJson(read);
+  EXPECT_EQ(ToHfJson(Must(ParseHfConfig(written, "c"))), written);
+
+  config["rope_scaling"]["mscale"] = 1.0;
+  config["rope_scaling"]["mscale_all_dim"] = 0.5;
+  EXPECT_NEAR(Must(ParseHfConfig(config.dump(), "c")).rope.attention_factor, 1.0648216253695715,
+              1e-12);
+  config["rope_scaling"]["attention_factor"] = 2.0;
+  EXPECT_EQ(Must(ParseHfConfig(config.dump(), "c")).rope.attention_factor, 2.0);
+  config["rope_scaling"]["beta_slow"] = 64.0;
+  EXPECT_THAT(Refusal(config), HasSubstr("beta_fast 32 must be above beta_slow 64"));
+  config["rope_scaling"].erase("beta_slow");
+  config["rope_scaling"]["attention_factor"] = 0.0;
+  EXPECT_THAT(Refusal(config), HasSubstr("attention_factor is 0"));
+}
+
 TEST(Config, SlidingWindowsAreRefusedByTheKeyThatAsksForOne) {
   json mistral = GoldenConfig("tiny_mistral");
   mistral["sliding_window"] = 4096;

@@ -80,5 +80,43 @@ TEST(RopeTable, Llama3ScalingHasThreeBands) {
   EXPECT_GT(divided, 0);
 }
 
+// Against transformers 5.24 (_compute_yarn_parameters): theta 1e6, factor 4, 32,768 positions.
+TEST(RopeTable, YarnIsThatOfTransformers) {
+  constexpr size_t kPlaces[] = {0, 5, 9, 10, 12, 14, 16, 17, 18, 20, 25, 31};
+  ModelConfig config = Config(RopeType::kYarn);
+  config.rope.theta = 1e6;
+  config.rope.factor = 4.0;
+  config.rope.original_max_positions = 32768;
+  const auto expect = [&](const std::vector<double>& want) {
+    const auto got = InverseFrequencies(config);
+    for (size_t i = 0; i < std::size(kPlaces); ++i) {
+      EXPECT_NEAR(got[kPlaces[i]], want[i], 3e-6 * want[i]) << kPlaces[i];
+    }
+  };
+  expect({1.0, 0.11547820270061493, 0.02053525112569332, 0.01333521492779255, 0.005154795479029417,
+          0.0017785303061828017, 0.0005833333707414567, 0.00032469083089381456,
+          0.0001757068675942719, 4.4456985051510856e-05, 5.133812464919174e-06,
+          3.8498163235090033e-07});
+  config.rope.beta_fast = 16;
+  config.rope.beta_slow = 2;
+  config.rope.truncate = false;
+  expect({1.0, 0.11547820270061493, 0.02053525112569332, 0.01333521492779255, 0.005623413249850273,
+          0.002151098335161805, 0.0005956799723207951, 0.00028570491122081876,
+          0.00011986687604803592, 4.4456985051510856e-05, 5.133812464919174e-06,
+          3.8498163235090033e-07});
+}
+
+TEST(RopeTable, YarnsFactorIsInCosinesAndSines) {
+  ModelConfig config = Config(RopeType::kYarn);
+  config.rope.original_max_positions = 128;
+  config.rope.attention_factor = 1.25;
+  RopeTable table(config);
+  std::vector<float> cos(32), sin(32);
+  table.Fill(std::vector<int32_t>{0}, cos.data(), sin.data());
+  for (const float value : cos) EXPECT_EQ(value, 1.25f);
+  table.Fill(std::vector<int32_t>{7}, cos.data(), sin.data());
+  for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(std::hypot(cos[i], sin[i]), 1.25, 1e-6);
+}
+
 }  // namespace
 }  // namespace tidegate::model
