@@ -4,7 +4,8 @@
 // counted. A case is a process of its own, since peak memory is per process.
 //
 //   finetune_step_bench --base HF_FOLDER [--dtype bf16|f32] [--rows 4] [--length 512] [--steps 5]
-//                       [--threads 2] [--rank 16] [--alpha 32]
+//                       [--threads 2] [--rank 16] [--alpha 32] [--checkpointing 0|1]
+//                       [--quantization none|int8|nf4|nf4_double]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 
 #include "base/rng.h"
 #include "kernels/table.h"
+#include "model/memory_plan.h"
 #include "model/transformer.h"
 #include "nlohmann/json.hpp"
 #include "tokens/packing.h"
@@ -29,15 +31,30 @@ constexpr double kLearningRate = 2e-4;
 
 struct Options {
   std::filesystem::path base;
-  std::string dtype = "bf16";
-  int64_t rows = 4, length = 512, steps = 5, threads = 2, rank = 16, alpha = 32;
+  std::string dtype = "bf16", quantization = "none";
+  int64_t rows = 4, length = 512, steps = 5, threads = 2, rank = 16, alpha = 32, checkpointing = 0;
 };
+
+Result<model::Quantization> ParseQuantization(const std::string& name) {
+  using model::Quantization;
+  for (const auto& [known, value] :
+       {std::pair{"none", Quantization::kNone}, std::pair{"int8", Quantization::kInt8},
+        std::pair{"nf4", Quantization::kNf4}, std::pair{"nf4_double", Quantization::kNf4Double}}) {
+    if (name == known) return value;
+  }
+  return InvalidArgument("--quantization {}: choose none, int8, nf4 or nf4_double", name);
+}
 
 Result<Options> Parse(int count, char** words) {
   Options options;
   const std::map<std::string_view, int64_t*> numbers = {
-      {"--rows", &options.rows},       {"--length", &options.length}, {"--steps", &options.steps},
-      {"--threads", &options.threads}, {"--rank", &options.rank},     {"--alpha", &options.alpha}};
+      {"--rows", &options.rows},
+      {"--length", &options.length},
+      {"--steps", &options.steps},
+      {"--threads", &options.threads},
+      {"--rank", &options.rank},
+      {"--alpha", &options.alpha},
+      {"--checkpointing", &options.checkpointing}};
   for (int i = 1; i < count; i += 2) {
     const std::string_view name = words[i];
     if (i + 1 == count) return InvalidArgument("{}: value missing", name);
@@ -46,10 +63,13 @@ Result<Options> Parse(int count, char** words) {
       options.base = value;
     } else if (name == "--dtype") {
       options.dtype = value;
+    } else if (name == "--quantization") {
+      options.quantization = value;
     } else if (const auto number = numbers.find(name); number != numbers.end()) {
       const auto [end, error] =
           std::from_chars(value.data(), value.data() + value.size(), *number->second);
-      if (error != std::errc() || end != value.data() + value.size() || *number->second < 1) {
+      if (error != std::errc() || end != value.data() + value.size() ||
+          *number->second < (name == "--checkpointing" ? 0 : 1)) {
         return InvalidArgument("{} {}: choose a whole number from 1", name, value);
       }
     } else {
@@ -89,13 +109,17 @@ struct Training {
 Result<Training> Start(const Options& options) {
   TG_ASSIGN_OR_RETURN(const kernels::DType dtype, model::ParseDType(options.dtype));
   const int threads = static_cast<int>(options.threads);
-  TG_ASSIGN_OR_RETURN(auto base,
-                      model::Base::Load(options.base, {.dtype = dtype, .threads = threads}));
+  TG_ASSIGN_OR_RETURN(const auto quantization, ParseQuantization(options.quantization));
+  const model::ComputeOptions compute{
+      .dtype = dtype, .threads = threads, .quantization = quantization};
+  TG_ASSIGN_OR_RETURN(auto base, model::Base::Load(options.base, compute));
   model::LoraConfig lora;
   lora.r = options.rank;
   lora.alpha = static_cast<double>(options.alpha);
   TG_ASSIGN_OR_RETURN(lora.targets, model::ParseTargets("all-linear"));
-  TG_ASSIGN_OR_RETURN(auto engine, model::Engine::Create(base, lora));
+  TG_ASSIGN_OR_RETURN(
+      auto engine,
+      model::Engine::Create(base, lora, {.gradient_checkpointing = options.checkpointing > 0}));
   TG_ASSIGN_OR_RETURN(auto optimizer,
                       train::Optimizer::Create(kernels::TableFor(kernels::Backend::kCpu, dtype),
                                                threads, train::AdamWConfig()));
@@ -120,6 +144,15 @@ Result<double> Step(const tokens::PackedBatch& batch, Training* t) {
   t->optimizer.Update(t->adapter.parameters(), t->gradients, all, norm, kLearningRate, t->moments);
   t->engine->SetParameters(t->adapter.parameters());
   return sum.loss / targets;
+}
+
+model::MemoryPlan Planned(const Options& options, const Training& training) {
+  model::MemoryQuestion question;
+  question.compute = training.base->compute();
+  question.engine.gradient_checkpointing = options.checkpointing > 0;
+  question.lora = training.adapter.lora();
+  question.rows = options.rows * options.length;
+  return model::PlanTraining(training.base->config(), question);
 }
 
 Status Run(const Options& options) {
@@ -149,6 +182,7 @@ Status Run(const Options& options) {
       {"peak_rss_bytes", int64_t{usage.ru_maxrss} * 1024},
       {"best_tokens_per_second", tokens / fastest},
       {"engine_bytes", training.engine->MemoryBytes()},
+      {"planned_bytes", Planned(options, training).total()},
       {"threads", options.threads},
       {"isa", kernels::TableFor(kernels::Backend::kCpu, training.base->compute().dtype)->isa},
       {"first_loss", first_loss},

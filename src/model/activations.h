@@ -81,6 +81,10 @@ class ActivationArena {
   // Throws std::bad_alloc. What an earlier layout held is lost.
   const Activations& Prepare(int64_t t, int64_t head_rows, Purpose purpose);
   size_t bytes() const { return memory_.size(); }
+  // What Prepare would take. An earlier layout's places are lost.
+  size_t BytesFor(int64_t t, int64_t head_rows, Purpose purpose) {
+    return LayOut(nullptr, t, head_rows, purpose);
+  }
 
  private:
   size_t LayOut(std::byte* base, int64_t t, int64_t head_rows, Purpose purpose);

@@ -85,7 +85,8 @@ Error NotFinite(const std::string& name, const tensor::TensorView& view, std::st
       tensor::DTypeName(view.dtype), as);
 }
 
-// kF32, which is not quantized, for kNone.
+}  // namespace
+
 kernels::WeightFormat FormatOf(Quantization quantization) {
   switch (quantization) {
     case Quantization::kNone:
@@ -99,8 +100,6 @@ kernels::WeightFormat FormatOf(Quantization quantization) {
   }
   return kernels::WeightFormat::kF32;
 }
-
-}  // namespace
 
 std::string_view QuantizationName(Quantization quantization) {
   switch (quantization) {

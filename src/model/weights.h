@@ -16,6 +16,9 @@
 
 namespace tidegate::model {
 
+// kF32, which is not quantized, for kNone.
+kernels::WeightFormat FormatOf(Quantization quantization);
+
 struct LayerWeights {
   std::array<std::unique_ptr<kernels::PreparedWeights>, kModulesPerLayer> linear;  // by Module
   std::array<const void*, kModulesPerLayer> bias{};                                // [out] or null
