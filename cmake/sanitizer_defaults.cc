@@ -8,8 +8,10 @@ const char* __ubsan_default_options();
 const char* __tsan_default_options();
 const char* __tsan_default_suppressions();
 
+// No detect_stack_use_after_return: the stack it makes up gives vectors of 64 bytes 32-byte places,
+// and the kernels' aligned loads fault.
 const char* __asan_default_options() {
-  return "detect_stack_use_after_return=1:check_initialization_order=1:strict_init_order=1";
+  return "detect_stack_use_after_return=0:check_initialization_order=1:strict_init_order=1";
 }
 
 const char* __ubsan_default_options() { return "print_stacktrace=1"; }
