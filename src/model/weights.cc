@@ -17,11 +17,6 @@ using kernels::DType;
 
 constexpr size_t kChunk = 4096;
 
-bool SameType(tensor::DType stored, DType compute) {
-  return (stored == tensor::DType::kF32 && compute == DType::kF32) ||
-         (stored == tensor::DType::kBF16 && compute == DType::kBF16);
-}
-
 bool AllFinite(std::span<const float> values) {
   // The sum of x·0 is 0 exactly when every x is finite: no branch a value.
   float sum = 0;
@@ -39,8 +34,7 @@ bool AllFiniteBf16(const uint8_t* bytes, size_t count) {
   return finite;
 }
 
-// Converts (or, with out null, only checks) a tensor. False if a value is NaN or Inf, as stored or
-// after rounding.
+// Converts a tensor. False if a value is NaN or Inf, as stored or after rounding.
 bool ConvertTensor(const tensor::TensorView& view, DType compute, std::byte* out) {
   const size_t count = static_cast<size_t>(view.num_elements());
   const size_t in_size = tensor::DTypeSize(view.dtype);
@@ -50,7 +44,6 @@ bool ConvertTensor(const tensor::TensorView& view, DType compute, std::byte* out
     const std::span<float> chunk(floats.data(), std::min(kChunk, count - at));
     tensor::ToFloats(view.dtype, view.bytes.data() + at * in_size, chunk);
     if (!AllFinite(chunk)) return false;
-    if (out == nullptr) continue;
     std::byte* to = out + at * out_size;
     if (compute == DType::kF64) {
       for (size_t i = 0; i < chunk.size(); ++i) reinterpret_cast<double*>(to)[i] = chunk[i];
@@ -126,17 +119,12 @@ LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
 Result<const void*> LoadedBase::Plain(const std::string& name) {
   TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
   const size_t element = kernels::SizeOf(options_.dtype);
-  const bool in_place = SameType(view->dtype, options_.dtype) &&
-                        reinterpret_cast<uintptr_t>(view->bytes.data()) % element == 0;
-  AlignedBuffer buffer;
-  if (!in_place) buffer = AlignedBuffer(static_cast<size_t>(view->num_elements()) * element);
-  if (!ConvertTensor(*view, options_.dtype, buffer.data())) {
+  std::byte* out = owned_.Take(static_cast<size_t>(view->num_elements()) * element);
+  if (!ConvertTensor(*view, options_.dtype, out)) {
     return NotFinite(name, *view, NameOf(options_.dtype));
   }
-  if (in_place) return static_cast<const void*>(view->bytes.data());
   ReleasePages(view->bytes);
-  owned_.push_back(std::move(buffer));
-  return static_cast<const void*>(owned_.back().data());
+  return static_cast<const void*>(out);
 }
 
 Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_t n, int64_t k) {
@@ -150,10 +138,10 @@ Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_
   if (floats_.size() < bytes) floats_ = AlignedBuffer(bytes);
   if (!ConvertTensor(*view, DType::kF32, floats_.data())) return NotFinite(name, *view, "f32");
   ReleasePages(view->bytes);
-  owned_.emplace_back(kernels::QuantizedBytes(format, n, k));
+  std::byte* out = owned_.Take(kernels::QuantizedBytes(format, n, k));
   kernels::Quantize(options_.threads, format, n, k, reinterpret_cast<const float*>(floats_.data()),
-                    owned_.back().data());
-  return kernels::WeightSource{format, n, k, owned_.back().data()};
+                    out);
+  return kernels::WeightSource{format, n, k, out};
 }
 
 kernels::WeightSource LoadedBase::Source(const void* data, int64_t n, int64_t k) const {

@@ -28,8 +28,8 @@ struct LayerWeights {
   const void* k_norm = nullptr;                                                    // or null
 };
 
-// Immutable after Load, so thread-safe. Tensors whose stored type is the activation type are read
-// where the file is mapped: the files must stay as they are while the object lives.
+// Immutable after Load, so thread-safe. All weights are copies, also where the stored type is the
+// activation type: a mapped file is on small pages, which decoding would feel.
 class LoadedBase final : public Base {
  public:
   static Result<std::shared_ptr<const LoadedBase>> Load(const std::filesystem::path& dir,
@@ -58,7 +58,7 @@ class LoadedBase final : public Base {
   ComputeOptions options_;
   const kernels::KernelTable* table_;
   tensor::SafetensorsFolder folder_;
-  std::vector<AlignedBuffer> owned_;
+  Arena owned_;
   AlignedBuffer floats_;  // of one tensor, while loading
   kernels::WeightSource embedding_{};
   std::vector<LayerWeights> layers_;
