@@ -2,6 +2,7 @@
 
 #include "kernels/internal/matmul.h"
 #include "kernels/internal/ops.h"
+#include "kernels/internal/simd_ops.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -11,7 +12,12 @@ namespace {
 constexpr int64_t kGradientRows = 512;
 
 template <DType T>
-void Forward(const Context& context, const LoraForwardArgs& args) {
+void Forward(const Context& context, const SimdOps& simd, const LoraForwardArgs& args) {
+  if (args.m > 0 && args.m <= kGemvMaxRows) {
+    simd.gemv(context, {args.m, args.r, args.k, args.x, args.a, nullptr, args.u});
+    simd.gemv(context, {args.m, args.n, args.r, args.u, args.b, args.y, args.y});
+    return;
+  }
   Matmul(context, {T, T, args.m, args.r, args.k, false, true, MatmulPost::kNone}, args.x, args.a,
          args.u);
   Matmul(context, {T, T, args.m, args.n, args.r, false, true, MatmulPost::kSum}, args.u, args.b,
@@ -48,10 +54,10 @@ void Backward(const Context& context, const LoraBackwardArgs& args) {
 }  // namespace
 
 void LoraForwardCpuF32(const Context& context, const LoraForwardArgs& args) {
-  Forward<DType::kF32>(context, args);
+  Forward<DType::kF32>(context, SimdF32(), args);
 }
 void LoraForwardCpuBF16(const Context& context, const LoraForwardArgs& args) {
-  Forward<DType::kBF16>(context, args);
+  Forward<DType::kBF16>(context, kSimdAvx512BF16, args);
 }
 
 void LoraBackwardCpuF32(const Context& context, const LoraBackwardArgs& args) {

@@ -7,8 +7,9 @@
 
 namespace tidegate::kernels {
 
-// y[m,n] = x[m,k] Wᵀ + bias + residual, for 1 <= m <= kGemvMaxRows: bound by reading W once.
-inline constexpr int64_t kGemvMaxRows = 4;
+// y[m,n] = x[m,k] Wᵀ + bias + residual, bound by reading W once: faster than oneDNN up to some
+// eight rows in bf16, twice that in f32. A row's bits are the same for any m.
+inline constexpr int64_t kGemvMaxRows = 8;
 struct GemvArgs {
   int64_t m, n, k;
   const void* x;               // [m,k] activation type

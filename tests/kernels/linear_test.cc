@@ -13,7 +13,7 @@ struct Shape {
 const std::vector<Shape> kShapes = {{1, 1, 1},     {1, 5, 31},     {2, 7, 33},    {3, 130, 64},
                                     {4, 9, 65},    {1, 1003, 576}, {4, 515, 192}, {5, 3, 1},
                                     {17, 1, 19},   {64, 96, 32},   {33, 71, 129}, {130, 192, 96},
-                                    {5, 2100, 16}, {300, 130, 40}};
+                                    {5, 2100, 16}, {300, 130, 40}, {8, 77, 200},  {9, 77, 200}};
 
 std::string Describe(const char* op, const Shape& s) {
   return std::string(op) + " " + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" +
@@ -109,21 +109,28 @@ TEST(Linear, NoRowsIsNoWork) {
   }
 }
 
+// By the first row of each number of rows; few rows and many are different kernels.
 TEST(Linear, ARowDoesNotDependOnTheOthers) {
-  const int64_t n = 96, k = 130;
+  const int64_t n = 99, k = 130;
   const Values w = Random(2, Count(n, k)), x = Random(1, Count(200, k));
+  const auto first_row = [&](const KernelTable& table, int64_t m, bool logits) {
+    const LinearCase c{{m, n, k}, Values(x.begin(), x.begin() + m * k), w, {}, {}};
+    OpRun run(table, table.dtype, 2);
+    (logits ? LogitsOf(c) : Forward(c, false, false))(run);
+    Values y = run.Finish().at(logits ? "logits" : "y").values();
+    y.resize(static_cast<size_t>(n));
+    return y;
+  };
   for (const KernelTable* table : FastTables()) {
-    std::vector<Values> first_rows;
-    for (const int64_t m : {5, 17, 64, 200}) {
-      const Values rows(x.begin(), x.begin() + m * k);
-      const LinearCase c{{m, n, k}, rows, w, {}, {}};
-      OpRun run(*table, table->dtype, 2);
-      Forward(c, false, false)(run);
-      Values y = run.Finish().at("y").values();
-      y.resize(static_cast<size_t>(5 * n));
-      first_rows.push_back(y);
+    for (const bool logits : {false, true}) {
+      const Values alone = first_row(*table, 1, logits), of_nine = first_row(*table, 9, logits);
+      for (int64_t m = 2; m <= 8; ++m) {
+        EXPECT_EQ(first_row(*table, m, logits), alone) << NameOf(*table) << " " << m;
+      }
+      for (const int64_t m : {17, 64, 200}) {
+        EXPECT_EQ(first_row(*table, m, logits), of_nine) << NameOf(*table) << " " << m;
+      }
     }
-    for (const Values& rows : first_rows) EXPECT_EQ(rows, first_rows.front()) << NameOf(*table);
   }
 }
 
