@@ -5,7 +5,6 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <fstream>
 #include <sstream>
@@ -41,28 +40,6 @@ Result<std::string> ReadProc(const std::string& path) {
   std::ostringstream out;
   out << in.rdbuf();
   return out.str();
-}
-
-Result<uint64_t> ReadNumber(const std::string& path) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadProc(path));
-  uint64_t value = 0;
-  if (std::from_chars(text.data(), text.data() + text.size(), value).ec != std::errc()) {
-    return NotFound("{} holds no number", path);
-  }
-  return value;
-}
-
-// The value of "NAME: 123 kB" in /proc/meminfo, in bytes.
-Result<uint64_t> MeminfoBytes(std::string_view name) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadProc("/proc/meminfo"));
-  std::istringstream lines(text);
-  std::string key, unit;
-  uint64_t value = 0;
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream fields(line);
-    if (fields >> key >> value && key == std::string(name) + ":") return value * 1024;
-  }
-  return NotFound("/proc/meminfo has no {}", name);
 }
 
 // Busy and total ticks of the CPUs that this process may use.
@@ -135,14 +112,6 @@ double CgroupCpus() {
   double quota = 0, period = 0;
   if (!(fields >> quota >> period) || period <= 0) return 0;  // "max 100000": no limit
   return quota / period;
-}
-
-Result<uint64_t> AvailableMemory() {
-  TG_ASSIGN_OR_RETURN(uint64_t available, MeminfoBytes("MemAvailable"));
-  const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");
-  const auto used = ReadNumber("/sys/fs/cgroup/memory.current");
-  if (limit && used) available = std::min(available, *limit > *used ? *limit - *used : 0);
-  return available;
 }
 
 Result<double> IdlePercent(int millis) {

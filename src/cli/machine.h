@@ -24,10 +24,6 @@ int UsableCpus();
 // CPUs' worth of time that the control group allows, or 0 for no limit.
 double CgroupCpus();
 
-// Bytes that can be used now without swapping: the least of MemAvailable and what the control
-// group has left.
-Result<uint64_t> AvailableMemory();
-
 // How idle the usable CPUs were over `millis`, 0 to 100. Sleeps that long.
 Result<double> IdlePercent(int millis);
 

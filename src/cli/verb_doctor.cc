@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "base/available_memory.h"
 #include "cli/machine.h"
 #include "cli/verb.h"
 #include "kernels/table.h"
