@@ -4,11 +4,10 @@
 #include <filesystem>
 
 #include "base/available_memory.h"
+#include "cli/base_memory.h"
 #include "cli/machine.h"
 #include "cli/verb.h"
 #include "kernels/table.h"
-#include "model/adapter.h"
-#include "model/config.h"
 #include "onshore/sandbox/walls.h"
 
 namespace tidegate::cli {
@@ -32,29 +31,6 @@ ordered_json CpuFacts() {
   cpu["f32_kernels"] = f32 != nullptr ? f32->isa : "none";
   cpu["bf16_kernels"] = bf16 != nullptr ? bf16->isa : "none";
   return cpu;
-}
-
-// Weights in the type that --dtype auto takes, a rank-16 adapter on all linear layers with
-// gradients and both moments, and what is free.
-Result<ordered_json> BaseFacts(const std::filesystem::path& base) {
-  TG_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadHfConfig(base / "config.json"));
-  const bool bf16 = kernels::TableFor(kernels::Backend::kCpu, kernels::DType::kBF16) != nullptr;
-  model::LoraConfig lora;
-  lora.r = 16;
-  lora.alpha = 32;
-  TG_ASSIGN_OR_RETURN(lora.targets, model::ParseTargets("all-linear"));
-  int64_t adapter = 0;
-  for (const model::Module module : lora.targets) {
-    const model::ModuleShape shape = model::ShapeOf(config, module);
-    adapter += config.num_layers * lora.r * (shape.in + shape.out);
-  }
-  ordered_json facts;
-  facts["parameters"] = config.num_parameters();
-  facts["dtype"] = bf16 ? "bf16" : "f32";
-  facts["weights_mib"] = static_cast<double>(config.num_parameters()) * (bf16 ? 2 : 4) / kMiB;
-  facts["adapter_parameters"] = adapter;
-  facts["adapter_training_mib"] = static_cast<double>(adapter) * 16 / kMiB;
-  return facts;
 }
 
 ordered_json ZmqJson() {
@@ -159,11 +135,12 @@ void AddProblems(ordered_json& report) {
     problems.push_back("libzmq with CURVE was not found: this machine can train but not federate");
   }
   if (report.contains("base") && report.contains("available_mib")) {
-    const double need = report["base"]["weights_mib"].get<double>() +
-                        report["base"]["adapter_training_mib"].get<double>();
-    if (need > report["available_mib"].get<double>()) {
-      problems.push_back(fmt::format("the base needs {:.0f} MiB before any batch, {:.0f} are free",
-                                     need, report["available_mib"].get<double>()));
+    const double least = report["base"]["ways"].back()["total_mib"].get<double>();
+    if (least > report["available_mib"].get<double>()) {
+      problems.push_back(fmt::format(
+          "training on the base takes at least {:.0f} MiB, {:.0f} are free: choose a shorter "
+          "--max_length or a smaller base",
+          least, report["available_mib"].get<double>()));
     }
   }
   report["problems"] = problems;
@@ -196,11 +173,7 @@ std::string Text(const ordered_json& report) {
                                        zmq["curve"].get<bool>() ? "yes" : "no")
                          : zmq["problem"].get<std::string>());
   if (report.contains("base")) {
-    const ordered_json& base = report["base"];
-    out += fmt::format(
-        "base       {} parameters: {:.1f} MiB in {}; a rank-16 adapter with optimizer {:.1f} MiB\n",
-        base["parameters"].get<int64_t>(), base["weights_mib"].get<double>(),
-        base["dtype"].get<std::string>(), base["adapter_training_mib"].get<double>());
+    out += BaseMemoryText(report["base"], report.value("available_mib", -1.0));
   }
   for (const auto& problem : report["problems"]) {
     out += "problem    " + problem.get<std::string>() + "\n";
@@ -208,7 +181,12 @@ std::string Text(const ordered_json& report) {
   return out + (report["problems"].empty() ? "all good\n" : "");
 }
 
-Status Run(const Invocation& invocation, const std::filesystem::path& base) {
+struct DoctorOptions {
+  std::filesystem::path base;
+  RunShape shape;
+};
+
+Status Run(const Invocation& invocation, const DoctorOptions& options) {
   ordered_json report;
   report["cpu"] = CpuFacts();
   if (const auto bytes = AvailableMemory()) {
@@ -217,8 +195,8 @@ Status Run(const Invocation& invocation, const std::filesystem::path& base) {
   if (const auto idle = IdlePercent(1000)) report["idle_percent"] = *idle;
   TG_ASSIGN_OR_RETURN(report["walls"], ProbeWalls());
   report["zmq"] = ZmqJson();
-  if (!base.empty()) {
-    TG_ASSIGN_OR_RETURN(report["base"], BaseFacts(base));
+  if (!options.base.empty()) {
+    TG_ASSIGN_OR_RETURN(report["base"], BaseMemory(options.base, options.shape));
   }
   AddProblems(report);
   return Print(invocation, report, Text);
@@ -227,11 +205,18 @@ Status Run(const Invocation& invocation, const std::filesystem::path& base) {
 }  // namespace
 
 void RegisterDoctorVerb(CLI::App& app, Invocation& invocation) {
-  auto base = std::make_shared<std::filesystem::path>();
+  auto options = std::make_shared<DoctorOptions>();
   CLI::App* verb =
       AddVerb(app, "doctor", "What this machine offers to training, and what is missing",
-              invocation, [&invocation, base] { return Run(invocation, *base); });
-  verb->add_option("--base", *base, "Also say what this base takes in memory");
+              invocation, [&invocation, options] { return Run(invocation, *options); });
+  verb->add_option("--base", options->base, "Also say what training on this base takes in memory");
+  RunShape& shape = options->shape;
+  verb->add_option("--max_length,--max-length", shape.max_length, "With --base: tokens a row")
+      ->capture_default_str();
+  verb->add_option("--per_device_train_batch_size,--per-device-train-batch-size",
+                   shape.per_device_train_batch_size, "With --base: rows a micro-batch")
+      ->capture_default_str();
+  verb->add_option("--lora_r,--lora-r", shape.lora_r, "With --base: rank")->capture_default_str();
 }
 
 }  // namespace tidegate::cli

@@ -30,7 +30,21 @@ void ExpectMachine(const json& report) {
   EXPECT_GT(report["available_mib"].get<double>(), 0);
   EXPECT_GE(report["idle_percent"].get<double>(), 0);
   EXPECT_LE(report["idle_percent"].get<double>(), 100);
-  EXPECT_EQ(report["base"]["parameters"], 243648);
+  const json& base = report["base"];
+  EXPECT_EQ(base["parameters"], 243648);
+  EXPECT_EQ(base["tokens"], 1024);
+  ASSERT_EQ(base["ways"].size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    const json& way = base["ways"][i];
+    double sum = 0;
+    for (const char* part :
+         {"weights_mib", "adapter_mib", "activations_mib", "scratch_mib", "program_mib"}) {
+      sum += way[part].get<double>();
+    }
+    EXPECT_GE(way["total_mib"].get<double>(), sum);
+    // Each takes less than the one before it.
+    if (i > 0) EXPECT_LT(way["total_mib"], base["ways"][i - 1]["total_mib"]);
+  }
 }
 
 // One run for both: doctor watches the machine for a second.
