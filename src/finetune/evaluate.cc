@@ -21,15 +21,8 @@ Status CheckEvalConfig(const EvalConfig& config) {
 Result<std::unique_ptr<model::Engine>> MakeEngine(const LoadedBase& base,
                                                   const std::filesystem::path& adapter) {
   if (adapter.empty()) {
-    // The smallest adapter there is, with B = 0: the base itself.
-    model::LoraConfig lora;
-    lora.r = 1;
-    lora.alpha = 1;
-    lora.targets = {model::Module::kQ};
-    const auto none = model::Adapter::Create(base.base->config(), lora, 0);
-    TG_ASSIGN_OR_RETURN(auto engine, model::Engine::Create(base.base, lora));
-    engine->SetParameters(none.parameters());
-    return engine;
+    // Without a target there is nothing to add: the base itself.
+    return model::Engine::Create(base.base, model::LoraConfig());
   }
   TG_ASSIGN_OR_RETURN(const model::Adapter loaded, model::LoadPeft(adapter, base.base->config()));
   TG_ASSIGN_OR_RETURN(auto engine, model::Engine::Create(base.base, loaded.lora()));

@@ -49,4 +49,20 @@ void KvCache::ReserveMore(int64_t count) {
   if (wanted > rows_) Reserve(std::max({wanted, 2 * rows_, kFirstRows}));
 }
 
+Status CheckCachesFit(const ModelConfig& config, kernels::DType dtype, int64_t sequences,
+                      int64_t positions, uint64_t available) {
+  positions = std::min(positions, config.max_positions);
+  const size_t each = KvCache::BytesFor(config, dtype, positions);
+  if (each <= available / static_cast<uint64_t>(sequences)) return OkStatus();
+  constexpr double kMiB = 1 << 20;
+  const uint64_t fit = available / each;
+  return ResourceExhausted(
+      "the keys and values of {} answers of up to {} tokens take {:.0f} MiB, {:.0f} MiB are free: "
+      "{}",
+      sequences, positions, static_cast<double>(each) * static_cast<double>(sequences) / kMiB,
+      static_cast<double>(available) / kMiB,
+      fit > 0 ? fmt::format("--batch_size {} fits, or fewer --max_new_tokens", fit)
+              : std::string("ask for fewer --max_new_tokens, or shorten the prompt"));
+}
+
 }  // namespace tidegate::model

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/status.h"
 #include "kernels/types.h"
 #include "model/config.h"
 #include "model/memory.h"
@@ -45,5 +46,10 @@ class KvCache {
   std::vector<AlignedBuffer> keys_, values_;  // a layer each
   std::vector<int32_t> ids_;
 };
+
+// kResourceExhausted, with the numbers and what would fit, when the caches of `sequences` sequences
+// of up to `positions` tokens take more than `available` bytes.
+Status CheckCachesFit(const ModelConfig& config, kernels::DType dtype, int64_t sequences,
+                      int64_t positions, uint64_t available);
 
 }  // namespace tidegate::model

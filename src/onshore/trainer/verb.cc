@@ -9,9 +9,16 @@
 namespace tidegate::trainer {
 namespace {
 
-volatile std::sig_atomic_t g_stop = 0;
+volatile std::sig_atomic_t g_stop = 0;  // the signal
+bool g_has_parent = false;
 
-void NoteStop(int) { g_stop = 1; }
+// A key at the terminal reaches the parent and its child alike, and the parent hands it on: the
+// child takes the one that a process sent. What ends the run is not forgotten for an interrupt.
+void NoteStop(int signal, siginfo_t* info, void*) {
+  const bool by_key = info->si_code == SI_KERNEL;
+  if (by_key && g_has_parent) return;
+  if (g_stop == 0 || g_stop == SIGINT) g_stop = signal;
+}
 
 void WriteError(const Invocation& invocation, const Status& status) {
   std::string line;
@@ -102,12 +109,18 @@ Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
 
 void CatchStopSignals() {
   struct sigaction action {};
-  action.sa_handler = NoteStop;
-  action.sa_flags = SA_RESTART;
+  action.sa_sigaction = NoteStop;
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
 }
 
 bool StopAsked() { return g_stop != 0; }
+
+bool TakeInterrupt() {
+  if (g_stop != SIGINT) return false;
+  g_stop = 0;
+  return true;
+}
 
 int Refuse(const Invocation& invocation) { return Finish(invocation, invocation.refused); }
 
@@ -119,12 +132,13 @@ int RunInvocation(Invocation& invocation) {
   if (status.ok()) status = invocation.prepare();
   if (!status.ok()) return Finish(invocation, status);
   auto behind_walls = [&invocation](pid_t parent) {
+    g_has_parent = parent != 0;
     if (parent != 0) invocation.held.clear();
     const Result<std::string> raised = RaiseLocalWalls(invocation.walls, parent);
     return Finish(invocation, raised ? RunGuarded(invocation, *raised) : raised.error());
   };
   if (invocation.walls.none()) return behind_walls(0);
-  const Result<int> code = RunInChild(behind_walls);
+  const Result<int> code = RunInChild(behind_walls, invocation.reads_input);
   return code ? *code : Finish(invocation, code.error());
 }
 

@@ -18,7 +18,8 @@ namespace tidegate::trainer {
 struct Invocation {
   std::string verb;
   bool json = false;
-  bool terminal = false;  // standard error is a terminal
+  bool terminal = false;     // standard error is a terminal
+  bool reads_input = false;  // `run` reads standard input; to be set by `prepare`
   LocalWalls walls;
   Status refused;  // what a file of flags has wrong; found before the flags are whole
   // Locks that `prepare` took, for as long as the program runs. The walled child closes them: they
@@ -49,9 +50,11 @@ Status AllowRead(Invocation& invocation, const std::string& option,
 Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
              const std::string& text);
 
-// SIGINT and SIGTERM from here on ask the run to stop after the step it is in.
+// SIGINT, SIGTERM and SIGHUP from here on ask the run to stop after the step it is in.
 void CatchStopSignals();
 bool StopAsked();
+// Whether the signal was SIGINT, which is forgotten then.
+bool TakeInterrupt();
 
 void RegisterFinetune(CLI::App& app, Invocation& invocation);
 void RegisterEval(CLI::App& app, Invocation& invocation);

@@ -1,50 +1,58 @@
-// generate: completes a prompt, or answers it as a chat, token by token.
-#include <cstdio>
+// generate: completes prompts, answers them as chats, or holds a conversation, token by token.
+#include <unistd.h>
 
+#include <cstdint>
+
+#include "base/available_memory.h"
 #include "finetune/config.h"
 #include "finetune/evaluate.h"
-#include "model/generate.h"
-#include "onshore/trainer/verb.h"
+#include "onshore/trainer/generate_run.h"
 
 namespace tidegate::trainer {
 namespace {
 
-using nlohmann::ordered_json;
-
-struct GenerateConfig {
-  std::filesystem::path base, adapter;
-  std::string dtype = "auto";
-  int threads = 0;
-  std::string prompt, system;
-  bool raw = false;
-  model::GenerateOptions options;
-};
-
-Status Prepare(Invocation& invocation, const GenerateConfig& c) {
-  if (c.prompt.empty()) return InvalidArgument("--prompt is empty; give it a text");
+Status Prepare(Invocation& invocation, GenerateConfig& c) {
+  const bool one = c.prompts.empty() && !c.interactive;
+  if (one && c.prompt.empty()) return InvalidArgument("--prompt is empty; give it a text");
+  if (c.interactive && c.style.raw) {
+    return InvalidArgument("--raw continues texts, --interactive holds a conversation: choose one");
+  }
+  if (c.batch_size < 1 || c.batch_size > static_cast<int64_t>(model::kMaxStepSequences)) {
+    return InvalidArgument("--batch_size {} must be between 1 and {}", c.batch_size,
+                           model::kMaxStepSequences);
+  }
   finetune::EvalConfig limits;
   limits.threads = c.threads;
   limits.max_new_tokens = c.options.max_new_tokens;
   TG_RETURN_IF_ERROR(finetune::CheckEvalConfig(limits));
+  TG_RETURN_IF_ERROR(model::CheckGenerateOptions(c.options));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "base", c.base));
   if (!c.adapter.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "adapter", c.adapter));
+  if (!c.prompts.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "prompts", c.prompts));
+  c.free_bytes = AvailableMemory().value_or(UINT64_MAX);
+  c.input_terminal = ::isatty(STDIN_FILENO) == 1;
+  invocation.reads_input = c.interactive;
   return OkStatus();
 }
 
-// As records become tokens: a template writes its beginning of sequence itself, other texts get the
-// tokenizer's.
-Result<model::Encoding> EncodePrompt(const finetune::LoadedBase& base, const GenerateConfig& c) {
-  if (c.raw || !base.chat) {
-    return base.tokenizer->Encode(c.prompt, {.add_special_tokens = true});
+Status Run(const Invocation& invocation, const GenerateConfig& c) {
+  CatchStopSignals();
+  std::vector<Prompt> prompts;
+  if (!c.prompts.empty()) {
+    TG_ASSIGN_OR_RETURN(prompts, ReadPrompts(c.prompts));
+  } else {
+    prompts.push_back({.where = "--prompt", .line = 0, .text = c.prompt});
   }
-  std::vector<model::ChatMessage> messages;
-  if (!c.system.empty()) messages.push_back({"system", c.system});
-  messages.push_back({"user", c.prompt});
-  model::RenderOptions render = base.render;
-  render.add_generation_prompt = true;
-  TG_ASSIGN_OR_RETURN(model::Rendered rendered, base.chat->Render(messages, render));
-  return base.tokenizer->Encode(rendered.text);
+  TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
+                      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads)));
+  TG_ASSIGN_OR_RETURN(const auto engine, finetune::MakeEngine(base, c.adapter));
+  Generator generator = {invocation, c, base, *engine, c.options};
+  generator.options.stop_ids = base.stop_ids;
+  generator.options.vocab_limit = base.tokenizer->vocab_size();
+  return c.interactive ? RunChat(generator) : RunPrompts(generator, prompts);
 }
+
+}  // namespace
 
 std::string ReasonName(model::StopReason reason) {
   switch (reason) {
@@ -60,53 +68,34 @@ std::string ReasonName(model::StopReason reason) {
   return "unknown";
 }
 
-Status Run(const Invocation& invocation, const GenerateConfig& c) {
-  CatchStopSignals();
-  TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
-                      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads)));
-  TG_ASSIGN_OR_RETURN(const auto engine, finetune::MakeEngine(base, c.adapter));
-  TG_ASSIGN_OR_RETURN(const model::Encoding prompt, EncodePrompt(base, c));
-  model::GenerateOptions options = c.options;
-  options.stop_ids = base.stop_ids;
-  options.vocab_limit = base.tokenizer->vocab_size();
-  model::StreamDecoder decoder(*base.tokenizer);
-  std::string answer;
-  const auto on_token = [&](int32_t id) {
-    const auto piece = decoder.Push(id);
-    if (piece) answer += *piece;
-    // As it comes, for a person; as a whole, for a program.
-    if (piece && !invocation.json) {
-      std::fputs(piece->c_str(), stdout);
-      std::fflush(stdout);
-    }
-    return !StopAsked();
-  };
-  model::KvCache cache = engine->NewCache();
-  TG_ASSIGN_OR_RETURN(const model::Generation generation,
-                      model::Generate(*engine, cache, prompt.ids, options, on_token));
-  const std::string rest = decoder.Flush();
-  answer += rest;
-  if (!invocation.json) return Print(invocation, {}, rest + "\n");
-  const ordered_json json = {{"text", answer},
-                             {"prompt_tokens", prompt.ids.size()},
-                             {"new_tokens", generation.ids.size()},
-                             {"finish_reason", ReasonName(generation.reason)}};
-  return Print(invocation, json, answer);
+Status Generator::CheckMemory(int64_t sequences, size_t prompt) const {
+  const kernels::DType dtype = base.base->compute().dtype;
+  const uint64_t weights =
+      static_cast<uint64_t>(base.config.num_parameters()) * kernels::SizeOf(dtype);
+  const uint64_t left = config.free_bytes > weights ? config.free_bytes - weights : 0;
+  const int64_t positions = static_cast<int64_t>(prompt) + options.max_new_tokens;
+  return model::CheckCachesFit(base.config, dtype, sequences, positions, left);
 }
-
-}  // namespace
 
 void RegisterGenerate(CLI::App& app, Invocation& invocation) {
   auto c = std::make_shared<GenerateConfig>();
   CLI::App* verb = AddVerb(
-      app, "generate", "Complete a prompt", invocation,
+      app, "generate", "Complete prompts, or chat", invocation,
       [&invocation, c] { return Prepare(invocation, *c); },
       [&invocation, c](const std::string&) { return Run(invocation, *c); });
   verb->add_option(Flag("base"), c->base, "HF folder of the base model")->required();
   verb->add_option(Flag("adapter"), c->adapter, "PEFT folder; without it the base alone");
-  verb->add_option(Flag("prompt"), c->prompt, "What is asked or continued")->required();
-  verb->add_option(Flag("system"), c->system, "A system message before it");
-  verb->add_flag(Flag("raw"), c->raw, "Continue the text as it is, without the chat template");
+  CLI::App* input = verb->add_option_group("Input", "One of");
+  input->add_option(Flag("prompt"), c->prompt, "What is asked or continued");
+  input->add_option(Flag("prompts"), c->prompts,
+                    "File of prompts: .jsonl with prompt or messages, or a text a line");
+  input->add_flag(Flag("interactive"), c->interactive,
+                  "A conversation, a line at a time; /reset, /quit");
+  input->require_option(1);
+  verb->add_option(Flag("batch_size"), c->batch_size, "Prompts of a file that advance together")
+      ->capture_default_str();
+  verb->add_option(Flag("system"), c->style.system, "A system message before a text");
+  verb->add_flag(Flag("raw"), c->style.raw, "Continue texts as they are, without the template");
   verb->add_option(Flag("dtype"), c->dtype, "auto, bf16 or f32")->capture_default_str();
   verb->add_option(Flag("threads"), c->threads, "0: all CPUs of this process")
       ->capture_default_str();
@@ -114,7 +103,12 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   verb->add_option(Flag("temperature"), c->options.temperature, "0: the likeliest token")
       ->capture_default_str();
+  verb->add_option(Flag("top_k"), c->options.top_k, "Sample from so many tokens; 0: all")
+      ->capture_default_str();
   verb->add_option(Flag("top_p"), c->options.top_p, "Sample from so much probability")
+      ->capture_default_str();
+  verb->add_option(Flag("repetition_penalty"), c->options.repetition_penalty,
+                   "Above 1: against what was said already")
       ->capture_default_str();
   verb->add_option(Flag("seed"), c->options.seed, "Of sampling")->capture_default_str();
 }
