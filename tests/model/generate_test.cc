@@ -195,9 +195,166 @@ TEST_F(Generating, RefusesBadInputByName) {
   EXPECT_THAT(Refusal({.temperature = std::nan("")}, prompt_), HasSubstr("temperature is nan"));
   EXPECT_THAT(Refusal({.top_p = 0}, prompt_), HasSubstr("top_p is 0"));
   EXPECT_THAT(Refusal({.top_p = 1.5}, prompt_), HasSubstr("top_p is 1.5"));
+  EXPECT_THAT(Refusal({.top_k = -1}, prompt_), HasSubstr("top_k is -1"));
+  EXPECT_THAT(Refusal({.repetition_penalty = 0}, prompt_), HasSubstr("repetition_penalty is 0"));
   EXPECT_THAT(Refusal({.vocab_limit = -1}, prompt_), HasSubstr("vocab_limit is -1"));
   EXPECT_THAT(Refusal({}, {}), HasSubstr("no token to append"));
   EXPECT_THAT(Refusal({}, {1, 323}), HasSubstr("token 1 has id 323"));
+}
+
+// What a batch must give: each prompt's answer alone.
+class Batches : public testing::TestWithParam<ComputeOptions> {
+ protected:
+  Batches() {
+    for (int32_t i = 0; i < 11; ++i) {
+      std::vector<int32_t> prompt;
+      for (int32_t j = 0; j <= (i * 7) % 40; ++j) prompt.push_back(3 + (i * 31 + j * 71) % 320);
+      prompts_.push_back(prompt);
+    }
+  }
+  void SetUp() override {
+    if (GetParam().dtype == DType::kBF16 && !HasBf16()) {
+      GTEST_SKIP() << "this CPU has no bf16 instructions (AVX512-bf16)";
+    }
+    const auto base = Must(Base::Load(GoldenDir("tiny_llama"), GetParam()));
+    const Adapter adapter = Must(LoadPeft(GoldenDir("tiny_llama") / "adapter_in", base->config()));
+    engine_ = Must(Engine::Create(base, adapter.lora()));
+    engine_->SetParameters(adapter.parameters());
+  }
+  std::vector<Generation> Batched(const GenerateOptions& options, int64_t batch_size) {
+    std::vector<Generation> answers(prompts_.size());
+    std::vector<std::vector<int32_t>> told(prompts_.size());
+    const BatchCallbacks callbacks = {.on_token =
+                                          [&](size_t index, int32_t id) {
+                                            told[index].push_back(id);
+                                            return true;
+                                          },
+                                      .on_answer =
+                                          [&](size_t index, const Generation& generation) {
+                                            EXPECT_TRUE(answers[index].ids.empty());
+                                            answers[index] = generation;
+                                            return true;
+                                          }};
+    const Status status = GenerateBatch(*engine_, prompts_, options, batch_size, callbacks);
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    for (size_t i = 0; i < told.size(); ++i) EXPECT_EQ(told[i], answers[i].ids);
+    return answers;
+  }
+
+  std::unique_ptr<Engine> engine_;
+  std::vector<std::vector<int32_t>> prompts_;
+};
+
+TEST_P(Batches, AnswerEachPromptAsAlone) {
+  // Greedy ids are the same for any number; sampled ones hang on every bit of the logits.
+  const GenerateOptions greedy{.max_new_tokens = 12};
+  const GenerateOptions sampled{
+      .max_new_tokens = 12, .temperature = 1.5, .repetition_penalty = 1.1, .seed = 3};
+  for (const GenerateOptions& options : {greedy, sampled}) {
+    for (const int64_t batch_size : {1, 3, 8, 11}) {
+      if (batch_size > 8 && options.temperature > 0) continue;
+      const auto answers = Batched(options, batch_size);
+      for (size_t i = 0; i < prompts_.size(); ++i) {
+        KvCache cache = engine_->NewCache();
+        const auto alone = Must(Generate(*engine_, cache, prompts_[i], options, {}));
+        EXPECT_EQ(answers[i].ids, alone.ids) << batch_size << " at once, prompt " << i;
+        EXPECT_EQ(answers[i].reason, alone.reason);
+      }
+    }
+  }
+}
+
+TEST_P(Batches, AStepOfUpToEightHasTheBitsOfEachAlone) {
+  std::vector<KvCache> together, alone;
+  std::vector<KvCache*> caches;
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < 8; ++i) {
+    together.push_back(engine_->NewCache());
+    alone.push_back(engine_->NewCache());
+    (void)Must(engine_->Append(together[i], prompts_[i]));
+    (void)Must(engine_->Append(alone[i], prompts_[i]));
+    ids.push_back(static_cast<int32_t>(5 + 3 * i));
+  }
+  for (KvCache& cache : together) caches.push_back(&cache);
+  for (int step = 0; step < 3; ++step) {
+    const std::span<float> rows = Must(engine_->Step(caches, ids));
+    const std::vector<float> logits(rows.begin(), rows.end());
+    const size_t vocab = logits.size() / 8;
+    for (size_t i = 0; i < 8; ++i) {
+      const auto row = logits.begin() + static_cast<std::ptrdiff_t>(i * vocab);
+      const auto own = LogitsAfter(*engine_, alone[i], {&ids[i], 1});
+      EXPECT_TRUE(std::equal(own.begin(), own.end(), row)) << "step " << step << " row " << i;
+    }
+  }
+}
+
+TEST_P(Batches, ErrorsNameThePromptAndEndTheBatch) {
+  prompts_[4].push_back(323);
+  size_t answered = 0;
+  const Status status = GenerateBatch(*engine_, prompts_, {.max_new_tokens = 1}, 2,
+                                      {.on_token = {}, .on_answer = [&](size_t, const auto&) {
+                                         ++answered;
+                                         return true;
+                                       }});
+  EXPECT_THAT(status.message(), HasSubstr("prompt 5"));
+  EXPECT_THAT(status.message(), HasSubstr("has id 323"));
+  EXPECT_EQ(answered, 4u);
+  EXPECT_THAT(GenerateBatch(*engine_, prompts_, {}, 33, {}).message(),
+              HasSubstr("batch_size is 33"));
+  answered = 0;
+  const Status ended = GenerateBatch(
+      *engine_, prompts_, {.max_new_tokens = 1}, 2,
+      {.on_token = {}, .on_answer = [&](size_t, const auto&) { return ++answered < 3; }});
+  EXPECT_TRUE(ended.ok()) << ended.ToString();
+  EXPECT_EQ(answered, 3u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Batches,
+                         testing::Values(ComputeOptions{.threads = 1}, ComputeOptions{.threads = 2},
+                                         ComputeOptions{.dtype = DType::kBF16, .threads = 2}),
+                         [](const auto& param) {
+                           return fmt::format("{}_threads{}",
+                                              param.param.dtype == DType::kBF16 ? "bf16" : "f32",
+                                              param.param.threads);
+                         });
+
+TEST_F(Generating, AConversationFeedsWhatIsNewAlone) {
+  const GenerateOptions options{.max_new_tokens = 10};
+  KvCache cache = engine_->NewCache();
+  const auto first = Must(Generate(*engine_, cache, prompt_, options, {}));
+  EXPECT_EQ(first.cached_tokens, 0);
+  std::vector<int32_t> second = prompt_;
+  second.insert(second.end(), first.ids.begin(), first.ids.end());
+  second.insert(second.end(), {40, 41, 42});
+  const auto on = Must(Generate(*engine_, cache, second, options, {}));
+  // All but the last token of the answer, which was never fed, and the new ones.
+  EXPECT_EQ(on.cached_tokens, static_cast<int64_t>(prompt_.size() + first.ids.size() - 1));
+  KvCache fresh = engine_->NewCache();
+  EXPECT_EQ(Must(Generate(*engine_, fresh, second, options, {})).ids, on.ids);
+  // Another beginning: what differs is dropped. The same prompt again: its last token is fed.
+  std::vector<int32_t> other = second;
+  other[4] = 7;
+  const auto turned = Must(Generate(*engine_, cache, other, options, {}));
+  EXPECT_EQ(turned.cached_tokens, 4);
+  fresh.Truncate(0);
+  EXPECT_EQ(Must(Generate(*engine_, fresh, other, options, {})).ids, turned.ids);
+  EXPECT_EQ(Must(Generate(*engine_, cache, other, options, {})).cached_tokens,
+            static_cast<int64_t>(other.size()) - 1);
+}
+
+TEST_F(Generating, CachesThatDoNotFitAreRefusedWithNumbers) {
+  const ModelConfig& config = base_->config();
+  const size_t each = KvCache::BytesFor(config, DType::kF32, 100);
+  EXPECT_EQ(each, 100u * 2 * 4 * static_cast<size_t>(config.num_layers * config.kv_size()));
+  EXPECT_TRUE(CheckCachesFit(config, DType::kF32, 8, 100, 8 * each).ok());
+  const Status status = CheckCachesFit(config, DType::kF32, 8, 100, 8 * each - 1);
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  EXPECT_THAT(status.message(), HasSubstr("8 answers of up to 100 tokens"));
+  EXPECT_THAT(status.message(), HasSubstr("--batch_size 7 fits"));
+  EXPECT_THAT(CheckCachesFit(config, DType::kF32, 1, 100, each / 2).message(),
+              HasSubstr("fewer --max_new_tokens"));
+  // No sequence is longer than the positions.
+  EXPECT_TRUE(CheckCachesFit(config, DType::kF32, 1, 1 << 30, 3 * each).ok());
 }
 
 TEST(ChooseToken, TiesGoToTheLowestIdAndPaddedIdsAreNeverChosen) {
@@ -232,6 +389,41 @@ TEST(ChooseToken, SamplesFollowTheSoftmaxAndTheNucleus) {
   EXPECT_EQ(nucleus[3], 0);
   const auto cold = counts(0.5, 1);  // 0.25, 0.09, 0.04 of 0.38
   EXPECT_NEAR(cold[1], 0.25 / 0.38 * kDraws, 360);
+}
+
+// The k-th and those as likely stay, as in transformers' TopKLogitsWarper; then the nucleus of
+// them.
+TEST(ChooseToken, TopKComesBeforeTopP) {
+  const std::vector<float> logits = {1, 4, 2, 3, 2, -kInf};
+  const auto seen = [&](int64_t top_k, double top_p) {
+    std::set<int32_t> ids;
+    for (uint64_t i = 0; i < 300; ++i) {
+      ids.insert(Must(
+          ChooseToken(logits, {.temperature = 3, .top_k = top_k, .top_p = top_p, .seed = 2}, i)));
+    }
+    return ids;
+  };
+  EXPECT_EQ(seen(1, 1), (std::set<int32_t>{1}));
+  EXPECT_EQ(seen(2, 1), (std::set<int32_t>{1, 3}));
+  EXPECT_EQ(seen(3, 1), (std::set<int32_t>{1, 2, 3, 4}));
+  EXPECT_EQ(seen(99, 1), (std::set<int32_t>{0, 1, 2, 3, 4}));
+  // exp(4/3) and exp(3/3) are 0.58 and 0.42 of the two that are left.
+  EXPECT_EQ(seen(2, 0.57), (std::set<int32_t>{1}));
+  EXPECT_EQ(seen(2, 0.59), (std::set<int32_t>{1, 3}));
+}
+
+// RepetitionPenaltyLogitsProcessor: what was seen is divided when above 0 and multiplied below,
+// once, however often it was seen.
+TEST(ChooseToken, RepetitionIsPenalisedAsInTransformers) {
+  const auto choose = [](std::vector<float> logits, double penalty, std::vector<int32_t> seen) {
+    return Must(ChooseToken(std::move(logits), {.repetition_penalty = penalty}, 0, seen));
+  };
+  EXPECT_EQ(choose({4, 3, 1}, 1.0, {0}), 0);
+  EXPECT_EQ(choose({4, 3, 1}, 1.4, {0}), 1);        // 2.86
+  EXPECT_EQ(choose({4, 3, 1}, 1.3, {0, 0}), 0);     // 3.08, not 2.37
+  EXPECT_EQ(choose({4, 3, 1}, 1.4, {0, 1}), 0);     // 2.86, 2.14
+  EXPECT_EQ(choose({-1, -1.2f, -3}, 1.3, {0}), 1);  // -1.3
+  EXPECT_EQ(choose({4, 3, 1}, 0.7, {1, 9}), 1);     // 4.29; 9 is beyond the vocabulary
 }
 
 TEST(ChooseToken, RefusesLogitsThatAreNotNumbers) {
