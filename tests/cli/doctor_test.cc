@@ -43,7 +43,9 @@ void ExpectMachine(const json& report) {
     }
     EXPECT_GE(way["total_mib"].get<double>(), sum);
     // Each takes less than the one before it.
-    if (i > 0) EXPECT_LT(way["total_mib"], base["ways"][i - 1]["total_mib"]);
+    if (i > 0) {
+      EXPECT_LT(way["total_mib"], base["ways"][i - 1]["total_mib"]);
+    }
   }
 }
 
