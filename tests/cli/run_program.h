@@ -25,11 +25,15 @@ struct RunResult {
 struct RunOptions {
   // Looked at after every piece of standard error: a signal to send once, or 0.
   std::function<int(const std::string& err)> signal_when;
+  // The same of standard output.
+  std::function<int(const std::string& out)> signal_when_out;
   // The signal goes to the first child of the program (the walled part of a trainer) instead.
   bool signal_child = false;
   rlim_t max_file_bytes = RLIM_INFINITY;
   // Where standard output goes instead of to `out`.
   std::string out_path;
+  // What standard input is instead of ours; stays the caller's.
+  int input = -1;
   // Called in the new process before the program; false ends it with 126.
   std::function<bool()> before_exec;
 };
@@ -54,6 +58,7 @@ inline RunResult RunProgram(const std::vector<std::string>& words, const RunOpti
   if (child == 0) {
     ::dup2(out[1], 1);
     ::dup2(err[1], 2);
+    if (options.input >= 0 && ::dup2(options.input, 0) < 0) ::_exit(127);
     if (options.max_file_bytes != RLIM_INFINITY) {
       const rlimit limit{options.max_file_bytes, options.max_file_bytes};
       ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -88,8 +93,9 @@ inline RunResult RunProgram(const std::vector<std::string>& words, const RunOpti
       if (n <= 0) polled[i].fd = -1;
       if (n > 0) (i == 0 ? result.out : result.err).append(buffer, static_cast<size_t>(n));
     }
-    if (options.signal_when && !signalled) {
-      const int signal = options.signal_when(result.err);
+    if ((options.signal_when || options.signal_when_out) && !signalled) {
+      const int signal = options.signal_when ? options.signal_when(result.err)
+                                             : options.signal_when_out(result.out);
       signalled = signal != 0;
       const pid_t target = signalled && options.signal_child ? ChildOf(child) : child;
       EXPECT_GT(target, 0) << "the program has no child to signal";
