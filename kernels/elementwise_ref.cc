@@ -1,4 +1,4 @@
-// RMSNorm, RoPE, SwiGLU and convert in double, as the headers define them.
+// RMSNorm, RoPE, SwiGLU, GeGLU and convert in double, as the headers define them.
 #include <cmath>
 
 #include "kernels/internal/ops.h"
@@ -71,6 +71,39 @@ void SwigluBackwardRef(const Context&, const SwigluBackwardArgs& args) {
     static_cast<double*>(args.dup)[i] = d * silu;
     static_cast<double*>(args.dgate)[i] = d * up[i] * (sigmoid + silu * (1 - sigmoid));
     if (args.act != nullptr) static_cast<double*>(args.act)[i] = silu * up[i];
+  }
+}
+
+namespace {
+
+constexpr double kTwiceRootTwoOverPi = 1.59576912160573071;
+constexpr double kCubic = 0.044715;
+
+double GeluSigmoid(double x) {
+  return 1 / (1 + std::exp(-kTwiceRootTwoOverPi * (x + kCubic * x * x * x)));
+}
+
+}  // namespace
+
+void GegluForwardRef(const Context&, const GegluForwardArgs& args) {
+  const double* gate = static_cast<const double*>(args.gate);
+  const double* up = static_cast<const double*>(args.up);
+  for (int64_t i = 0; i < args.count; ++i) {
+    static_cast<double*>(args.act)[i] = gate[i] * GeluSigmoid(gate[i]) * up[i];
+  }
+}
+
+void GegluBackwardRef(const Context&, const GegluBackwardArgs& args) {
+  const double* gate = static_cast<const double*>(args.gate);
+  const double* up = static_cast<const double*>(args.up);
+  const double* dact = static_cast<const double*>(args.dact);
+  for (int64_t i = 0; i < args.count; ++i) {
+    const double d = dact[i], x = gate[i];
+    const double sigmoid = GeluSigmoid(x), gelu = x * sigmoid;
+    const double inner = kTwiceRootTwoOverPi * (1 + 3 * kCubic * x * x);
+    static_cast<double*>(args.dup)[i] = d * gelu;
+    static_cast<double*>(args.dgate)[i] = d * up[i] * (sigmoid + gelu * (1 - sigmoid) * inner);
+    if (args.act != nullptr) static_cast<double*>(args.act)[i] = gelu * up[i];
   }
 }
 

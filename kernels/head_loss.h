@@ -10,13 +10,14 @@
 namespace tidegate::kernels {
 
 struct HeadLossArgs {
-  const PreparedWeights* w;  // [vocab, k]
+  const PreparedWeights* w;  // [vocab, k], not quantized
   int64_t m;
   const void* h;           // [m,k]
   const int32_t* targets;  // [m], each in [0, vocab)
   const float* weights;    // [m], null means 1
   void* loss;              // [m] GradType, unweighted
   void* dh;                // [m,k], null for evaluation (the second product is left out)
+  void* lse = nullptr;     // [m] GradType, logsumexp of the row's logits; null when not wanted
 };
 
 }  // namespace tidegate::kernels

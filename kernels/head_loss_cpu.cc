@@ -116,7 +116,9 @@ class Sweep {
     float* loss = static_cast<float*>(args_.loss) + c.first;
 #pragma omp parallel for num_threads(context_.threads) schedule(static)
     for (int64_t i = 0; i < c.rows; ++i) {
-      loss[i] = c.max[i] + std::log(c.sum[i]) - c.target[i];
+      const float lse = c.max[i] + std::log(c.sum[i]);
+      loss[i] = lse - c.target[i];
+      if (args_.lse) static_cast<float*>(args_.lse)[c.first + i] = lse;
       if (args_.dh) Gradient(c, i);
     }
   }

@@ -43,6 +43,7 @@ void HeadLossRef(const Context& context, const HeadLossArgs& args) {
   for (int64_t i = 0; i < args.m; ++i) {
     const double lse = RowLogits(static_cast<const double*>(args.h) + i * k, w, p);
     static_cast<double*>(args.loss)[i] = lse - p[args.targets[i]];
+    if (args.lse) static_cast<double*>(args.lse)[i] = lse;
     if (!args.dh) continue;
     const double weight = args.weights ? static_cast<double>(args.weights[i]) : 1.0;
     double* dh = static_cast<double*>(args.dh) + i * k;

@@ -26,7 +26,13 @@ constexpr KernelTable kReference = {
     .attention_decode = AttentionDecodeRef,
     .swiglu_forward = SwigluForwardRef,
     .swiglu_backward = SwigluBackwardRef,
+    .geglu_forward = GegluForwardRef,
+    .geglu_backward = GegluBackwardRef,
     .head_loss = HeadLossRef,
+    .linear_gradient = LinearGradientRef,
+    .rmsnorm_gradient = RmsNormGradientRef,
+    .embedding_gradient = EmbeddingGradientRef,
+    .head_gradient = HeadGradientRef,
     .embedding = EmbeddingRef,
     .adamw = AdamWRef,
     .sum_squares = SumSquaresRef,
@@ -45,6 +51,8 @@ KernelTable CpuTable(DType dtype, const SimdOps& simd) {
   table.rope = simd.rope;
   table.swiglu_forward = simd.swiglu_forward;
   table.swiglu_backward = simd.swiglu_backward;
+  table.geglu_forward = simd.geglu_forward;
+  table.geglu_backward = simd.geglu_backward;
   table.adamw = simd.adamw;
   table.sum_squares = simd.sum_squares;
   table.dropout_forward = simd.dropout_forward;
@@ -65,6 +73,10 @@ KernelTable CpuF32() {
   table.attention_backward = AttentionBackwardCpuF32;
   table.attention_decode = AttentionDecodeCpuF32;
   table.head_loss = HeadLossCpuF32;
+  table.linear_gradient = LinearGradientCpuF32;
+  table.rmsnorm_gradient = RmsNormGradientCpuF32;
+  table.embedding_gradient = EmbeddingGradientCpuF32;
+  table.head_gradient = HeadGradientCpuF32;
   table.embedding = EmbeddingCpuF32;
   return table;
 }
@@ -81,6 +93,10 @@ KernelTable CpuBF16() {
   table.attention_backward = AttentionBackwardCpuBF16;
   table.attention_decode = AttentionDecodeCpuBF16;
   table.head_loss = HeadLossCpuBF16;
+  table.linear_gradient = LinearGradientCpuBF16;
+  table.rmsnorm_gradient = RmsNormGradientCpuBF16;
+  table.embedding_gradient = EmbeddingGradientCpuBF16;
+  table.head_gradient = HeadGradientCpuBF16;
   table.embedding = EmbeddingCpuBF16;
   return table;
 }

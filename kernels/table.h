@@ -9,6 +9,7 @@
 #include "kernels/convert.h"
 #include "kernels/dropout.h"
 #include "kernels/embedding.h"
+#include "kernels/geglu.h"
 #include "kernels/head_loss.h"
 #include "kernels/linear.h"
 #include "kernels/lora.h"
@@ -17,6 +18,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/types.h"
+#include "kernels/weight_gradients.h"
 
 namespace tidegate::kernels {
 
@@ -39,7 +41,13 @@ struct KernelTable {
   void (*attention_decode)(const Context&, const AttentionDecodeArgs&);
   void (*swiglu_forward)(const Context&, const SwigluForwardArgs&);
   void (*swiglu_backward)(const Context&, const SwigluBackwardArgs&);
+  void (*geglu_forward)(const Context&, const GegluForwardArgs&);
+  void (*geglu_backward)(const Context&, const GegluBackwardArgs&);
   void (*head_loss)(const Context&, const HeadLossArgs&);
+  void (*linear_gradient)(const Context&, const LinearGradientArgs&);
+  void (*rmsnorm_gradient)(const Context&, const RmsNormGradientArgs&);
+  void (*embedding_gradient)(const Context&, const EmbeddingGradientArgs&);
+  void (*head_gradient)(const Context&, const HeadGradientArgs&);
   void (*embedding)(const Context&, const EmbeddingArgs&);
   void (*adamw)(const Context&, const AdamWArgs&);
   void (*sum_squares)(const Context&, const SumSquaresArgs&);

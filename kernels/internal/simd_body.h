@@ -4,6 +4,7 @@
 #include "kernels/internal/simd_dropout.h"
 #include "kernels/internal/simd_elementwise.h"
 #include "kernels/internal/simd_gemv.h"
+#include "kernels/internal/simd_gradients.h"
 #include "kernels/internal/simd_norm_rope.h"
 #include "kernels/internal/simd_ops.h"
 #include "kernels/internal/simd_unpack.h"
@@ -23,6 +24,11 @@ constexpr SimdOps MakeSimdOps() {
       .rope = Rope<T>,
       .swiglu_forward = SwigluForward<T>,
       .swiglu_backward = SwigluBackward<T>,
+      .geglu_forward = GegluForward<T>,
+      .geglu_backward = GegluBackward<T>,
+      .column_sums = ColumnSums<T>,
+      .scatter_rows = ScatterRows<T>,
+      .head_slopes = HeadSlopes<T>,
       .adamw = AdamW,
       .sum_squares = SumSquares,
       .dropout_forward = DropoutForward<T>,

@@ -7,21 +7,47 @@
 namespace tidegate::kernels {
 namespace {
 
-template <typename T>
-void SwigluForward(const Context& context, const SwigluForwardArgs& args) {
+// A gate's value, and what the gradients of its product need.
+struct Silu {
+  static TIDEGATE_INLINE F Sigmoid(F x) { return 1.0f / (1.0f + Exp(-x)); }
+  static TIDEGATE_INLINE F Value(F x, F sigmoid) { return x * sigmoid; }
+  static TIDEGATE_INLINE F Slope(F, F sigmoid, F value) {
+    return sigmoid + value * (1.0f - sigmoid);
+  }
+};
+
+// gelu in its tanh form: x · sigmoid(2u), u = √(2/π)·(x + 0.044715·x³).
+struct Gelu {
+  static constexpr float kTwice = 1.5957691216f, kCubic = 0.044715f;
+  // Beyond 10 nothing changes any more, and an infinite square times zero would be NaN.
+  static TIDEGATE_INLINE F Square(F x) {
+    const F square = x * x;
+    return square > 100.0f ? Splat(100.0f) : square;
+  }
+  static TIDEGATE_INLINE F Sigmoid(F x) {
+    return 1.0f / (1.0f + Exp(-(x * (kTwice + (kTwice * kCubic) * Square(x)))));
+  }
+  static TIDEGATE_INLINE F Value(F x, F sigmoid) { return x * sigmoid; }
+  static TIDEGATE_INLINE F Slope(F x, F sigmoid, F value) {
+    return sigmoid + value * (1.0f - sigmoid) * (kTwice + (3.0f * kTwice * kCubic) * Square(x));
+  }
+};
+
+template <typename T, typename Gate>
+void GluForward(const Context& context, const SwigluForwardArgs& args) {
   const T* gate = static_cast<const T*>(args.gate);
   const T* up = static_cast<const T*>(args.up);
   T* act = static_cast<T*>(args.act);
   ParallelParts(context.threads, args.count, 64, kLeastElements, [&](int64_t begin, int64_t end) {
     ForVectors(begin, end, [&](int64_t i, int n) TIDEGATE_LAMBDA {
       const F g = Load(gate + i, n);
-      Store(act + i, g / (1.0f + Exp(-g)) * Load(up + i, n), n);
+      Store(act + i, Gate::Value(g, Gate::Sigmoid(g)) * Load(up + i, n), n);
     });
   });
 }
 
-template <typename T, bool kAct>
-void SwigluBackwardParts(const Context& context, const SwigluBackwardArgs& args) {
+template <typename T, typename Gate, bool kAct>
+void GluBackwardParts(const Context& context, const SwigluBackwardArgs& args) {
   const T* gate = static_cast<const T*>(args.gate);
   const T* up = static_cast<const T*>(args.up);
   const T* dact = static_cast<const T*>(args.dact);
@@ -31,22 +57,39 @@ void SwigluBackwardParts(const Context& context, const SwigluBackwardArgs& args)
   ParallelParts(context.threads, args.count, 64, kLeastElements, [&](int64_t begin, int64_t end) {
     ForVectors(begin, end, [&](int64_t i, int n) TIDEGATE_LAMBDA {
       const F g = Load(gate + i, n), u = Load(up + i, n), d = Load(dact + i, n);
-      const F sigmoid = 1.0f / (1.0f + Exp(-g));
-      const F silu = g * sigmoid;
-      Store(dup + i, d * silu, n);
-      Store(dgate + i, d * u * (sigmoid + silu * (1.0f - sigmoid)), n);
-      if constexpr (kAct) Store(act + i, silu * u, n);
+      const F sigmoid = Gate::Sigmoid(g);
+      const F value = Gate::Value(g, sigmoid);
+      Store(dup + i, d * value, n);
+      Store(dgate + i, d * u * Gate::Slope(g, sigmoid, value), n);
+      if constexpr (kAct) Store(act + i, value * u, n);
     });
   });
 }
 
+template <typename T, typename Gate>
+void GluBackward(const Context& context, const SwigluBackwardArgs& args) {
+  if (args.act != nullptr) {
+    GluBackwardParts<T, Gate, true>(context, args);
+  } else {
+    GluBackwardParts<T, Gate, false>(context, args);
+  }
+}
+
+template <typename T>
+void SwigluForward(const Context& context, const SwigluForwardArgs& args) {
+  GluForward<T, Silu>(context, args);
+}
 template <typename T>
 void SwigluBackward(const Context& context, const SwigluBackwardArgs& args) {
-  if (args.act != nullptr) {
-    SwigluBackwardParts<T, true>(context, args);
-  } else {
-    SwigluBackwardParts<T, false>(context, args);
-  }
+  GluBackward<T, Silu>(context, args);
+}
+template <typename T>
+void GegluForward(const Context& context, const GegluForwardArgs& args) {
+  GluForward<T, Gelu>(context, args);
+}
+template <typename T>
+void GegluBackward(const Context& context, const GegluBackwardArgs& args) {
+  GluBackward<T, Gelu>(context, args);
 }
 
 inline void AdamW(const Context& context, const AdamWArgs& args) {

@@ -29,6 +29,34 @@ struct DequantizeArgs {
   void* out;  // [row_end - row_begin, k]
 };
 
+// out[n] += Σ dy[i] over rows, or Σ dy[i] · round(x[i] · rstd[i]) where there is an x.
+struct ColumnSumsArgs {
+  int64_t m, n;
+  const void* dy;    // [m,n]
+  const void* x;     // [m,n] or null
+  const void* rstd;  // [m] float
+  void* out;         // [n] float
+};
+
+// out[ids[i]] += factor · weights[i] · x[i] for each row in order.
+struct ScatterRowsArgs {
+  int64_t m, k;
+  const int32_t* ids;
+  const void* x;         // [m,k]
+  const float* weights;  // [m], null means 1
+  float factor;
+  void* out;  // [*,k] float
+};
+
+// p = weight · exp(logit − lse) for a tile of words.
+struct HeadSlopesArgs {
+  int64_t rows, columns;
+  const float* logits;   // [rows, columns]
+  const float* lse;      // [rows]
+  const float* weights;  // [rows], null means 1
+  void* p;               // [rows, columns] activation type
+};
+
 struct SimdOps {
   void (*gemv)(const Context&, const GemvArgs&);         // activation type out
   void (*gemv_logits)(const Context&, const GemvArgs&);  // float out
@@ -38,6 +66,11 @@ struct SimdOps {
   void (*rope)(const Context&, const RopeArgs&);
   void (*swiglu_forward)(const Context&, const SwigluForwardArgs&);
   void (*swiglu_backward)(const Context&, const SwigluBackwardArgs&);
+  void (*geglu_forward)(const Context&, const GegluForwardArgs&);
+  void (*geglu_backward)(const Context&, const GegluBackwardArgs&);
+  void (*column_sums)(const Context&, const ColumnSumsArgs&);
+  void (*scatter_rows)(const Context&, const ScatterRowsArgs&);
+  void (*head_slopes)(const Context&, const HeadSlopesArgs&);
   void (*adamw)(const Context&, const AdamWArgs&);
   void (*sum_squares)(const Context&, const SumSquaresArgs&);
   void (*dropout_forward)(const Context&, const DropoutForwardArgs&);
