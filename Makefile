@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-finetune bench-generate soak clean
+.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-finetune bench-generate fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -20,6 +20,16 @@ test-asan test-tsan: setup
 	cmake --preset $(preset) $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 	cmake --build --preset $(preset)
 	ctest --preset $(preset) $(SANITIZER_CTEST_ARGS)
+
+# libFuzzer over every parser of foreign bytes, one target after the other (tests/fuzz/README.md).
+# Needs clang, which `make setup` does not install. FUZZ_TARGETS: names, all if empty.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+fuzz: setup
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang++: apt-get install clang" >&2; exit 1; }
+	cmake --preset fuzz $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+	cmake --build --preset fuzz
+	tests/fuzz/run_libfuzzer.sh build-fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 # Two sites, one coordinator, real processes; offline once the model is in the cache.
 demo: build

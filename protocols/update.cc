@@ -14,7 +14,9 @@ uint64_t Groups(uint64_t count) { return (count + kInt8Group - 1) / kInt8Group; 
 bool InSubset(const LayoutTensor& t, uint8_t groups) {
   return t.group < 8 && ((groups >> t.group) & 1) != 0;
 }
+// More than kMaxUpdateValues are no size to multiply: such a tensor has no update.
 uint64_t TensorBytes(uint64_t count, Codec codec) {
+  if (count > kMaxUpdateValues) return UINT64_MAX / kMaxTensors / 2;
   if (codec == Codec::kFixed32) return 4 * count;
   return 4 * Groups(count) + (count + 3) / 4 * 4;
 }

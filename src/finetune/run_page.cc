@@ -31,17 +31,18 @@ void Add(const json& line, const char* key, Points* points) {
 }
 
 void AddLine(const json& line, Curves* curves) {
-  const std::string event = line.value("event", "");
-  if (event == "step") {
+  const auto event = line.find("event");
+  if (event == line.end()) return;
+  if (*event == "step") {
     Add(line, "loss", &curves->loss);
     Add(line, "learning_rate", &curves->learning_rate);
     Add(line, "grad_norm", &curves->grad_norm);
     Add(line, "tokens_per_second", &curves->speed);
-  } else if (event == "eval") {
+  } else if (*event == "eval") {
     Add(line, "nll", &curves->heldout);
-  } else if (event == "start") {
+  } else if (*event == "start") {
     curves->start = line;
-  } else if (event == "end") {
+  } else if (*event == "end") {
     curves->end = line;
   }
 }
@@ -111,8 +112,11 @@ std::string Headline(const Curves& curves) {
   if (!curves.heldout.empty()) {
     text += fmt::format(", held-out NLL {:.4f}", curves.heldout.back().second);
   }
-  const bool stopped = curves.end.is_object() && curves.end.value("stopped", false);
-  return text + (stopped ? ". Stopped; --resume goes on.</p>" : ".</p>");
+  const auto ended = [&curves](const char* how) {
+    return curves.end.is_object() && curves.end.contains(how) && curves.end[how] == true;
+  };
+  if (ended("stopped")) return text + ". Stopped; --resume goes on.</p>";
+  return text + (ended("ended_early") ? ". Stopped early: no more improvement.</p>" : ".</p>");
 }
 
 }  // namespace

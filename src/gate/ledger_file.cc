@@ -12,6 +12,8 @@ namespace {
 constexpr uint32_t kRecordMagic = 0x524c4754;  // "TGLR"
 constexpr size_t kRecordHeader = 48;
 constexpr size_t kMaxPayload = 2u << 20;
+// Hashed at most in search of whole records behind a damaged one. What a crash cut has two headers.
+constexpr uint64_t kMaxSearched = 64 * kMaxPayload;
 
 size_t Padded(size_t size) { return (size + 7) / 8 * 8; }
 
@@ -57,9 +59,16 @@ Result<Scan> ScanLedger(ByteSpan file, std::string_view name) {
   const ByteSpan rest = file.subspan(scan.end);
   scan.torn = std::any_of(rest.begin(), rest.end(), [](uint8_t b) { return b != 0; });
   if (!scan.torn) return scan;
+  uint64_t searched = 0;
   for (uint64_t at = scan.end + 8; at + kRecordHeader <= file.size(); at += 8) {
-    if (LoadLe32(file.data() + at) == kRecordMagic && RecordAt(file, at)) {
+    if (LoadLe32(file.data() + at) != kRecordMagic) continue;
+    searched += std::min<uint64_t>(LoadLe64(file.data() + at + 8), kMaxPayload);
+    if (RecordAt(file, at)) {
       return DataLoss("{} is damaged at offset {}: whole records follow it", name, scan.end);
+    }
+    if (searched > kMaxSearched) {
+      return DataLoss("{} is damaged at offset {}: headers of records follow it without end", name,
+                      scan.end);
     }
   }
   return scan;

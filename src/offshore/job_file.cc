@@ -341,13 +341,18 @@ Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& fede
   for (const model::Module module : draft.lora.targets) {
     job.lora_targets |= static_cast<uint8_t>(1u << static_cast<unsigned>(module));
   }
+  // Counted before it is made: the rank and the sizes of config.json multiply.
+  uint64_t parameters = 0;
+  for (const model::AdapterTensor& t : model::AdapterLayout(base, draft.lora)) {
+    parameters += static_cast<uint64_t>(t.count());
+  }
+  if (parameters >
+      std::min(protocols::kMaxUpdateValues, protocols::kMaxContentBytes / sizeof(float))) {
+    return ResourceExhausted("{}: an adapter of {} parameters is over the limit {}; lower lora.r",
+                             source.file, parameters, protocols::kMaxUpdateValues);
+  }
   model::Adapter adapter = model::Adapter::Create(base, draft.lora, job.seed);
   TG_ASSIGN_OR_RETURN(job.layout, federation::LayoutOf(adapter));
-  if (adapter.parameters().size() > protocols::kMaxUpdateValues ||
-      adapter.parameters().size_bytes() > protocols::kMaxContentBytes) {
-    return ResourceExhausted("{}: an adapter of {} parameters is over the limit {}; lower lora.r",
-                             source.file, adapter.parameters().size(), protocols::kMaxUpdateValues);
-  }
   TG_RETURN_IF_ERROR(federation::SnapAllToGrid(adapter.parameters()));
   out.parameters.assign(adapter.parameters().begin(), adapter.parameters().end());
   return out;

@@ -61,6 +61,12 @@ TEST_F(RunPage, AStopALossThatIsNoneAndACutLineAreSurvived) {
   EXPECT_THAT(Page(), HasSubstr("2 steps, last loss 2.0000. Stopped"));
 }
 
+TEST_F(RunPage, LinesOfOtherTypesAreLeftOut) {
+  Write(StepsOf(2) + R"({"event":5,"step":3,"loss":1})" + "\n" + R"({"step":4,"loss":1})" + "\n" +
+        R"({"event":"end","stopped":"no"})" + "\n");
+  EXPECT_THAT(Page(), HasSubstr("2 steps, last loss 2.0000.</p>"));
+}
+
 TEST_F(RunPage, ALongRunIsThinnedToItsMeans) {
   Write(StepsOf(3 * static_cast<int>(kMaxPoints) + 1));
   const std::string page = Page();

@@ -266,6 +266,23 @@ class FailingDisk : public LedgerIo {
 
 // After a write or sync that failed nothing more is written, whatever it was; a new start reads
 // what is there and goes on.
+// Each header behind the damage claims a payload to be hashed: 5 GB of hashing if all are believed.
+TEST_F(LedgerTest, TheSearchForRecordsBehindDamageHasAnEnd) {
+  Bytes file = EncodeRecord(RecordKind::kLeaf, Bytes(8, 1));
+  Bytes header = EncodeRecord(RecordKind::kLeaf, {});
+  StoreLe64(header.data() + 8, 1u << 20);
+  const size_t whole = file.size();
+  file.push_back(1);  // no header begins here
+  file.resize(whole + 8);
+  for (int i = 0; i < 5000; ++i) file.insert(file.end(), header.begin(), header.end());
+  file.resize(file.size() + (1u << 20));
+  const auto scan = ScanLedger(file, "ledger");
+  ASSERT_FALSE(scan);
+  EXPECT_EQ(scan.error().code(), Code::kDataLoss);
+  EXPECT_NE(scan.error().message().find("at offset 56: headers"), std::string::npos)
+      << scan.error().message();
+}
+
 TEST_F(LedgerTest, AFailedWriteOrSyncEndsTheLedgerUntilItIsOpenedAgain) {
   for (const auto way :
        {FailingDisk::kShortWrite, FailingDisk::kWriteError, FailingDisk::kSyncError}) {

@@ -57,6 +57,22 @@ void ReadsAs(const std::string& name, Codec codec) {
   EXPECT_EQ(values, GoldenValues(codec));
 }
 
+// 2^62 values of four bytes are 2^64 bytes: none, if nobody looks.
+TEST(Update, ALayoutWhoseBytesAreNoNumberHasNoUpdate) {
+  Layout layout;
+  layout.tensors.items = {{"layer.0.lora_A", 1u << 31, 1u << 31, 0}};
+  EXPECT_GT(UpdateBytes(layout, 1, Codec::kFixed32), UINT64_MAX / kMaxTensors / 2);
+  UpdateHeader header = GoldenHeader(Codec::kFixed32, {});
+  header.groups = 1;
+  header.tensors = 1;
+  header.values = uint64_t{1} << 62;
+  std::vector<uint8_t> bytes(kUpdateHeaderBytes);
+  WriteUpdateHeader(header, bytes.data());
+  EXPECT_FALSE(UpdateView::Parse(bytes, layout).has_value());
+  layout.tensors.items.assign(kMaxTensors, {"t", UINT32_MAX, UINT32_MAX, 0});
+  EXPECT_GT(UpdateBytes(layout, 1, Codec::kInt8), uint64_t{1} << 62) << "sums do not wrap either";
+}
+
 TEST(Vectors, TheGoldenUpdatesReadAsWhatWentIn) {
   ReadsAs("update_int8.hex", Codec::kInt8);
   ReadsAs("update_fixed32.hex", Codec::kFixed32);

@@ -1,14 +1,28 @@
 #include "onshore/trainer/round_file.h"
 
 #include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <utility>
 
 #include "base/file.h"
+#include "base/json.h"
 
 namespace tidegate::trainer {
 namespace {
 
 std::filesystem::path PathOf(const std::filesystem::path& job_dir) {
   return job_dir / "round.json";
+}
+
+// A whole number of T's range: get<T>() would convert whatever number is there.
+template <typename T>
+T Whole(const nlohmann::json& json, const char* key) {
+  const nlohmann::json& value = json.at(key);
+  const bool fits = value.is_number_unsigned()
+                        ? std::in_range<T>(value.get<uint64_t>())
+                        : value.is_number_integer() && std::in_range<T>(value.get<int64_t>());
+  if (!fits) throw std::out_of_range(key);
+  return value.get<T>();
 }
 
 }  // namespace
@@ -31,22 +45,27 @@ Status SaveRoundNote(const std::filesystem::path& job_dir, const RoundNote& note
 Result<std::optional<RoundNote>> LoadRoundNote(const std::filesystem::path& job_dir) {
   if (!std::filesystem::exists(PathOf(job_dir))) return std::nullopt;
   TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(PathOf(job_dir), 1 << 16));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto parsed = ParseStrictJson(text, {}, PathOf(job_dir).native());
+  if (!parsed) return DataLoss("{}", parsed.error().message());
   RoundNote note;
   try {
-    note.round = json.at("round").get<uint32_t>();
-    note.adapter_version = json.at("adapter_version").get<uint32_t>();
-    note.begin_step = json.at("begin_step").get<int64_t>();
-    note.end_step = json.at("end_step").get<int64_t>();
-    note.at_step = json.at("at_step").get<int64_t>();
+    const nlohmann::json& json = *parsed;
+    note.round = Whole<uint32_t>(json, "round");
+    note.adapter_version = Whole<uint32_t>(json, "adapter_version");
+    note.begin_step = Whole<int64_t>(json, "begin_step");
+    note.end_step = Whole<int64_t>(json, "end_step");
+    note.at_step = Whole<int64_t>(json, "at_step");
     note.loss_sum = json.at("loss_sum").get<double>();
-    note.targets = json.at("targets").get<int64_t>();
+    note.targets = Whole<int64_t>(json, "targets");
     note.trained = json.at("trained").get<bool>();
-    note.weight = json.at("weight").get<uint32_t>();
-    note.train_loss_milli = json.at("train_loss_milli").get<uint32_t>();
-    note.heldout_loss_milli = json.at("heldout_loss_milli").get<uint32_t>();
+    note.weight = Whole<uint32_t>(json, "weight");
+    note.train_loss_milli = Whole<uint32_t>(json, "train_loss_milli");
+    note.heldout_loss_milli = Whole<uint32_t>(json, "heldout_loss_milli");
   } catch (const nlohmann::json::exception& e) {
     return DataLoss("{} is damaged: {}", PathOf(job_dir).native(), e.what());
+  } catch (const std::out_of_range& e) {
+    return DataLoss("{} is damaged: {} is no number of its range", PathOf(job_dir).native(),
+                    e.what());
   }
   return note;
 }
