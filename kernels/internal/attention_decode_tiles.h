@@ -1,4 +1,4 @@
-// Attention of a few new rows over a long cache: a tile is 512 keys × 16 columns, where a column is
+// Attention of a few new rows over a long cache: a tile is 128 keys × 16 columns, where a column is
 // a pair of (row, query head) that shares the key/value head, so that the cache is read once for
 // the whole group. Chunks of keys are independent and are merged in order.
 //
@@ -11,7 +11,7 @@ namespace tidegate::kernels {
 namespace {
 
 constexpr int64_t kColumns = 16;
-constexpr int64_t kChunk = 512;
+constexpr int64_t kChunk = 128;
 
 template <class P>
 class DecodeTiles {
