@@ -7,6 +7,9 @@
 
 #include "golden_model.h"
 #include "model/base_import.h"
+#include "model/chat_template.h"
+#include "model/generate.h"
+#include "model/tokenizer.h"
 #include "model/transformer.h"
 #include "smollm2_golden.h"
 #include "temp_model.h"
@@ -126,6 +129,46 @@ TEST_P(SmolLm2, LossesGradientsAndLogits) {
   ExpectGradients(gradients);
   ExpectLosses();
   ExpectLogits();
+}
+
+// The whole way of a user's question: GGUF, tokenizer, template, cache, a batch of three.
+TEST(SmolLm2Answers, AreSensible) {
+  const fs::path gguf = SmolLm2File();
+  if (!fs::exists(gguf)) GTEST_SKIP() << "no " << gguf << "; scripts/fetch_smollm2.sh fetches it";
+  const TempDir imported;
+  const fs::path dir = imported.path() / "model";
+  (void)Must(ImportGguf(gguf, dir, {.dtype = tensor::DType::kBF16}));
+  const auto base =
+      Must(Base::Load(dir, {.dtype = HasBf16() ? DType::kBF16 : DType::kF32, .threads = 2}));
+  const auto engine = Must(Engine::Create(base, LoraConfig()));
+  const Tokenizer tokenizer = Must(Tokenizer::Load(dir / "tokenizer.json"));
+  RenderOptions render;
+  const auto chat = Must(LoadChatTemplate(dir, render));
+  ASSERT_TRUE(chat.has_value());
+  render.add_generation_prompt = true;
+  const std::pair<const char*, const char*> asked[] = {{"What is the capital of France?", "Paris"},
+                                                       {"What is 2 plus 2?", "4"},
+                                                       {"What is the opposite of hot?", "cold"}};
+  std::vector<std::vector<int32_t>> prompts;
+  for (const auto& [question, ignored] : asked) {
+    const Rendered rendered =
+        Must(chat->Render(std::vector<ChatMessage>{{"user", question}}, render));
+    prompts.push_back(Must(tokenizer.Encode(rendered.text)).ids);
+  }
+  const auto end = tokenizer.TokenId("<|im_end|>");
+  ASSERT_TRUE(end.has_value());
+  std::vector<std::string> answers(prompts.size());
+  const Status status =
+      GenerateBatch(*engine, prompts, {.max_new_tokens = 40, .stop_ids = {*end}}, 3,
+                    {.on_token = {}, .on_answer = [&](size_t index, const Generation& generation) {
+                       answers[index] = Must(tokenizer.Decode(generation.ids));
+                       EXPECT_EQ(generation.reason, StopReason::kStopId) << answers[index];
+                       return true;
+                     }});
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  for (size_t i = 0; i < answers.size(); ++i) {
+    EXPECT_NE(answers[i].find(asked[i].second), std::string::npos) << answers[i];
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, SmolLm2, testing::Values(DType::kF32, DType::kBF16),
