@@ -42,9 +42,11 @@ def parse():
     return args
 
 
-def run(command):
+def run(command, environment=None):
     """The record that the last line of the command's output holds, or None."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, check=False, text=True
+    )
     if done.returncode != 0 or not done.stdout.strip():
         print(f"generate_vs_transformers: {command[0]} ended with {done.returncode}", file=sys.stderr)
         return None
@@ -58,7 +60,9 @@ def compare(args, dtype):
     common = ["--base", args.base, "--dtype", dtype, "--prompt", str(args.prompt)]
     common += ["--new", str(args.new), "--prefill", str(args.prefill)]
     common += ["--repeats", str(args.repeats), "--threads", str(args.threads)]
-    ours = run([args.bench, *common])
+    # As the programs have it: waiting threads give way soon, or a shared core costs whole slices.
+    environment = dict(os.environ, GOMP_SPINCOUNT="2000")
+    ours = run([args.bench, *common], environment)
     folder = os.path.dirname(os.path.abspath(__file__))
     theirs = run([args.python, os.path.join(folder, "transformers_baseline.py"), *common])
     if ours is None or theirs is None:
