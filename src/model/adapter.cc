@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 
 #include "base/rng.h"
@@ -39,6 +40,10 @@ bool LoraConfig::Targets(Module module) const {
   return std::find(targets.begin(), targets.end(), module) != targets.end();
 }
 
+bool LoraConfig::Adapts(int64_t layer) const {
+  return layers.empty() || std::binary_search(layers.begin(), layers.end(), layer);
+}
+
 std::string_view ModuleName(Module module) { return kNames[static_cast<size_t>(module)].name; }
 
 std::string ModulePath(Module module) {
@@ -68,7 +73,20 @@ Status CheckLora(const LoraConfig& lora) {
                              ModuleName(lora.targets[i]));
     }
   }
+  for (size_t i = 0; i < lora.layers.size(); ++i) {
+    if (lora.layers[i] < (i > 0 ? lora.layers[i - 1] + 1 : 0)) {
+      return InvalidArgument("LoRA layers must be numbers from 0, each once: {} is out of place",
+                             lora.layers[i]);
+    }
+  }
   return OkStatus();
+}
+
+Status CheckLoraFits(const LoraConfig& lora, const ModelConfig& base) {
+  TG_RETURN_IF_ERROR(CheckLora(lora));
+  if (lora.layers.empty() || lora.layers.back() < base.num_layers) return OkStatus();
+  return InvalidArgument("layers_to_transform names layer {}: the base has layers 0 to {}",
+                         lora.layers.back(), base.num_layers - 1);
 }
 
 ModuleShape ShapeOf(const ModelConfig& base, Module module) {
@@ -124,6 +142,28 @@ Result<std::vector<Module>> ParseTargets(std::string_view text) {
   return targets;
 }
 
+Result<std::vector<int64_t>> ParseLayers(std::string_view text) {
+  std::vector<int64_t> layers;
+  for (size_t at = 0; !text.empty() && at <= text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    const std::string_view word = text.substr(at, end - at);
+    int64_t layer = -1;
+    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), layer);
+    if (error != std::errc() || stop != word.data() + word.size() || layer < 0) {
+      return InvalidArgument("'{}' is no layer: give numbers from 0 with commas, such as 0,1,5",
+                             word);
+    }
+    layers.push_back(layer);
+    at = end + 1;
+  }
+  std::sort(layers.begin(), layers.end());
+  const auto twice = std::adjacent_find(layers.begin(), layers.end());
+  if (twice != layers.end()) {
+    return InvalidArgument("layer {} is listed twice: list it once", *twice);
+  }
+  return layers;
+}
+
 std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConfig& lora) {
   std::vector<AdapterTensor> tensors;
   int64_t offset = 0;
@@ -161,7 +201,7 @@ Adapter Adapter::CreateZero(const ModelConfig& base, const LoraConfig& lora) {
 Adapter Adapter::Create(const ModelConfig& base, const LoraConfig& lora, uint64_t seed) {
   Adapter adapter = CreateZero(base, lora);
   for (const AdapterTensor& tensor : adapter.tensors_) {
-    if (tensor.is_b) continue;
+    if (tensor.is_b || !lora.Adapts(tensor.layer)) continue;
     InitA(tensor, seed,
           adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
                                        static_cast<size_t>(tensor.count())));

@@ -28,17 +28,23 @@ struct LoraConfig {
   double dropout = 0.0;
   std::vector<Module> targets;  // sorted, unique
   bool rslora = false;          // scale alpha / sqrt(r)
+  // The layers that are adapted, sorted, unique; empty: all. The others keep their place in the
+  // buffer and are zero, which changes nothing; PEFT files leave them out (layers_to_transform).
+  std::vector<int64_t> layers;
   double scale() const {
     return alpha / (rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
   }
   bool Targets(Module module) const;
+  bool Adapts(int64_t layer) const;
 };
 
 inline constexpr int64_t kMaxLoraRank = 4096;
 
 // Refuses r outside 1 … kMaxLoraRank, an alpha that is not finite and above 0, dropout outside
-// [0, 1), targets that are unsorted or twice.
+// [0, 1), targets or layers that are unsorted or twice.
 Status CheckLora(const LoraConfig& lora);
+// CheckLora, and layers that the base has.
+Status CheckLoraFits(const LoraConfig& lora, const ModelConfig& base);
 
 // "q_proj"
 std::string_view ModuleName(Module module);
@@ -55,6 +61,8 @@ bool HasBias(const ModelConfig& base, Module module);
 
 // "all-linear", or names as PEFT spells them ("q_proj,v_proj"): unknown names are refused.
 Result<std::vector<Module>> ParseTargets(std::string_view text);
+// "", for all layers, or numbers from 0 with commas: "0,2,3". Sorted.
+Result<std::vector<int64_t>> ParseLayers(std::string_view text);
 
 struct AdapterTensor {
   std::string name;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -66,13 +74,13 @@ struct AdapterTensor {
   int64_t count() const { return rows * cols; }
 };
 
-// The tensors of an adapter, in layout order.
+// The tensors of an adapter, in layout order, those of layers that are not adapted too.
 std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConfig& lora);
 
 class Adapter {
  public:
   // Parameters as PEFT initialises them: A uniform(−1/sqrt(in), 1/sqrt(in)) from the counter RNG,
-  // B zero.
+  // B zero. Layers that are not adapted are all zero.
   static Adapter Create(const ModelConfig& base, const LoraConfig& lora, uint64_t seed);
 
   const LoraConfig& lora() const { return lora_; }

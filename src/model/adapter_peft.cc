@@ -27,7 +27,7 @@ constexpr std::string_view kPeftVersion = "0.21.2";
 
 // Features of PEFT that change what the tensors mean or which there are. Off is null, false, or an
 // empty list or object; anything else is refused by name.
-constexpr std::array<std::string_view, 24> kMustBeOff = {"alora_invocation_tokens",
+constexpr std::array<std::string_view, 23> kMustBeOff = {"alora_invocation_tokens",
                                                          "alpha_pattern",
                                                          "arrow_config",
                                                          "corda_config",
@@ -37,7 +37,6 @@ constexpr std::array<std::string_view, 24> kMustBeOff = {"alora_invocation_token
                                                          "kasa_config",
                                                          "layer_replication",
                                                          "layers_pattern",
-                                                         "layers_to_transform",
                                                          "loftq_config",
                                                          "lora_bias",
                                                          "lora_ga_config",
@@ -79,6 +78,7 @@ json BuildConfig(const LoraConfig& lora, const std::string& base_model_name) {
   config["bias"] = "none";
   config["inference_mode"] = true;
   config["init_lora_weights"] = true;
+  config["layers_to_transform"] = lora.layers.empty() ? json(nullptr) : json(lora.layers);
   config["lora_alpha"] = NumberOf(lora.alpha);
   config["lora_dropout"] = lora.dropout;
   config["megatron_core"] = "megatron.core";
@@ -208,6 +208,26 @@ Result<std::vector<Module>> ReadTargets(const json& config, int64_t num_layers,
   return std::vector<Module>(in_every_layer.begin(), in_every_layer.end());
 }
 
+// A number or a list of them; null and an empty list are all layers.
+Result<std::vector<int64_t>> ReadLayers(const json& config, int64_t num_layers,
+                                        std::string_view what) {
+  std::vector<int64_t> layers;
+  const auto it = config.find("layers_to_transform");
+  if (it == config.end() || it->is_null()) return layers;
+  for (const json& item : it->is_array() ? *it : json::array({*it})) {
+    if (!item.is_number_integer() || item < 0 || item >= num_layers) {
+      return InvalidArgument(
+          "{}: layers_to_transform has {}, it must be null or numbers of the base's layers, 0 to "
+          "{}",
+          what, item.dump().substr(0, 80), num_layers - 1);
+    }
+    layers.push_back(item.get<int64_t>());
+  }
+  std::sort(layers.begin(), layers.end());
+  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+  return layers;
+}
+
 Result<LoraConfig> ReadConfig(const std::filesystem::path& path, const ModelConfig& base) {
   TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
   TG_ASSIGN_OR_RETURN(const json config, ParseStrictJson(text, JsonLimits{}, path.string()));
@@ -228,14 +248,14 @@ Result<LoraConfig> ReadConfig(const std::filesystem::path& path, const ModelConf
   const auto rslora = config.find("use_rslora");
   lora.rslora = rslora != config.end() && !IsOff(*rslora);
   TG_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config, base.num_layers, path.string()));
+  TG_ASSIGN_OR_RETURN(lora.layers, ReadLayers(config, base.num_layers, path.string()));
   if (Status status = CheckLora(lora); !status.ok()) {
     return Unexpected(status.WithContext(path.string()));
   }
   return lora;
 }
 
-Status ReadTensor(const tensor::SafetensorsFile& file, const AdapterTensor& expected,
-                  std::span<float> out) {
+Status CheckTensor(const tensor::SafetensorsFile& file, const AdapterTensor& expected) {
   const tensor::TensorView* view = file.Find(expected.name);
   if (view == nullptr) {
     return InvalidArgument(
@@ -247,7 +267,12 @@ Status ReadTensor(const tensor::SafetensorsFile& file, const AdapterTensor& expe
                            file.file_name(), expected.name, tensor::ShapeText(view->shape),
                            expected.rows, expected.cols);
   }
-  TG_RETURN_IF_ERROR(tensor::ReadFloats(*view, out));
+  return OkStatus();
+}
+
+Status ReadTensor(const tensor::SafetensorsFile& file, const AdapterTensor& expected,
+                  std::span<float> out) {
+  TG_RETURN_IF_ERROR(tensor::ReadFloats(*file.Find(expected.name), out));
   for (const float value : out) {
     if (!std::isfinite(value)) {
       return InvalidArgument("{}: tensor {} holds NaN or Inf: the adapter is damaged",
@@ -274,6 +299,7 @@ Status SavePeft(const std::filesystem::path& dir, const Adapter& adapter,
   if (error) return ErrnoStatus("create", dir.string(), error.value());
   std::vector<tensor::TensorToWrite> tensors;
   for (const AdapterTensor& t : adapter.tensors()) {
+    if (!adapter.lora().Adapts(t.layer)) continue;
     const std::span<const float> values =
         adapter.parameters().subspan(static_cast<size_t>(t.offset), static_cast<size_t>(t.count()));
     tensors.push_back({t.name,
@@ -290,9 +316,14 @@ Result<Adapter> LoadPeft(const std::filesystem::path& dir, const ModelConfig& ba
   TG_ASSIGN_OR_RETURN(const LoraConfig lora, ReadConfig(dir / kConfigFile, base));
   TG_ASSIGN_OR_RETURN(const tensor::SafetensorsFile file,
                       tensor::SafetensorsFile::Open(dir / kWeightsFile));
+  // Before memory is asked for: rank and base multiply to sizes that the file need not have.
+  for (const AdapterTensor& t : AdapterLayout(base, lora)) {
+    if (lora.Adapts(t.layer)) TG_RETURN_IF_ERROR(CheckTensor(file, t));
+  }
   Adapter adapter = Adapter::CreateZero(base, lora);
   std::set<std::string_view> expected;
   for (const AdapterTensor& t : adapter.tensors()) {
+    if (!lora.Adapts(t.layer)) continue;
     expected.insert(t.name);
     TG_RETURN_IF_ERROR(ReadTensor(file, t,
                                   adapter.parameters().subspan(static_cast<size_t>(t.offset),

@@ -82,6 +82,23 @@ TEST(Adapter, TargetsAreParsedOrRefused) {
   EXPECT_FALSE(ParseTargets("q_proj,"));
 }
 
+TEST(Adapter, LayersAreParsedOrRefused) {
+  EXPECT_EQ(Must(ParseLayers("")), std::vector<int64_t>{});
+  EXPECT_EQ(Must(ParseLayers("7,0,12")), (std::vector<int64_t>{0, 7, 12}));
+  EXPECT_THAT(ParseLayers("1,2,1").error().message(), HasSubstr("layer 1 is listed twice"));
+  for (const char* bad : {"1,", ",", "-1", "x", "1.5", "1 ", "99999999999999999999"}) {
+    EXPECT_THAT(ParseLayers(bad).error().message(), HasSubstr("is no layer")) << bad;
+  }
+  LoraConfig lora = Lora();
+  lora.layers = {0, 2};
+  EXPECT_TRUE(CheckLoraFits(lora, TinyConfig()).ok());
+  lora.layers = {0, 3};
+  EXPECT_THAT(CheckLoraFits(lora, TinyConfig()).message(),
+              HasSubstr("names layer 3: the base has layers 0 to 2"));
+  lora.layers = {2, 2};
+  EXPECT_THAT(CheckLora(lora).message(), HasSubstr("2 is out of place"));
+}
+
 TEST(Adapter, AbsurdConfigurationsAreRefused) {
   const auto message = [](auto change) {
     LoraConfig lora = Lora();
@@ -127,6 +144,32 @@ TEST(PeftFolder, ComesBackBitForBitAndIsTheSameBytesEachTime) {
   EXPECT_EQ(ReadJson(dir.path() / "one/adapter_config.json")["base_model_name_or_path"],
             "some/base");
   EXPECT_FALSE(SavePeft(dir.path() / "four", adapter, "\xff\xfe").ok());
+}
+
+TEST(PeftFolder, OfSomeLayersHoldsThoseAlone) {
+  const TempDir dir;
+  LoraConfig lora = Lora("q_proj,down_proj");
+  lora.layers = {0, 2};
+  Adapter adapter = Adapter::Create(TinyConfig(), lora, 5);
+  const Adapter whole = Adapter::Create(TinyConfig(), Lora("q_proj,down_proj"), 5);
+  for (const AdapterTensor& tensor : adapter.tensors()) {
+    const auto values = Part(adapter.parameters(), tensor);
+    if (tensor.layer == 1) {
+      EXPECT_TRUE(std::ranges::all_of(values, [](float x) { return x == 0; })) << tensor.name;
+    } else {
+      EXPECT_TRUE(std::ranges::equal(values, Part(whole.parameters(), tensor))) << tensor.name;
+    }
+  }
+  ASSERT_TRUE(SavePeft(dir.path(), adapter, "some/base").ok());
+  EXPECT_EQ(ReadJson(dir.path() / "adapter_config.json")["layers_to_transform"], (json{0, 2}));
+  const Tensors tensors = ReadTensors(dir.path() / "adapter_model.safetensors");
+  EXPECT_EQ(tensors.size(), 2u * 2 * 2);
+  for (const auto& [name, tensor] : tensors) {
+    EXPECT_THAT(name, testing::Not(HasSubstr("layers.1."))) << name;
+  }
+  const Adapter loaded = Must(LoadPeft(dir.path(), TinyConfig()));
+  EXPECT_EQ(loaded.lora().layers, lora.layers);
+  EXPECT_TRUE(std::ranges::equal(loaded.parameters(), adapter.parameters()));
 }
 
 // What PEFT itself wrote: suffixes in one folder, full module paths in the other.
@@ -213,7 +256,7 @@ TEST_F(DamagedPeftFolder, FeaturesThatAreNotBuiltAreRefusedByName) {
   EXPECT_THAT(LoadWith("use_dora", true), HasSubstr("use_dora is switched on"));
   EXPECT_THAT(LoadWith("rank_pattern", {{"q_proj", 8}}), HasSubstr("rank_pattern is switched on"));
   EXPECT_THAT(LoadWith("modules_to_save", {"lm_head"}), HasSubstr("modules_to_save"));
-  EXPECT_THAT(LoadWith("layers_to_transform", {0}), HasSubstr("layers_to_transform"));
+  EXPECT_THAT(LoadWith("layers_pattern", "layers"), HasSubstr("layers_pattern"));
   EXPECT_THAT(LoadWith("lora_bias", true), HasSubstr("lora_bias"));
   EXPECT_THAT(LoadWith("fan_in_fan_out", true), HasSubstr("fan_in_fan_out"));
   EXPECT_THAT(LoadWith("bias", "all"), HasSubstr("bias is \"all\""));
@@ -254,6 +297,16 @@ TEST_F(DamagedPeftFolder, TargetsMustBeWholeModules) {
   EXPECT_THAT(LoadWith("target_modules", in_every_layer), HasSubstr("q_proj in 2 of the 3 layers"));
   in_every_layer.push_back("model.layers.1.self_attn.q_proj");
   EXPECT_EQ(LoadWith("target_modules", in_every_layer), "accepted");
+}
+
+TEST_F(DamagedPeftFolder, LayersMustBeThoseOfTheBase) {
+  for (const json& all : {json(nullptr), json::array(), json{2, 1, 0}}) {
+    EXPECT_EQ(LoadWith("layers_to_transform", all), "accepted") << all;
+  }
+  EXPECT_THAT(LoadWith("layers_to_transform", 1), HasSubstr("is unexpected"));
+  for (const json& bad : {json(3), json{0, -1}, json{0.5}, json("0"), json{"0"}, json(true)}) {
+    EXPECT_THAT(LoadWith("layers_to_transform", bad), HasSubstr("layers_to_transform has")) << bad;
+  }
 }
 
 TEST_F(DamagedPeftFolder, FilesThatAreMissingOrNoJsonAreNamed) {
