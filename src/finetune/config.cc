@@ -16,6 +16,34 @@ Status InRange(const char* option, double value, double least, double most) {
 
 constexpr double kMany = 1e12;
 
+Status CheckEvaluation(const FinetuneConfig& config) {
+  const bool has_eval = !config.eval_data.empty() || config.eval_split > 0;
+  if (!config.eval_data.empty() && config.eval_split > 0) {
+    return InvalidArgument("--eval_data and --eval_split exclude each other; give one of them");
+  }
+  if (config.eval_steps > 0 && !has_eval) {
+    return InvalidArgument("--eval_steps needs --eval_data or --eval_split");
+  }
+  if (config.load_best_model_at_end && config.eval_steps == 0) {
+    return InvalidArgument("--load_best_model_at_end needs --eval_steps");
+  }
+  if (config.early_stopping_patience > 0 && config.eval_steps == 0) {
+    return InvalidArgument(
+        "--early_stopping_patience needs --eval_steps, and --eval_data or --eval_split");
+  }
+  if (config.early_stopping_threshold > 0 && config.early_stopping_patience == 0) {
+    return InvalidArgument("--early_stopping_threshold needs --early_stopping_patience");
+  }
+  return OkStatus();
+}
+
+Status CheckReport(const std::string& report_to) {
+  if (report_to == "none" || report_to == "tensorboard") return OkStatus();
+  return Unsupported(
+      "--report_to {}: give none or tensorboard; the process that reads records has no network",
+      report_to);
+}
+
 }  // namespace
 
 Status CheckConfig(const FinetuneConfig& config) {
@@ -39,20 +67,14 @@ Status CheckConfig(const FinetuneConfig& config) {
       {"logging_steps", static_cast<double>(config.logging_steps), 1, kMany},
       {"save_steps", static_cast<double>(config.save_steps), 0, kMany},
       {"eval_steps", static_cast<double>(config.eval_steps), 0, kMany},
+      {"early_stopping_patience", static_cast<double>(config.early_stopping_patience), 0, kMany},
+      {"early_stopping_threshold", config.early_stopping_threshold, 0, 1e6},
   };
   for (const auto& range : ranges) {
     TG_RETURN_IF_ERROR(InRange(range.name, range.value, range.least, range.most));
   }
-  const bool has_eval = !config.eval_data.empty() || config.eval_split > 0;
-  if (!config.eval_data.empty() && config.eval_split > 0) {
-    return InvalidArgument("--eval_data and --eval_split exclude each other; give one of them");
-  }
-  if (config.eval_steps > 0 && !has_eval) {
-    return InvalidArgument("--eval_steps needs --eval_data or --eval_split");
-  }
-  if (config.load_best_model_at_end && config.eval_steps == 0) {
-    return InvalidArgument("--load_best_model_at_end needs --eval_steps");
-  }
+  TG_RETURN_IF_ERROR(CheckEvaluation(config));
+  TG_RETURN_IF_ERROR(CheckReport(config.report_to));
   const auto lora = LoraOf(config);
   if (!lora) return lora.error();
   const auto loop = LoopOf(config, 1);
@@ -60,11 +82,20 @@ Status CheckConfig(const FinetuneConfig& config) {
 }
 
 Result<model::LoraConfig> LoraOf(const FinetuneConfig& config) {
+  if (config.use_dora) {
+    return Unsupported(
+        "--use_dora: DoRA is not built; train without it, or with --use_rslora, which costs "
+        "nothing");
+  }
   model::LoraConfig lora;
+  lora.rslora = config.use_rslora;
   lora.r = config.lora_r;
   lora.alpha = config.lora_alpha;
   lora.dropout = config.lora_dropout;
   TG_ASSIGN_OR_RETURN(lora.targets, model::ParseTargets(config.lora_target_modules));
+  auto layers = model::ParseLayers(config.layers_to_transform);
+  if (!layers) return Unexpected(layers.error().WithContext("--layers_to_transform"));
+  lora.layers = std::move(*layers);
   TG_RETURN_IF_ERROR(model::CheckLora(lora));
   return lora;
 }

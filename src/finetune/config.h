@@ -30,6 +30,9 @@ struct FinetuneConfig {
   double lora_alpha = 32;
   double lora_dropout = 0.0;
   std::string lora_target_modules = "all-linear";
+  std::string layers_to_transform;  // "0,1,5"; empty: all layers
+  bool use_rslora = false;          // scale alpha / sqrt(r)
+  bool use_dora = false;            // refused: not built
 
   int64_t max_length = 1024;  // tokens; longer examples are cut
   // Packing is on: the largest single gain on short examples, and it does not change the loss.
@@ -53,6 +56,11 @@ struct FinetuneConfig {
   int64_t save_steps = 100;  // 0: only at the end and when stopped
   int64_t eval_steps = 0;    // 0: only at the end
   bool load_best_model_at_end = false;
+  // Above 0: ends the run when so many evaluations in a row were no improvement of the held-out
+  // loss by more than the threshold.
+  int64_t early_stopping_patience = 0;
+  double early_stopping_threshold = 0;
+  std::string report_to = "none";  // "none", "tensorboard"
   bool resume = false;
 };
 

@@ -72,6 +72,27 @@ bool Count(const records::Encoded& encoded, DataReport* report) {
   return true;
 }
 
+void AddLine(int64_t line, std::vector<int64_t>* lines) {
+  if (lines->size() < kMaxBadLinesKept) lines->push_back(line);
+}
+
+// A good record of `line`.
+void AddGood(const records::Record& record, const records::Encoded& encoded, DataCheck* check) {
+  ++check->report.records;
+  ++(record.kind == records::RecordKind::kMessages           ? check->chats
+     : record.kind == records::RecordKind::kPromptCompletion ? check->pairs
+                                                             : check->texts);
+  ++check->lengths[encoded.length];
+  if (!Count(encoded, &check->report)) {
+    AddLine(record.line, &check->without_target_lines);
+    return;
+  }
+  CountSequences({&encoded.tokens, 1}, &check->report);
+  if (!encoded.truncated) return;
+  check->cut_tokens += encoded.length - static_cast<int64_t>(encoded.tokens.ids.size());
+  AddLine(record.line, &check->truncated_lines);
+}
+
 void AddBad(const Status& status, int64_t line, DataCheck* check) {
   if (++check->bad_lines <= static_cast<int64_t>(kMaxBadLinesKept)) {
     check->bad.push_back({line, status.message()});
@@ -120,14 +141,11 @@ Result<DataCheck> CheckData(const std::filesystem::path& path, const LoadedBase&
       AddBad(encoded.error(), line, &check);
       continue;
     }
-    ++check.report.records;
     const auto [seen, is_new] = first_lines.try_emplace(HashOf((*record)->reveal()), line);
     if (!is_new && ++check.duplicates <= static_cast<int64_t>(kMaxBadLinesKept)) {
       check.copies.push_back({line, seen->second});
     }
-    if (Count(encoded->reveal(), &check.report)) {
-      CountSequences({&encoded->reveal().tokens, 1}, &check.report);
-    }
+    AddGood((*record)->reveal(), encoded->reveal(), &check);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
@@ -55,7 +56,11 @@ struct DataCheck {
   struct Duplicate {
     int64_t line = 0, first = 0;  // the record of `line` is that of `first`, by a hash of 64 bits
   };
-  DataReport report;  // of the good lines
+  DataReport report;                        // of the good lines
+  int64_t chats = 0, pairs = 0, texts = 0;  // records by form; Alpaca's are chats
+  std::map<int64_t, int64_t> lengths;       // of tokens before any cut: how many records
+  int64_t cut_tokens = 0;                   // of the used: beyond max_length
+  std::vector<int64_t> truncated_lines, without_target_lines;  // the first kMaxBadLinesKept
   int64_t bad_lines = 0, duplicates = 0;
   std::vector<BadLine> bad;       // the first kMaxBadLinesKept
   std::vector<Duplicate> copies;  // the first kMaxBadLinesKept
@@ -64,6 +69,9 @@ struct DataCheck {
 // Reads all of the file, bad lines too. Errors are only those that end the reading.
 Result<DataCheck> CheckData(const std::filesystem::path& path, const LoadedBase& base,
                             const DataOptions& options);
+
+// The least length that `percent` of the records do not exceed (nearest rank); 0 without records.
+int64_t LengthPercentile(const std::map<int64_t, int64_t>& lengths, int percent);
 
 nlohmann::ordered_json CheckJson(const DataCheck& check);
 std::string CheckText(const DataCheck& check);

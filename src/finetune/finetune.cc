@@ -1,9 +1,6 @@
 #include "finetune/finetune.h"
 
-#include <chrono>
-#include <cmath>
-
-#include "finetune/progress.h"
+#include "finetune/run_log.h"
 #include "finetune/run_page.h"
 #include "train/checkpoint.h"
 #include "train/checksum.h"
@@ -40,7 +37,7 @@ class Runner {
         session_(session),
         store_(config_.output_dir / "state"),
         total_(session.loop().config().schedule.total_steps),
-        progress_(hooks.progress, hooks.terminal, total_, config_.logging_steps) {}
+        log_(config_, total_, hooks.progress, hooks.terminal) {}
 
   Result<FinetuneSummary> Run() {
     TG_RETURN_IF_ERROR(Start());
@@ -52,18 +49,26 @@ class Runner {
  private:
   bool StopAsked() const { return hooks_.should_stop && hooks_.should_stop(); }
 
+  // Whether early stopping has ended the run. A resumed run knows it from its state.
+  bool EndedEarly() const {
+    return config_.early_stopping_patience > 0 &&
+           session_.state().best.evaluations_since >= config_.early_stopping_patience;
+  }
+
   Status Train() {
-    while (session_.state().step < total_ && !summary_.stopped) {
+    // Due, and cut short by what stopped the run before.
+    if (EvaluationIsDue()) TG_RETURN_IF_ERROR(EvaluateStep(session_.state().step));
+    while (session_.state().step < total_ && !summary_.stopped && !EndedEarly()) {
       const Status status = OneStep();
       // A step that is not finite changed nothing: what was learnt before it is kept.
       if (status.code() == Code::kFailedPrecondition) TG_RETURN_IF_ERROR(SaveIfNew());
       TG_RETURN_IF_ERROR(status);
     }
-    if (hooks_.progress != nullptr) progress_.Finish();
+    log_.FinishLine();
     // The state first: a disk that is full for the adapter then costs no step.
     TG_RETURN_IF_ERROR(SaveIfNew());
     if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
-    TG_RETURN_IF_ERROR(metrics_->Write(EndLine()));
+    TG_RETURN_IF_ERROR(log_.End(EndLine()));
     return WriteRunPage(config_.output_dir);
   }
 
@@ -90,9 +95,7 @@ class Runner {
       if (state) TG_RETURN_IF_ERROR(session_.Restore(std::move(*state)));
     }
     saved_step_ = session_.state().step;
-    TG_ASSIGN_OR_RETURN(
-        metrics_, MetricsFile::Open(config_.output_dir / "metrics.jsonl", session_.state().step));
-    return metrics_->Write(StartLine(session_, hooks_.walls));
+    return log_.Open(session_.state().step, StartLine(session_, hooks_.walls));
   }
 
   Status OneStep() {
@@ -101,17 +104,20 @@ class Runner {
     seconds_ += step.seconds;
     summary_.last_loss = step.loss;
     ++summary_.steps_here;
-    TG_RETURN_IF_ERROR(metrics_->Write(StepLine(step)));
-    if (hooks_.progress != nullptr) progress_.Step(step);
-    if (config_.eval_steps > 0 && step.step % config_.eval_steps == 0) {
-      TG_RETURN_IF_ERROR(EvaluateStep(step.step));
-    }
+    TG_RETURN_IF_ERROR(log_.Step(step));
+    if (EvaluationIsDue()) TG_RETURN_IF_ERROR(EvaluateStep(step.step));
     summary_.stopped = summary_.stopped || StopAsked();
-    if (config_.save_steps > 0 && step.step % config_.save_steps == 0) TG_RETURN_IF_ERROR(Save());
-    return OkStatus();
+    const bool save = config_.save_steps > 0 && step.step % config_.save_steps == 0;
+    return save ? SaveIfNew() : OkStatus();
   }
 
-  // An evaluation that a stop cuts short is left out; on resume the run goes on after this step.
+  bool EvaluationIsDue() const {
+    const train::TrainState& state = session_.state();
+    return config_.eval_steps > 0 && state.step > 0 && state.step % config_.eval_steps == 0 &&
+           state.best.last_step != state.step;
+  }
+
+  // An evaluation that a stop cuts short is left out of the state: the resumed run begins with it.
   Status EvaluateStep(int64_t step) {
     const auto eval = session_.Evaluate(hooks_.should_stop);
     if (!eval && eval.error().code() == Code::kCancelled) {
@@ -119,39 +125,26 @@ class Runner {
       return OkStatus();
     }
     if (!eval) return eval.error();
-    TG_RETURN_IF_ERROR(WriteEval(step, *eval));
+    TG_RETURN_IF_ERROR(log_.Eval(step, *eval, true));
     train::BestEval& best = session_.loop().mutable_state().best;
-    // NaN is never better; the first evaluation always is, unless it is NaN.
-    const bool better = best.step == 0 ? !std::isnan(eval->nll) : eval->nll < best.nll;
-    if (!better) {
-      ++best.evaluations_since;
+    unsaved_ = true;
+    if (!train::NoteEvaluation(step, eval->nll, config_.early_stopping_threshold, &best)) {
       return OkStatus();
     }
     const auto& parameters = session_.state().parameters;
     TG_RETURN_IF_ERROR(session_.SaveAdapter(config_.output_dir / "best", parameters));
-    best = {step, eval->nll, 0, ParametersChecksum(parameters)};
+    best.parameters_checksum = ParametersChecksum(parameters);
     return Save();  // best/ and the state that names it go together
   }
 
-  Status WriteEval(int64_t step, const train::EvalResult& eval) {
-    ordered_json line;
-    line["event"] = "eval";
-    line["step"] = step;
-    line["nll"] = eval.nll;
-    line["perplexity"] = std::exp(eval.nll);
-    line["targets"] = eval.targets;
-    if (hooks_.progress != nullptr) {
-      progress_.Note(fmt::format("step {}  held-out NLL {:.4f}  perplexity {:.2f}", step, eval.nll,
-                                 std::exp(eval.nll)));
-    }
-    return metrics_->Write(line);
+  Status SaveIfNew() {
+    return session_.state().step == saved_step_ && !unsaved_ ? OkStatus() : Save();
   }
-
-  Status SaveIfNew() { return session_.state().step == saved_step_ ? OkStatus() : Save(); }
 
   Status Save() {
     TG_RETURN_IF_ERROR(store_.Save(session_.state(), session_.identity()));
     saved_step_ = session_.state().step;
+    unsaved_ = false;
     return OkStatus();
   }
 
@@ -170,8 +163,15 @@ class Runner {
   }
 
   Status Finish() {
+    const train::BestEval& best = session_.state().best;
+    summary_.ended_early = EndedEarly() && session_.state().step < total_;
+    if (summary_.ended_early) {
+      log_.Note(fmt::format("stopped early at step {}: {} evaluations in a row were no improvement",
+                            session_.state().step, best.evaluations_since));
+    }
     std::vector<float> written = session_.state().parameters;
-    if (config_.load_best_model_at_end && session_.state().best.step > 0) {
+    const bool load_best = config_.load_best_model_at_end && best.step > 0;
+    if (load_best) {
       TG_ASSIGN_OR_RETURN(written, BestParameters());
     }
     if (session_.has_eval()) {
@@ -185,7 +185,8 @@ class Runner {
       if (!eval) return eval.error();
       summary_.has_eval = true;
       summary_.eval = *eval;
-      TG_RETURN_IF_ERROR(WriteEval(session_.state().step, *eval));
+      const bool in_curve = !load_best && best.last_step != session_.state().step;
+      TG_RETURN_IF_ERROR(log_.Eval(session_.state().step, *eval, in_curve));
     }
     return session_.SaveAdapter(config_.output_dir, written);
   }
@@ -194,6 +195,7 @@ class Runner {
     ordered_json line;
     line["event"] = "end";
     line["stopped"] = summary_.stopped;
+    line["ended_early"] = summary_.ended_early;
     line["steps"] = session_.state().step;
     line["tokens_seen"] = session_.state().tokens_seen;
     line["targets_seen"] = session_.state().targets_seen;
@@ -221,10 +223,10 @@ class Runner {
   Session& session_;
   train::CheckpointStore store_;
   int64_t total_;
-  ProgressLine progress_;
-  std::optional<MetricsFile> metrics_;
+  RunLog log_;
   FinetuneSummary summary_;
   int64_t saved_step_ = 0;
+  bool unsaved_ = false;  // an evaluation has changed the state since
   int64_t tokens_ = 0;
   double seconds_ = 0;
 };

@@ -1,10 +1,10 @@
 // The verb finetune: records in, PEFT folder out.
 //
 // output_dir afterwards: adapter_config.json and adapter_model.safetensors (PEFT), metrics.jsonl,
-// report.html (the curves of metrics.jsonl), state/ (the newest two training states) and, with
-// eval_steps, best/ (the PEFT folder of the best evaluation). A run that was stopped or killed
-// leaves the last state; with `resume` it goes on and ends with the bytes of a run that was never
-// stopped. Not thread-safe.
+// report.html (the curves of metrics.jsonl), state/ (the newest two training states), with
+// eval_steps best/ (the PEFT folder of the best evaluation) and with report_to runs/. A run that
+// was stopped or killed leaves the last state; with `resume` it goes on and ends with the bytes of
+// a run that was never stopped. Not thread-safe.
 #pragma once
 
 #include <cstdio>
@@ -27,8 +27,9 @@ struct RunHooks {
 };
 
 struct FinetuneSummary {
-  bool stopped = false;  // should_stop ended it; the state is saved and no adapter was written
-  int64_t steps = 0;     // of the whole run, resumed part included
+  bool stopped = false;      // should_stop ended it; the state is saved and no adapter was written
+  bool ended_early = false;  // by early_stopping_patience
+  int64_t steps = 0;         // of the whole run, resumed part included
   int64_t total_steps = 0;
   int64_t steps_here = 0;        // done by this start
   double last_loss = 0;          // of the last step done here

@@ -22,6 +22,27 @@ std::string TargetNames(const model::LoraConfig& lora) {
   return names;
 }
 
+std::string LayerNames(const model::LoraConfig& lora) {
+  std::string names;
+  for (const int64_t layer : lora.layers) {
+    names += fmt::format("{}{}", names.empty() ? "" : ",", layer);
+  }
+  return names;
+}
+
+// The elements of the layers that are adapted.
+std::vector<train::Range> TrainableOf(const model::Adapter& adapter) {
+  std::vector<train::Range> ranges;
+  for (const model::AdapterTensor& tensor : adapter.tensors()) {
+    if (!adapter.lora().Adapts(tensor.layer)) continue;
+    if (ranges.empty() || ranges.back().end != tensor.offset) {
+      ranges.push_back({tensor.offset, tensor.offset});
+    }
+    ranges.back().end += tensor.count();
+  }
+  return ranges;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Session>> Session::Create(const FinetuneConfig& config, LoadedBase base,
@@ -45,6 +66,7 @@ Status Session::OpenAdapter() {
   const model::ModelConfig& shape = base_.base->config();
   if (config_.adapter.empty()) {
     TG_ASSIGN_OR_RETURN(const model::LoraConfig lora, LoraOf(config_));
+    TG_RETURN_IF_ERROR(model::CheckLoraFits(lora, shape));
     adapter_ = model::Adapter::Create(shape, lora, config_.seed);
   } else {
     TG_ASSIGN_OR_RETURN(adapter_, model::LoadPeft(config_.adapter, shape));
@@ -109,6 +131,9 @@ void Session::FillIdentity() {
       {"seed", fmt::format("{}", config_.seed)},
       {std::string(train::kAboutPrefix) + "kernels", base_.kernels().isa},
   };
+  if (!lora.layers.empty()) {
+    identity_["layers_to_transform"] = LayerNames(lora);
+  }
 }
 
 Status Session::Restore(train::TrainState state) {
@@ -122,6 +147,9 @@ Status Session::Restore(train::TrainState state) {
       train::TrainLoop loop,
       train::TrainLoop::Create(*engine_, *source_, &base_.kernels(), base_.base->compute().threads,
                                loop_config_, state_));
+  if (!adapter_->lora().layers.empty()) {
+    TG_RETURN_IF_ERROR(loop.SetTrainable(TrainableOf(*adapter_)));
+  }
   loop_.emplace(std::move(loop));
   return OkStatus();
 }

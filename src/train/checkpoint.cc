@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -46,6 +47,7 @@ json HeaderOf(const TrainState& state, const Identity& identity) {
   header["best"] = {{"step", state.best.step},
                     {"nll", HexOf(std::bit_cast<uint64_t>(state.best.nll))},
                     {"evaluations_since", state.best.evaluations_since},
+                    {"last_step", state.best.last_step},
                     {"parameters_checksum", state.best.parameters_checksum}};
   header["parts"] = {{"parameters", HexOf(ChecksumOf(BytesOf(state.parameters)))},
                      {"m", HexOf(ChecksumOf(BytesOf(state.moments.m)))},
@@ -64,10 +66,13 @@ Result<uint64_t> ReadHex(const json& value, std::string_view name) {
   return out;
 }
 
+// get<int64_t>() would convert whatever number is there.
 int64_t ReadCount(const json& header, const char* key) {
-  const int64_t value = header.at(key).get<int64_t>();
-  if (value < 0) throw std::out_of_range(key);
-  return value;
+  const json& value = header.at(key);
+  if (!value.is_number_unsigned() || !std::in_range<int64_t>(value.get<uint64_t>())) {
+    throw std::out_of_range(key);
+  }
+  return value.get<int64_t>();
 }
 
 uint32_t ReadWord(const json& header, const char* key) {
@@ -79,7 +84,7 @@ uint32_t ReadWord(const json& header, const char* key) {
 // Fills everything but the three parts. Throws what nlohmann throws on a missing or mistyped key.
 Status ReadScalars(const json& header, std::string_view name, LoadedState* out) {
   TrainState& state = out->state;
-  const uint32_t scheme = header.at("rng_scheme").get<uint32_t>();
+  const uint32_t scheme = ReadWord(header, "rng_scheme");
   if (scheme != kRngScheme) {
     return FailedPrecondition(
         "{} was written with random-number scheme {}, this program has scheme {}; resume it with "
@@ -101,12 +106,14 @@ Status ReadScalars(const json& header, std::string_view name, LoadedState* out) 
   TG_ASSIGN_OR_RETURN(const uint64_t nll, ReadHex(best.at("nll"), name));
   state.best.nll = std::bit_cast<double>(nll);
   state.best.evaluations_since = ReadCount(best, "evaluations_since");
+  // States of before early stopping have none: what was due by then was done.
+  state.best.last_step = best.contains("last_step") ? ReadCount(best, "last_step") : state.step;
   state.best.parameters_checksum = best.at("parameters_checksum").get<std::string>();
   return OkStatus();
 }
 
 Status ReadParts(const json& header, ByteSpan body, std::string_view name, TrainState* state) {
-  const uint64_t count = header.at("count").get<uint64_t>();
+  const auto count = static_cast<uint64_t>(ReadCount(header, "count"));
   if (count > kMaxCheckpointBytes / 12 || body.size() != count * 12) {
     return DataLoss("{} has {} bytes of tensors where its header promises 3 · {} floats", name,
                     body.size(), count);

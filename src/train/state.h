@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tokens/batch_source.h"
+#include "train/best_eval.h"
 #include "train/optimizer.h"
 
 namespace tidegate::train {
@@ -16,14 +17,6 @@ namespace tidegate::train {
 // Part of every checkpoint: how random numbers and data order are derived from the seed. Raised
 // when base/rng.h, the data order or the dropout key changes.
 inline constexpr uint32_t kRngScheme = 1;
-
-// The best evaluation so far. `step` is 0 when there is none.
-struct BestEval {
-  int64_t step = 0;
-  double nll = 0;
-  int64_t evaluations_since = 0;    // for early stopping
-  std::string parameters_checksum;  // of the parameters at that step
-};
 
 struct TrainState {
   std::vector<float> parameters;

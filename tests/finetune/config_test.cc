@@ -20,6 +20,8 @@ TEST(FinetuneConfig, EachValueOutOfRangeIsNamed) {
       {"alpha", refused([](auto& c) { c.lora_alpha = NAN; })},
       {"dropout", refused([](auto& c) { c.lora_dropout = 1.0; })},
       {"made_up_proj", refused([](auto& c) { c.lora_target_modules = "made_up_proj"; })},
+      {"layers_to_transform", refused([](auto& c) { c.layers_to_transform = "1,1"; })},
+      {"use_dora", refused([](auto& c) { c.use_dora = true; })},
       {"max_length", refused([](auto& c) { c.max_length = 1; })},
       {"per_device_train_batch_size", refused([](auto& c) { c.per_device_train_batch_size = 0; })},
       {"gradient_accumulation_steps", refused([](auto& c) { c.gradient_accumulation_steps = 0; })},
@@ -34,6 +36,11 @@ TEST(FinetuneConfig, EachValueOutOfRangeIsNamed) {
       {"eval_split", refused([](auto& c) { c.eval_split = 1.0; })},
       {"threads", refused([](auto& c) { c.threads = 1000; })},
       {"eval_steps", refused([](auto& c) { c.eval_steps = 5; })},
+      {"early_stopping_patience", refused([](auto& c) { c.early_stopping_patience = -1; })},
+      {"early_stopping_patience", refused([](auto& c) { c.early_stopping_patience = 2; })},
+      {"early_stopping_threshold", refused([](auto& c) { c.early_stopping_threshold = 0.1; })},
+      {"early_stopping_threshold", refused([](auto& c) { c.early_stopping_threshold = NAN; })},
+      {"report_to wandb", refused([](auto& c) { c.report_to = "wandb"; })},
       {"load_best_model_at_end", refused([](auto& c) { c.load_best_model_at_end = true; })},
   };
   for (const auto& [name, message] : cases) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -84,6 +85,24 @@ TEST_F(Checkpoints, EveryDamagedByteAndEveryCutIsFound) {
     ASSERT_FALSE(loaded) << at;
     EXPECT_EQ(loaded.error().code(), Code::kDataLoss) << at;
     EXPECT_FALSE(DecodeState(ByteSpan(good).first(at), "state")) << at;
+  }
+}
+
+TEST_F(Checkpoints, AHeaderWithNumbersOfAnotherKindIsRefused) {
+  const Bytes good = EncodeState(SomeState(42), kIdentity);
+  const std::string header = "\"step\":42,";
+  for (const char* step : {"\"step\":1e9,", "\"step\":-9 ,", "\"step\":4.5,"}) {
+    Bytes bytes = good;
+    const auto at = std::search(bytes.begin(), bytes.end(), header.begin(), header.end());
+    ASSERT_NE(at, bytes.end());
+    bytes.erase(at, at + static_cast<std::ptrdiff_t>(header.size()));
+    bytes.insert(at, step, step + std::string_view(step).size());
+    StoreLe64(&bytes[8], LoadLe64(&bytes[8]) + std::string_view(step).size() - header.size());
+    StoreLe64(&bytes[bytes.size() - 8], ChecksumOf(ByteSpan(bytes).first(bytes.size() - 8)));
+    const auto loaded = DecodeState(bytes, "state");
+    ASSERT_FALSE(loaded) << step;
+    EXPECT_NE(loaded.error().message().find("'step' is out of range"), std::string::npos)
+        << loaded.error().message();
   }
 }
 

@@ -9,7 +9,7 @@ using finetune::FinetuneConfig;
 
 const FlagsFileRules kFileRules = {
     .paths = {"base", "data", "eval_data", "adapter", "output_dir"},
-    .lists = {"lora_target_modules"},
+    .lists = {"lora_target_modules", "layers_to_transform"},
     // What stands around the run is said by who starts it, not by a file that came from elsewhere.
     .excluded = {"config", "format", "walls"},
 };
@@ -48,6 +48,10 @@ void AddModelOptions(CLI::App& verb, FinetuneConfig& c) {
   verb.add_option(Flag("lora_target_modules"), c.lora_target_modules,
                   "all-linear, or names: q_proj,v_proj")
       ->capture_default_str();
+  verb.add_option(Flag("layers_to_transform"), c.layers_to_transform,
+                  "Layers to adapt, from 0: 0,1,5; default: all");
+  AddSwitch(verb, "use_rslora", c.use_rslora, "Scale is alpha / sqrt(r)");
+  AddSwitch(verb, "use_dora", c.use_dora, "Refused: DoRA is not built");
   verb.add_option(Flag("max_length"), c.max_length, "Tokens; longer examples are cut")
       ->capture_default_str();
   AddSwitch(verb, "packing", c.packing, "Several examples a row, without changing the loss");
@@ -83,6 +87,14 @@ void AddTrainingOptions(CLI::App& verb, FinetuneConfig& c) {
   verb.add_option(Flag("eval_steps"), c.eval_steps, "0: only at the end")->capture_default_str();
   AddSwitch(verb, "load_best_model_at_end", c.load_best_model_at_end,
             "Write the adapter of the best evaluation");
+  verb.add_option(Flag("early_stopping_patience"), c.early_stopping_patience,
+                  "End after so many evaluations without improvement; 0: never")
+      ->capture_default_str();
+  verb.add_option(Flag("early_stopping_threshold"), c.early_stopping_threshold,
+                  "An improvement is a held-out NLL lower by more than this")
+      ->capture_default_str();
+  verb.add_option(Flag("report_to"), c.report_to, "none, or tensorboard: event files in OUT/runs")
+      ->capture_default_str();
   AddSwitch(verb, "resume", c.resume, "Go on from the state in --output_dir");
 }
 

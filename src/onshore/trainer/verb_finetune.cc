@@ -3,6 +3,7 @@
 #include <sys/file.h>
 
 #include <cerrno>
+#include <cmath>
 #include <filesystem>
 
 #include "base/file.h"
@@ -51,6 +52,7 @@ ordered_json SummaryJson(const FinetuneSummary& s, const FinetuneConfig& c) {
   ordered_json json;
   json["output_dir"] = c.output_dir.native();
   json["stopped"] = s.stopped;
+  json["ended_early"] = s.ended_early;
   json["steps"] = s.steps;
   json["total_steps"] = s.total_steps;
   if (s.steps_here > 0) {
@@ -60,7 +62,10 @@ ordered_json SummaryJson(const FinetuneSummary& s, const FinetuneConfig& c) {
   json["tokens_seen"] = s.tokens_seen;
   json["targets_seen"] = s.targets_seen;
   json["skipped_windows"] = s.skipped_windows;
-  if (s.has_eval) json["eval_nll"] = s.eval.nll;
+  if (s.has_eval) {
+    json["eval_nll"] = s.eval.nll;
+    json["eval_perplexity"] = std::exp(s.eval.nll);
+  }
   if (s.best_step > 0) json["best_step"] = s.best_step;
   json["dtype"] = s.dtype;
   json["kernels"] = s.kernels;
@@ -77,8 +82,14 @@ std::string SummaryText(const FinetuneSummary& s, const FinetuneConfig& c) {
                                             : std::string("none was left to do");
   text += fmt::format("steps    {} of {}, {} ({} with {} kernels)\n", s.steps, s.total_steps, here,
                       s.dtype, s.kernels);
-  if (s.has_eval)
-    text += fmt::format("held out NLL {:.4f} over {} targets\n", s.eval.nll, s.eval.targets);
+  if (s.ended_early) {
+    text += fmt::format("early    no improvement any more; the best evaluation was of step {}\n",
+                        s.best_step);
+  }
+  if (s.has_eval) {
+    text += fmt::format("held out NLL {:.4f} over {} targets, perplexity {:.2f}\n", s.eval.nll,
+                        s.eval.targets, std::exp(s.eval.nll));
+  }
   return text + fmt::format("adapter  {}\n", c.output_dir.native());
 }
 
