@@ -1,4 +1,6 @@
 // generate as a user runs it: files of prompts, conversations through a pipe, signals.
+#include <pty.h>
+
 #include "verb_fixture.h"
 
 namespace tidegate::cli {
@@ -196,6 +198,52 @@ TEST_F(GenerateVerb, AnInterruptEndsTheAnswerAndTheConversationGoesOn) {
   const RunResult run = SignalledChat(SIGINT);
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_TRUE(run.out.ends_with("\n"));
+}
+
+// At a terminal the key's signal reaches the verb's parent and its walled child alike, and must
+// count once: a second one would end the conversation.
+TEST_F(GenerateVerb, CtrlCAtATerminalEndsTheAnswerAlone) {
+  MakeEndlessBase();
+  std::vector<std::string> words = Generate({"--interactive", "--max_new_tokens", "200000"});
+  words.insert(words.begin(), Program("tidegate").native());
+  int terminal = -1;
+  const pid_t child = ::forkpty(&terminal, nullptr, nullptr, nullptr);
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  std::string shown;
+  // Reads until `done`; false at the end or when nothing comes for a minute.
+  const auto read_until = [&](const std::function<bool()>& done) {
+    while (!done()) {
+      pollfd wait = {terminal, POLLIN, 0};
+      char piece[4096];
+      if (::poll(&wait, 1, 60'000) <= 0) return false;
+      const ssize_t n = ::read(terminal, piece, sizeof(piece));
+      if (n <= 0) return false;
+      shown.append(piece, static_cast<size_t>(n));
+    }
+    return true;
+  };
+  const auto type = [&](const std::string& keys) {
+    EXPECT_EQ(::write(terminal, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+  };
+  EXPECT_TRUE(read_until([&] { return shown.ends_with("> "); })) << shown;
+  type("Where?\n");
+  const size_t asked = shown.size() + 40;  // the question's echo, and some of the answer
+  EXPECT_TRUE(read_until([&] { return shown.size() > asked; })) << shown;
+  type("\x03");
+  EXPECT_TRUE(read_until([&] { return shown.ends_with("\n> "); })) << shown.substr(0, 300);
+  type("/quit\n");
+  read_until([] { return false; });
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  ::close(terminal);
 }
 
 TEST_F(GenerateVerb, ATerminationEndsTheConversation) {

@@ -22,7 +22,9 @@ constexpr std::array kForwarded = {SIGINT, SIGTERM, SIGHUP};
 
 volatile pid_t g_child = 0;
 
-void Forward(int signal) {
+// A key at the terminal has reached the child as well, which is of our group: once is enough.
+void Forward(int signal, siginfo_t* info, void*) {
+  if (info->si_code == SI_KERNEL) return;
   const int saved = errno;
   if (g_child > 0) ::kill(g_child, signal);
   errno = saved;
@@ -170,7 +172,8 @@ Result<int> RunInChild(const std::function<int(pid_t parent)>& body, bool reads_
   }
   g_child = child;
   struct sigaction action {};
-  action.sa_handler = Forward;
+  action.sa_sigaction = Forward;
+  action.sa_flags = SA_SIGINFO;
   for (const int signal : kForwarded) ::sigaction(signal, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   ::sigprocmask(SIG_SETMASK, &old, nullptr);

@@ -10,13 +10,9 @@ namespace tidegate::trainer {
 namespace {
 
 volatile std::sig_atomic_t g_stop = 0;  // the signal
-bool g_has_parent = false;
 
-// A key at the terminal reaches the parent and its child alike, and the parent hands it on: the
-// child takes the one that a process sent. What ends the run is not forgotten for an interrupt.
-void NoteStop(int signal, siginfo_t* info, void*) {
-  const bool by_key = info->si_code == SI_KERNEL;
-  if (by_key && g_has_parent) return;
+// What ends the run is not forgotten for an interrupt.
+void NoteStop(int signal) {
   if (g_stop == 0 || g_stop == SIGINT) g_stop = signal;
 }
 
@@ -109,8 +105,8 @@ Status Print(const Invocation& invocation, const nlohmann::ordered_json& json,
 
 void CatchStopSignals() {
   struct sigaction action {};
-  action.sa_sigaction = NoteStop;
-  action.sa_flags = SA_RESTART | SA_SIGINFO;
+  action.sa_handler = NoteStop;
+  action.sa_flags = SA_RESTART;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
 }
 
@@ -132,7 +128,6 @@ int RunInvocation(Invocation& invocation) {
   if (status.ok()) status = invocation.prepare();
   if (!status.ok()) return Finish(invocation, status);
   auto behind_walls = [&invocation](pid_t parent) {
-    g_has_parent = parent != 0;
     if (parent != 0) invocation.held.clear();
     const Result<std::string> raised = RaiseLocalWalls(invocation.walls, parent);
     return Finish(invocation, raised ? RunGuarded(invocation, *raised) : raised.error());
