@@ -15,7 +15,6 @@
 
 namespace tidegate::cli {
 
-// sysexits' EX_USAGE: the command line itself was wrong.
 // `ledger verify` without a head from elsewhere: consistent by itself, which is not verified.
 inline constexpr int kExitConsistentOnly = 65;
 
@@ -52,6 +51,7 @@ int RunMain(CLI::App& app, Invocation& invocation, int argc, const char* const* 
 void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation);
 void RegisterBaseVerb(CLI::App& app, Invocation& invocation);
 void RegisterAdapterVerb(CLI::App& app, Invocation& invocation);
+void RegisterAdapterExport(CLI::App& group, Invocation& invocation);  // within `adapter`
 void RegisterDoctorVerb(CLI::App& app, Invocation& invocation);
 void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation);
 void RegisterSiteVerb(CLI::App& app, Invocation& invocation);

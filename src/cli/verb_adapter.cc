@@ -22,6 +22,9 @@ struct Options {
 std::string Text(const ordered_json& report) {
   std::string targets;
   for (const auto& name : report["target_modules"]) targets += " " + name.get<std::string>();
+  if (report.contains("layers_to_transform")) {
+    targets += " of layers " + report["layers_to_transform"].dump();
+  }
   return fmt::format(
       "rank        {}\nalpha       {} (scale {:.4g})\ndropout     {}\ntargets    {}\n"
       "parameters  {} in {} tensors\nnorm A      {:.6g}\nnorm B      {:.6g}{}\n",
@@ -37,7 +40,11 @@ Status Run(const Invocation& invocation, const Options& options) {
                       model::LoadHfConfig(options.base / "config.json"));
   TG_ASSIGN_OR_RETURN(const model::Adapter adapter, model::LoadPeft(options.dir, base));
   double squares[2] = {0, 0};
+  int64_t tensors = 0, parameters = 0;
   for (const model::AdapterTensor& tensor : adapter.tensors()) {
+    if (!adapter.lora().Adapts(tensor.layer)) continue;
+    ++tensors;
+    parameters += tensor.count();
     const auto values = adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
                                                      static_cast<size_t>(tensor.count()));
     for (const float x : values) {
@@ -53,8 +60,9 @@ Status Run(const Invocation& invocation, const Options& options) {
   for (const model::Module module : adapter.lora().targets) {
     report["target_modules"].push_back(model::ModuleName(module));
   }
-  report["tensors"] = adapter.tensors().size();
-  report["parameters"] = adapter.parameters().size();
+  if (!adapter.lora().layers.empty()) report["layers_to_transform"] = adapter.lora().layers;
+  report["tensors"] = tensors;
+  report["parameters"] = parameters;
   report["norm_a"] = std::sqrt(squares[0]);
   report["norm_b"] = std::sqrt(squares[1]);
   return Print(invocation, report, Text);
@@ -81,7 +89,7 @@ Status Merge(const Invocation& invocation, const Options& options) {
 }  // namespace
 
 void RegisterAdapterVerb(CLI::App& app, Invocation& invocation) {
-  CLI::App* group = AddGroup(app, "adapter", "Look at LoRA adapters, and merge them");
+  CLI::App* group = AddGroup(app, "adapter", "Look at LoRA adapters, merge and export them");
   auto options = std::make_shared<Options>();
   CLI::App* inspect =
       AddVerb(*group, "inspect", "What a PEFT folder holds, checked against its base", invocation,
@@ -97,6 +105,7 @@ void RegisterAdapterVerb(CLI::App& app, Invocation& invocation) {
       ->required();
   merge->add_option("--dtype", options->dtype, "bf16, f32 or f16; default: as the base is stored")
       ->check(CLI::IsMember({"bf16", "f32", "f16"}));
+  RegisterAdapterExport(*group, invocation);
 }
 
 }  // namespace tidegate::cli

@@ -122,6 +122,57 @@ TEST_F(RecordVerbs, DataCheckTellsEachBadLineAndDuplicateByNumber) {
   EXPECT_EQ(fine["used"], 2);
 }
 
+// One of each form: what is kept, cut, masked and dropped, told by count and by line.
+TEST_F(RecordVerbs, DataCheckTellsFormsLengthsAndWhatIsCutOrMasked) {
+  const std::string file =
+      Write("forms.jsonl", Chat("Where?", "There.") +
+                               R"({"prompt":"Where?","completion":" There."})"
+                               "\n"
+                               R"({"prompt":[{"role":"user","content":"Where?"}],)"
+                               R"("completion":[{"role":"assistant","content":"There."}]})"
+                               "\n"
+                               R"({"instruction":"Say where.","input":"Item 4","output":"There."})"
+                               "\n"
+                               R"({"text":"It is there."})"
+                               "\n" +
+                               Chat("Where?", std::string(300, 'z')) +
+                               Chat(std::string(200, 'z'), "There."));
+  const auto words = On({"data", "check"}, {"--data", file, "--max_length", "64"});
+  const json check = JsonOf(words);
+  EXPECT_EQ(check["records"], 7);
+  EXPECT_EQ(check["used"], 6);
+  EXPECT_EQ(check["forms"], (json{{"chat", 5}, {"prompt_completion", 1}, {"text", 1}}));
+  EXPECT_EQ(check["truncated"], 1);
+  EXPECT_EQ(check["truncated_lines"], json{6});
+  EXPECT_EQ(check["without_target_lines"], json{7});
+  EXPECT_EQ(check["longest"], 64);
+  const json& lengths = check["lengths"];
+  EXPECT_LE(lengths["p50"], 64);
+  EXPECT_GT(lengths["p90"], 200);
+  EXPECT_EQ(lengths["p99"], lengths["max"]);
+  EXPECT_EQ(check["cut_tokens"], lengths["max"].get<int>() - 64);
+  EXPECT_EQ(check["masked"], check["tokens"].get<int>() - check["targets"].get<int>());
+  EXPECT_GT(check["masked"], 40) << "headers and questions";
+
+  // Each form trains its answer and what ends it, and reads the rest.
+  const auto trained = [&](const std::string& name, const std::string& line) {
+    const json one = JsonOf(On({"data", "check"}, {"--data", Write(name, line + "\n")}));
+    EXPECT_LT(one["targets"], one["tokens"]) << line;
+    return one["targets"].get<int>();
+  };
+  const int answer = trained("chat.jsonl", Chat("Where?", "There."));
+  EXPECT_EQ(trained("alpaca.jsonl", R"({"instruction":"Say.","output":"There."})"), answer);
+  EXPECT_EQ(trained("pair.jsonl", R"({"prompt":"Where? ","completion":"There."})"), answer);
+
+  const RunResult text = Tidegate(words);
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  for (const char* part :
+       {"forms: 5 chats, 1 of prompt and completion, 1 texts", "tokens a record: p50 ",
+        "masked: ", "1 truncated, by ", ": lines 6\n", "1 without a trained token: lines 7\n"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << text.out;
+  }
+}
+
 const std::vector<std::vector<std::string>> kVerbs = {{"finetune"},
                                                       {"eval"},
                                                       {"generate"},
@@ -129,6 +180,8 @@ const std::vector<std::vector<std::string>> kVerbs = {{"finetune"},
                                                       {"base", "inspect"},
                                                       {"base", "import"},
                                                       {"adapter", "inspect"},
+                                                      {"adapter", "merge"},
+                                                      {"adapter", "export"},
                                                       {"doctor"},
                                                       {"coordinator", "init"},
                                                       {"site", "request"},
@@ -186,6 +239,10 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
       {With(tune, {"--eval_steps", "2"}), 1, "needs --eval_data or --eval_split"},
       {With(tune, {"--eval_split", "0.5", "--eval_data", data}), 1, "exclude each other"},
       {With(tune, {"--eval_split", "0.5"}), 1, "eval_split"},
+      {With(tune, {"--early-stopping-patience", "2"}), 1, "needs --eval_steps"},
+      {With(tune, {"--report-to", "wandb"}), 12, "give none or tensorboard"},
+      {With(tune, {"--use_dora"}), 12, "DoRA is not built"},
+      {With(tune, {"--layers-to-transform", "0,x"}), 1, "--layers_to_transform: 'x' is no layer"},
       {With(tune, {"--walls", "moat"}), 1, "'moat' is not a wall"},
       {With(tune, {"--data", At("none.jsonl")}), 2, "none.jsonl does not exist"},
       {With(tune, {"--eval_data", At("none.jsonl")}), 2, "--eval_data"},

@@ -1,4 +1,9 @@
 // The verbs that open no record, as a user runs them.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "run_program.h"
@@ -64,6 +69,27 @@ TEST(Verbs, AdapterInspectChecksAgainstItsBase) {
   EXPECT_NE(other.err.find("q_proj.lora_A.weight has shape [4, 96], expected [4, 128]"),
             std::string::npos)
       << other.err;
+}
+
+TEST(Verbs, AdapterExportWritesAGgufFileOnce) {
+  const std::filesystem::path out =
+      std::filesystem::path(testing::TempDir()) / fmt::format("export-{}.gguf", ::getpid());
+  const std::vector<std::string> words = {"adapter", "export", kTiny + "/adapter_in", "--base",
+                                          kTiny,     "--out",  out.native()};
+  const RunResult run = Tidegate(words);
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  std::ifstream file(out, std::ios::binary);
+  char magic[4] = {};
+  file.read(magic, 4);
+  EXPECT_EQ(std::string(magic, 4), "GGUF");
+  const RunResult again = Tidegate(words);
+  EXPECT_EQ(again.exit_code, 3);
+  EXPECT_NE(again.err.find("exists"), std::string::npos) << again.err;
+  std::filesystem::remove(out);
+  const RunResult other = Tidegate({"adapter", "export", kTiny + "/adapter_in", "--base", kTiny,
+                                    "--out", out.native() + ".bin"});
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_NE(other.err.find(".gguf"), std::string::npos) << other.err;
 }
 
 }  // namespace
