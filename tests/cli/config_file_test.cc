@@ -1,4 +1,7 @@
 // `tidegate finetune --config FILE`: a run described by a file, and files that are refused.
+#include <cmath>
+#include <csignal>
+
 #include "verb_fixture.h"
 
 namespace tidegate::cli {
@@ -58,6 +61,63 @@ TEST_F(ConfigFile, DescribesARunAndTheCommandLineWins) {
   EXPECT_NE(again.err.find("lora_r was 2 and is 4; packing was true and is false"),
             std::string::npos)
       << again.err;
+}
+
+// A whole run from a file alone: it ends early, is stopped in between by Ctrl-C, goes on, and
+// leaves event files.
+TEST_F(ConfigFile, DescribesARunThatEndsEarlyAndReportsToTensorBoard) {
+  Records("train.jsonl", 40);
+  const std::string settings = "base = '" + kTinyBase.native() +
+                               "'\n"
+                               "data = 'train.jsonl'\n"
+                               "eval_split = 0.25\n"
+                               "eval_steps = 2\n"
+                               "early_stopping_patience = 2\n"
+                               "early_stopping_threshold = 0.02\n"
+                               "load_best_model_at_end = true\n"
+                               "report_to = 'tensorboard'\n"
+                               "layers_to_transform = [0, 2]\n"
+                               "use_rslora = true\n"
+                               "dtype = 'f32'\n"
+                               "threads = 1\n"
+                               "lora_r = 4\n"
+                               "max_length = 64\n"
+                               "max_steps = 400\n"
+                               "logging_steps = 1\n"
+                               "learning_rate = 3e-2\n";
+  const std::string whole = Write("whole.toml", settings + "output_dir = 'whole'\n");
+  const RunResult run = Finetune(whole, {"--format", "json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json report = Parsed(run.out);
+  EXPECT_EQ(report["ended_early"], true);
+  EXPECT_LT(report["steps"], 400);
+  EXPECT_NEAR(report["eval_perplexity"].get<double>(), std::exp(report["eval_nll"].get<double>()),
+              1e-9);
+  EXPECT_NE(run.err.find("stopped early at step "), std::string::npos) << run.err;
+  EXPECT_NE(run.err.find("perplexity"), std::string::npos) << run.err;
+  EXPECT_TRUE(std::filesystem::exists(root_ / "whole/runs/events.out.tfevents.00000000.tidegate"));
+  const json adapter = JsonOf({"adapter", "inspect", At("whole"), "--base", kTinyBase.native()});
+  EXPECT_EQ(adapter["layers_to_transform"], (json{0, 2}));
+  EXPECT_EQ(adapter["tensors"], 28);
+  EXPECT_EQ(adapter["scale"], 16);  // 32 / sqrt(4)
+
+  const std::string cut = Write("cut.toml", settings + "output_dir = 'cut'\n");
+  RunOptions stop;
+  stop.signal_when = [](const std::string& err) {
+    return err.find("step 3/400") != std::string::npos ? SIGINT : 0;
+  };
+  ASSERT_EQ(Tidegate({"finetune", "--config", cut}, stop).exit_code, 11);
+  const RunResult resumed = Finetune(cut, {"--resume", "--format", "json"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(Parsed(resumed.out)["steps"], report["steps"]);
+  EXPECT_EQ(Parsed(resumed.out)["eval_nll"], report["eval_nll"]);
+  EXPECT_TRUE(Read(root_ / "cut/adapter_model.safetensors") ==
+              Read(root_ / "whole/adapter_model.safetensors"));
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(root_ / "cut/runs")) {
+    files += entry.path().filename().native().starts_with("events.out.tfevents.");
+  }
+  EXPECT_EQ(files, 2u) << "one a start";
 }
 
 TEST_F(ConfigFile, WhatIsWrongIsNamedByLineBeforeAnythingIsOpened) {

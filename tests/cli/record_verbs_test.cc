@@ -135,7 +135,7 @@ TEST_F(RecordVerbs, DataCheckTellsFormsLengthsAndWhatIsCutOrMasked) {
                                "\n"
                                R"({"text":"It is there."})"
                                "\n" +
-                               Chat("Where?", std::string(300, 'z')) +
+                               Chat("Where?", std::string(200, 'z')) +
                                Chat(std::string(200, 'z'), "There."));
   const auto words = On({"data", "check"}, {"--data", file, "--max_length", "64"});
   const json check = JsonOf(words);
