@@ -166,8 +166,9 @@ class Runner {
     const train::BestEval& best = session_.state().best;
     summary_.ended_early = EndedEarly() && session_.state().step < total_;
     if (summary_.ended_early) {
-      log_.Note(fmt::format("stopped early at step {}: {} evaluations in a row were no improvement",
-                            session_.state().step, best.evaluations_since));
+      log_.Note(
+          fmt::format("stopped early at step {}: evaluations in a row without improvement: {}",
+                      session_.state().step, best.evaluations_since));
     }
     std::vector<float> written = session_.state().parameters;
     const bool load_best = config_.load_best_model_at_end && best.step > 0;
