@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "finetune/loaded_base.h"
 #include "model/adapter.h"
 #include "train/loop.h"
 
@@ -24,7 +25,9 @@ struct FinetuneConfig {
   std::string base_name;             // base_model_name_or_path of the adapter; empty: `base`
 
   std::string dtype = "auto";  // "auto", "bf16", "f32"
-  int threads = 0;             // 0: as many as this process may use
+  HeldWeights held;
+  bool gradient_checkpointing = false;  // a third more time for a fraction of the activations
+  int threads = 0;                      // 0: as many as this process may use
 
   int64_t lora_r = 16;
   double lora_alpha = 32;

@@ -20,6 +20,7 @@ struct EvalConfig {
   std::filesystem::path base, data;
   std::filesystem::path adapter;  // empty: the base alone
   std::string dtype = "auto";
+  HeldWeights held;
   int threads = 0;
   int64_t max_length = 1024;
   int64_t per_device_eval_batch_size = 1;  // rows of up to max_length tokens

@@ -90,16 +90,27 @@ Result<LoadedBase> LoadedBase::LoadText(const fs::path& dir) {
   return out;
 }
 
-Result<LoadedBase> LoadedBase::Load(const fs::path& dir, const std::string& dtype, int threads) {
-  TG_ASSIGN_OR_RETURN(const kernels::DType type, model::ParseDType(dtype));
+Result<model::Quantization> QuantizationOf(const HeldWeights& held) {
+  if (held.load_in_8bit && held.load_in_4bit) {
+    return InvalidArgument("--load_in_8bit and --load_in_4bit exclude each other: choose one");
+  }
+  if (held.load_in_8bit) return model::Quantization::kInt8;
+  if (!held.load_in_4bit) return model::Quantization::kNone;
+  return held.bnb_4bit_use_double_quant ? model::Quantization::kNf4Double
+                                        : model::Quantization::kNf4;
+}
+
+Result<LoadedBase> LoadedBase::Load(const fs::path& dir, const std::string& dtype, int threads,
+                                    const HeldWeights& held) {
+  model::ComputeOptions compute{.backend = kernels::Backend::kCpu, .threads = threads};
+  TG_ASSIGN_OR_RETURN(compute.dtype, model::ParseDType(dtype));
+  TG_ASSIGN_OR_RETURN(compute.quantization, QuantizationOf(held));
   TG_ASSIGN_OR_RETURN(LoadedBase out, LoadText(dir));
   TG_ASSIGN_OR_RETURN(const std::vector<std::string> files, WeightFiles(dir));
   TG_ASSIGN_OR_RETURN(out.base_checksum, ChecksumFiles(dir, files));
   // One thread is left to the scheduler: two processes pinned to the first CPU would share it.
   if (threads > 1) kernels::PinThreads(threads);
-  TG_ASSIGN_OR_RETURN(
-      out.base, model::Base::Load(
-                    dir, {.backend = kernels::Backend::kCpu, .dtype = type, .threads = threads}));
+  TG_ASSIGN_OR_RETURN(out.base, model::Base::Load(dir, compute));
   return out;
 }
 
@@ -108,7 +119,10 @@ const kernels::KernelTable& LoadedBase::kernels() const {
 }
 
 std::string LoadedBase::dtype_name() const {
-  return base->compute().dtype == kernels::DType::kBF16 ? "bf16" : "f32";
+  const model::ComputeOptions& compute = base->compute();
+  const std::string name = compute.dtype == kernels::DType::kBF16 ? "bf16" : "f32";
+  if (compute.quantization == model::Quantization::kNone) return name;
+  return fmt::format("{}, base in {}", name, model::QuantizationName(compute.quantization));
 }
 
 }  // namespace tidegate::finetune

@@ -16,17 +16,27 @@
 
 namespace tidegate::finetune {
 
+// How the base's linear layers are held, as transformers' BitsAndBytesConfig names it. NF4 is the
+// one 4-bit type.
+struct HeldWeights {
+  bool load_in_8bit = false;
+  bool load_in_4bit = false;
+  bool bnb_4bit_use_double_quant = true;  // the block scales in 8 bits too
+};
+// Both at once are refused.
+Result<model::Quantization> QuantizationOf(const HeldWeights& held);
+
 struct LoadedBase {
   // Reads config.json, *.safetensors, tokenizer.json and the chat template where there is one.
   // `dtype` is "auto", "bf16" or "f32".
   static Result<LoadedBase> Load(const std::filesystem::path& dir, const std::string& dtype,
-                                 int threads);
+                                 int threads, const HeldWeights& held = {});
 
   // The same without the weights (`base` stays null): for what only looks at text.
   static Result<LoadedBase> LoadText(const std::filesystem::path& dir);
 
   const kernels::KernelTable& kernels() const;
-  std::string dtype_name() const;  // "bf16" or "f32"
+  std::string dtype_name() const;  // "bf16", "f32", or with what is quantized: "bf16, base in nf4"
 
   std::filesystem::path dir;
   model::ModelConfig config;

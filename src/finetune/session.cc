@@ -71,7 +71,9 @@ Status Session::OpenAdapter() {
   } else {
     TG_ASSIGN_OR_RETURN(adapter_, model::LoadPeft(config_.adapter, shape));
   }
-  TG_ASSIGN_OR_RETURN(engine_, model::Engine::Create(base_.base, adapter_->lora()));
+  TG_ASSIGN_OR_RETURN(
+      engine_, model::Engine::Create(base_.base, adapter_->lora(),
+                                     {.gradient_checkpointing = config_.gradient_checkpointing}));
   const auto parameters = std::as_const(*adapter_).parameters();
   start_checksum_ = HexOf(train::ChecksumOf(BytesOf(parameters)));
   state_ = train::TrainState::Start({parameters.begin(), parameters.end()}, config_.seed);

@@ -28,23 +28,28 @@ uint64_t MatrixBytes(const ModuleShape& shape, const ComputeOptions& compute) {
   return quantized > 0 ? quantized : Count(shape) * kernels::SizeOf(compute.dtype);
 }
 
-void PlanWeights(const ModelConfig& config, const ComputeOptions& compute, MemoryPlan* plan) {
+// Elements of the largest matrix of a layer.
+uint64_t LargestMatrix(const ModelConfig& config) {
+  uint64_t largest = 0;
+  for (int i = 0; i < kModulesPerLayer; ++i) {
+    largest = std::max(largest, Count(ShapeOf(config, static_cast<Module>(i))));
+  }
+  return largest;
+}
+
+}  // namespace
+
+uint64_t WeightBytes(const ModelConfig& config, const ComputeOptions& compute) {
   const uint64_t layers = static_cast<uint64_t>(config.num_layers);
-  uint64_t linear = 0, held = 0, largest = 0;
+  uint64_t linear = 0, held = 0;
   for (int i = 0; i < kModulesPerLayer; ++i) {
     const ModuleShape shape = ShapeOf(config, static_cast<Module>(i));
     linear += Count(shape) * layers;
     held += MatrixBytes(shape, compute) * layers;
-    largest = std::max(largest, Count(shape));
   }
   const uint64_t others = static_cast<uint64_t>(config.num_parameters()) - linear;
-  plan->weights = held + others * kernels::SizeOf(compute.dtype);
-  if (compute.quantization == Quantization::kNone) return;
-  plan->loading = largest * sizeof(float);
-  plan->scratch += largest * kernels::SizeOf(compute.dtype);
+  return held + others * kernels::SizeOf(compute.dtype);
 }
-
-}  // namespace
 
 uint64_t MemoryPlan::total() const {
   // Activations come after the loading is over.
@@ -56,7 +61,11 @@ MemoryPlan PlanTraining(const ModelConfig& config, const MemoryQuestion& questio
   const uint64_t element = kernels::SizeOf(dtype);
   MemoryPlan plan;
   plan.program = kProgramBytes;
-  PlanWeights(config, question.compute, &plan);
+  plan.weights = WeightBytes(config, question.compute);
+  if (question.compute.quantization != Quantization::kNone) {
+    plan.loading = LargestMatrix(config) * sizeof(float);
+    plan.scratch = LargestMatrix(config) * element;
+  }
   const auto tensors = AdapterLayout(config, question.lora);
   const int64_t parameters = tensors.empty() ? 0 : tensors.back().offset + tensors.back().count();
   plan.adapter = static_cast<uint64_t>(parameters) * (kAdapterBytes + element);

@@ -10,6 +10,9 @@
 
 namespace tidegate::model {
 
+// Of all weights as they are held.
+uint64_t WeightBytes(const ModelConfig& config, const ComputeOptions& compute);
+
 struct MemoryQuestion {
   ComputeOptions compute;
   EngineOptions engine;

@@ -64,7 +64,7 @@ class Runs : public testing::Test {
 
   static Result<std::unique_ptr<Session>> Open(const FinetuneConfig& config, int records = 20) {
     TG_ASSIGN_OR_RETURN(LoadedBase base,
-                        LoadedBase::Load(config.base, config.dtype, config.threads));
+                        LoadedBase::Load(config.base, config.dtype, config.threads, config.held));
     TrainingData data{SomeData(base, records), {}};
     if (config.eval_split > 0) {
       TG_ASSIGN_OR_RETURN(data.eval, HoldOut(&data.train, config.eval_split, config.seed));

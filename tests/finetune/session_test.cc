@@ -84,6 +84,38 @@ TEST_F(Runs, ThreadsDoNotChangeTheBytes) {
   EXPECT_EQ(NewestState(one), NewestState(two));
 }
 
+TEST_F(Runs, GradientCheckpointingDoesNotChangeTheBytes) {
+  FinetuneConfig kept = Config("kept"), again = Config("again");
+  again.gradient_checkpointing = true;
+  ASSERT_TRUE(Run(kept)) << "kept";
+  ASSERT_TRUE(Run(again)) << "computed again";
+  EXPECT_EQ(NewestState(kept), NewestState(again));
+}
+
+TEST_F(Runs, AQuantizedBaseLearnsAndIsAnotherRun) {
+  FinetuneConfig config = Config("four");
+  config.held.load_in_4bit = true;
+  ASSERT_TRUE(Run(config, 3));
+  config.resume = true;
+  config.held.load_in_4bit = false;
+  const auto plain = Run(config);
+  ASSERT_FALSE(plain);
+  EXPECT_NE(plain.error().message().find("dtype"), std::string::npos) << plain.error().message();
+  EXPECT_NE(plain.error().message().find("nf4 double"), std::string::npos);
+  config.held.load_in_4bit = true;
+  const auto summary = Run(config);
+  ASSERT_TRUE(summary) << summary.error().message();
+  EXPECT_EQ(summary->dtype, "f32, base in nf4 double");
+  std::vector<double> losses;
+  for (const auto& line : Metrics(config)) {
+    if (line.contains("loss")) losses.push_back(line["loss"]);
+  }
+  ASSERT_EQ(losses.size(), 8u);
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+  config.held.load_in_8bit = true;
+  EXPECT_FALSE(Run(config));
+}
+
 TEST_F(Runs, AnotherSeedGivesOtherBytes) {
   FinetuneConfig one = Config("one"), two = Config("two");
   two.seed = 43;

@@ -40,6 +40,9 @@ void AddFileOptions(CLI::App& verb, FinetuneConfig& c) {
 
 void AddModelOptions(CLI::App& verb, FinetuneConfig& c) {
   verb.add_option(Flag("dtype"), c.dtype, "auto, bf16 or f32")->capture_default_str();
+  AddHeldWeights(verb, c.held);
+  AddSwitch(verb, "gradient_checkpointing", c.gradient_checkpointing,
+            "Compute each layer again on the way back: less memory, a third more time");
   verb.add_option(Flag("threads"), c.threads, "0: all CPUs of this process")->capture_default_str();
   verb.add_option(Flag("lora_r"), c.lora_r, "Rank")->capture_default_str();
   verb.add_option(Flag("lora_alpha"), c.lora_alpha, "Scale is alpha / r")->capture_default_str();

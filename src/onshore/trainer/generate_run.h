@@ -14,6 +14,7 @@ namespace tidegate::trainer {
 struct GenerateConfig {
   std::filesystem::path base, adapter;
   std::string dtype = "auto";
+  finetune::HeldWeights held;
   int threads = 0;
   std::string prompt;
   std::filesystem::path prompts;

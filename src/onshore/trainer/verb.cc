@@ -82,6 +82,13 @@ void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::
       ->option_text(value ? "[true|false]=true" : "[true|false]=false");
 }
 
+void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held) {
+  AddSwitch(verb, "load_in_8bit", held.load_in_8bit, "Hold the base's linear layers in int8");
+  AddSwitch(verb, "load_in_4bit", held.load_in_4bit, "Hold the base's linear layers in NF4");
+  AddSwitch(verb, "bnb_4bit_use_double_quant", held.bnb_4bit_use_double_quant,
+            "With --load_in_4bit: the scales in 8 bits too");
+}
+
 Status AllowRead(Invocation& invocation, const std::string& option,
                  const std::filesystem::path& path) {
   std::error_code error;

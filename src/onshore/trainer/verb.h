@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/status.h"
+#include "finetune/loaded_base.h"
 #include "onshore/trainer/walls.h"
 
 namespace tidegate::trainer {
@@ -41,6 +42,9 @@ std::string Flag(const std::string& name);
 
 // A yes or no that is on by itself ("--packing") and takes a value too ("--packing false").
 void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help);
+
+// --load_in_8bit, --load_in_4bit and --bnb_4bit_use_double_quant.
+void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held);
 
 // Adds the path to the walls' read-only ones; kNotFound naming the option when it is not there.
 Status AllowRead(Invocation& invocation, const std::string& option,

@@ -78,6 +78,7 @@ void RegisterEval(CLI::App& app, Invocation& invocation) {
   AddDataOptions(*verb, *config);
   verb->add_option(Flag("adapter"), config->adapter, "PEFT folder; without it the base alone");
   verb->add_option(Flag("dtype"), config->dtype, "auto, bf16 or f32")->capture_default_str();
+  AddHeldWeights(*verb, config->held);
   verb->add_option(Flag("threads"), config->threads, "0: all CPUs of this process")
       ->capture_default_str();
   verb->add_option(Flag("per_device_eval_batch_size"), config->per_device_eval_batch_size,

@@ -6,6 +6,7 @@
 #include "base/available_memory.h"
 #include "finetune/config.h"
 #include "finetune/evaluate.h"
+#include "model/memory_plan.h"
 #include "onshore/trainer/generate_run.h"
 
 namespace tidegate::trainer {
@@ -43,8 +44,9 @@ Status Run(const Invocation& invocation, const GenerateConfig& c) {
   } else {
     prompts.push_back({.where = "--prompt", .line = 0, .text = c.prompt});
   }
-  TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
-                      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads)));
+  TG_ASSIGN_OR_RETURN(
+      const finetune::LoadedBase base,
+      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads), c.held));
   TG_ASSIGN_OR_RETURN(const auto engine, finetune::MakeEngine(base, c.adapter));
   Generator generator = {invocation, c, base, *engine, c.options};
   generator.options.stop_ids = base.stop_ids;
@@ -70,8 +72,7 @@ std::string ReasonName(model::StopReason reason) {
 
 Status Generator::CheckMemory(int64_t sequences, size_t prompt) const {
   const kernels::DType dtype = base.base->compute().dtype;
-  const uint64_t weights =
-      static_cast<uint64_t>(base.config.num_parameters()) * kernels::SizeOf(dtype);
+  const uint64_t weights = model::WeightBytes(base.config, base.base->compute());
   const uint64_t left = config.free_bytes > weights ? config.free_bytes - weights : 0;
   const int64_t positions = static_cast<int64_t>(prompt) + options.max_new_tokens;
   return model::CheckCachesFit(base.config, dtype, sequences, positions, left);
@@ -97,6 +98,7 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
   verb->add_option(Flag("system"), c->style.system, "A system message before a text");
   verb->add_flag(Flag("raw"), c->style.raw, "Continue texts as they are, without the template");
   verb->add_option(Flag("dtype"), c->dtype, "auto, bf16 or f32")->capture_default_str();
+  AddHeldWeights(*verb, c->held);
   verb->add_option(Flag("threads"), c->threads, "0: all CPUs of this process")
       ->capture_default_str();
   verb->add_option(Flag("max_new_tokens"), c->options.max_new_tokens, "Tokens at most")
