@@ -13,7 +13,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
 endif()
 target_include_directories(tidegate_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/src)
 target_link_options(tidegate_options INTERFACE -Wl,-z,relro,-z,now)
+# How many times longer a test may take: instrumented code does.
+set(TIDEGATE_SLOWER 1)
 if(TIDEGATE_SANITIZE)
+  set(TIDEGATE_SLOWER 6)
   # vptr checks call pipe(), which the process walls refuse. In instrumented code g++ takes moved
   # variants for uninitialized; builds without sanitizers keep that warning.
   target_compile_options(tidegate_options INTERFACE -fsanitize=${TIDEGATE_SANITIZE}
@@ -117,6 +120,7 @@ function(tidegate_tests)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${TIDEGATE_SLOWER}")
   gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60
                        # As src/base/program.h: tests run beside each other. LABELS is last, as an
                        # empty one is no argument at all.
