@@ -114,6 +114,14 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
     EXPECT_EQ(cut.error().code(), Code::kDataLoss);
     EXPECT_NE(cut.error().message().find("round.json"), std::string::npos);
   }
+  for (const char* weight : {"1e300", "-1", "4294967296", "1.5", "\"1\""}) {
+    std::string other = text;
+    other.replace(other.find("900"), 3, weight);
+    std::ofstream(dir / "round.json") << other;
+    const auto wrong = LoadRoundNote(dir);
+    ASSERT_FALSE(wrong) << weight;
+    EXPECT_EQ(wrong.error().code(), Code::kDataLoss);
+  }
 }
 
 }  // namespace
