@@ -51,7 +51,7 @@ Target Describe() {
   for (int i = 0; i < 2; ++i) target.seeds.push_back(static_cast<char>(i) + TheSample().good[i]);
   std::string golden = SourceFile("tests/golden/tiny_llama/adapter_in/adapter_config.json");
   target.seeds.push_back('\0' + golden);
-  target.memory = 512u << 10;  // less than this base's adapter of the greatest rank
+  target.memory = 256u << 10;  // less than this base's adapter of the greatest rank
   target.memory_per_byte = 256;
   return target;
 }

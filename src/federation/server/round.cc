@@ -9,6 +9,9 @@ template <class... Ts>
 struct Overload : Ts... {
   using Ts::operator()...;
 };
+// For clang 14, which deduces no arguments of aggregates.
+template <class... Ts>
+Overload(Ts...) -> Overload<Ts...>;
 
 const char* EventName(const Event& event) {
   static constexpr const char* kNames[] = {"RoundOpened", "UpdateAccepted", "TimePassed",
