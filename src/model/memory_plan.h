@@ -20,7 +20,7 @@ struct MemoryQuestion {
   int64_t rows = 1024;  // tokens of a micro-batch, each of them a target
 };
 
-// Bytes, at the highest point of a run. Measured runs took 0.9 to 1.05 of the total
+// Bytes, at the highest point of a run. What was measured is 0.89 to 0.96 of the total
 // (docs/memory.md).
 struct MemoryPlan {
   uint64_t weights = 0;      // as they are held
