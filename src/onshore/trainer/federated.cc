@@ -197,8 +197,14 @@ Result<onshore::Started> Start(const SiteOptions& options) {
   if (!options.heldout.empty()) spec.walls.read_only.push_back(options.heldout);
   std::error_code error;
   std::filesystem::create_directories(TrainerDir(options), error);
-  if (error)
-    return Unavailable("cannot make {}: {}", TrainerDir(options).native(), error.message());
+  // Its states and adapters come of the records: for the site's user alone.
+  if (!error) {
+    std::filesystem::permissions(TrainerDir(options), std::filesystem::perms::owner_all, error);
+  }
+  if (error) {
+    return Unavailable("cannot make {} for its owner alone: {}", TrainerDir(options).native(),
+                       error.message());
+  }
   spec.walls.read_write = {TrainerDir(options)};
   TG_ASSIGN_OR_RETURN(spec.demanded, onshore::ParseWallSet(options.walls));
   spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},

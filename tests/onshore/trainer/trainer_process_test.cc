@@ -242,6 +242,8 @@ TEST_F(TrainerProcess, ToldToStopItEndsInOrderAndGoesOnFromThatStep) {
     ASSERT_TRUE(note && *note);
     EXPECT_GT((*note)->at_step, 0) << "stopped before its first step was saved";
     EXPECT_FALSE((*note)->trained) << "the round had ended before";
+    const auto mode = std::filesystem::status(site_.trainer()).permissions();
+    EXPECT_EQ(mode & std::filesystem::perms::all, std::filesystem::perms::owner_all);
 
     ASSERT_TRUE(Start()) << Log();
     ASSERT_TRUE(Next(IpcType::kIsolation)) << Log();
