@@ -255,6 +255,7 @@ TEST_F(DamagedPeftFolder, HalfPrecisionIsReadAndIntegersAreRefused) {
 TEST_F(DamagedPeftFolder, FeaturesThatAreNotBuiltAreRefusedByName) {
   EXPECT_THAT(LoadWith("use_dora", true), HasSubstr("use_dora is switched on"));
   EXPECT_THAT(LoadWith("rank_pattern", {{"q_proj", 8}}), HasSubstr("rank_pattern is switched on"));
+  EXPECT_THAT(LoadWith("alpha_pattern", {{"q_proj", 8}}), HasSubstr("alpha_pattern is switched"));
   EXPECT_THAT(LoadWith("modules_to_save", {"lm_head"}), HasSubstr("modules_to_save"));
   EXPECT_THAT(LoadWith("layers_pattern", "layers"), HasSubstr("layers_pattern"));
   EXPECT_THAT(LoadWith("lora_bias", true), HasSubstr("lora_bias"));

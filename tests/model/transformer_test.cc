@@ -254,6 +254,20 @@ TEST_P(InEachType, EveryMatrixOfAFreshAdapterLearns) {
   }
 }
 
+// An accumulator of bf16 stands still after 256 equal addends.
+TEST_P(InEachType, LongWindowsLoseNoMicroBatch) {
+  const auto engine = MakeEngine(1, AllLinear());
+  const size_t count = adapter_->parameters().size();
+  const auto once = Gradients(*engine, ShortBatch(), count);
+  constexpr int kTimes = 600;
+  for (int i = 0; i < kTimes; ++i) (void)Must(engine->ForwardBackward(ShortBatch(), 0, 5));
+  std::vector<float> mean(count);
+  engine->TakeGradients(1.0 / kTimes, mean);
+  for (const AdapterTensor& tensor : adapter_->tensors()) {
+    EXPECT_LT(RelativeL2(Part(mean, tensor), Part(once, tensor)), 1e-4) << tensor.name;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Transformer, InEachType, testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& param) {
                            return param.param == DType::kF32 ? "f32" : "bf16";
@@ -352,6 +366,25 @@ TEST(Transformer, HoldsWhatItSaysAndGrowsToTheLargestBatch) {
   EXPECT_GT(small, empty);
   EXPECT_GT(large, small);
   EXPECT_EQ(engine->MemoryBytes(), large);
+}
+
+// An adapter in f32 that makes the activations behind it f32 too would take f32's memory.
+TEST(Transformer, ActivationsKeepTheTypeOfTheBase) {
+  if (!HasBf16()) GTEST_SKIP() << "this CPU has no bf16 instructions (AVX512-bf16)";
+  tokens::TokenSequence sequence;
+  for (int32_t i = 0; i < 256; ++i) {
+    sequence.ids.push_back(i);
+    sequence.loss_mask.push_back(1);
+  }
+  const auto growth = [&](DType dtype) {
+    const auto engine = Must(Engine::Create(TinyBase({.dtype = dtype}), AllLinear()));
+    (void)Must(engine->ForwardBackward(Pack({sequence}), 0, 0));
+    const size_t one = engine->MemoryBytes();
+    (void)Must(
+        engine->ForwardBackward(Pack(std::vector<tokens::TokenSequence>(8, sequence)), 0, 0));
+    return static_cast<double>(engine->MemoryBytes() - one);
+  };
+  EXPECT_LT(growth(DType::kBF16), 0.6 * growth(DType::kF32));
 }
 
 }  // namespace

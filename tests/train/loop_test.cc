@@ -1,10 +1,12 @@
 #include "train/loop.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <cmath>
 
 #include "fake_engine.h"
+#include "tests/model/golden_model.h"
 #include "train/checkpoint.h"
 
 namespace tidegate::train {
@@ -167,6 +169,9 @@ TEST(TrainLoop, FewTargetsAreNotOverWeighted) {
                   .value();
   const StepResult step = loop.Step().value();
   EXPECT_NEAR(step.loss, direct.loss / 303, 1e-12);
+  double squares = 0;
+  for (const float g : gradients) squares += static_cast<double>(g) * static_cast<double>(g);
+  EXPECT_NEAR(step.grad_norm, std::sqrt(squares), 1e-6 * step.grad_norm);
   EXPECT_EQ(step.targets, 303);
 }
 
@@ -334,6 +339,40 @@ TEST(TrainLoop, EvaluationIsTokenWeightedWhateverTheBatchSize) {
   }
   EXPECT_NEAR(losses[0], losses[1], 1e-12);
   EXPECT_NEAR(losses[0], losses[2], 1e-12);
+}
+
+// Notes what the heap holds each time that a batch is asked for.
+class Watched final : public tokens::BatchSource {
+ public:
+  explicit Watched(tokens::PackedBatch batch) : batch_(std::move(batch)) {}
+  Result<std::vector<tokens::PackedBatch>> NextWindow(int) override {
+    const struct mallinfo2 heap = ::mallinfo2();
+    held.push_back(heap.uordblks + heap.hblkhd);
+    return std::vector<tokens::PackedBatch>{batch_};
+  }
+  uint64_t MicroBatchesPerEpoch() const override { return 400; }
+  tokens::Cursor cursor() const override { return {}; }
+  Status Seek(const tokens::Cursor&) override { return OkStatus(); }
+  uint64_t fingerprint() const override { return 1; }
+
+  std::vector<size_t> held;
+
+ private:
+  tokens::PackedBatch batch_;
+};
+
+TEST(TrainLoop, AnEvaluationKeepsNoLogits) {
+  const auto base = model::Must(model::Base::Load(model::GoldenDir("tiny_llama"), {}));
+  const auto engine = model::Must(model::Engine::Create(base, {}));
+  std::vector<TokenSequence> data(1);
+  for (int32_t i = 0; i < 64; ++i) {
+    data[0].ids.push_back(i);
+    data[0].loss_mask.push_back(1);
+  }
+  Watched source(tokens::LayOut(data, std::vector<uint32_t>{0}));
+  EXPECT_EQ(EvaluateAll(*engine, source, {}).value().targets, 400 * 63);
+  // Logits of one batch: 63 x 323 x 4 bytes, 31 MB in all.
+  EXPECT_LT(source.held.back(), source.held.at(2) + (size_t{1} << 20));
 }
 
 }  // namespace
