@@ -145,8 +145,28 @@ ordered_json BodyJson(const gate::LedgerEntry& entry) {
   return ordered_json::object();
 }
 
+// A site's words on an auditor's terminal: what would move its cursor or colour its text is shown
+// as what it is. Lines and tabs stay; so does UTF-8 but for its second set of control characters.
+std::string Visible(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const uint8_t byte = static_cast<uint8_t>(text[i]);
+    const uint8_t next = i + 1 < text.size() ? static_cast<uint8_t>(text[i + 1]) : 0;
+    const bool second_set = byte == 0xc2 && next >= 0x80 && next < 0xa0;
+    if (second_set) {
+      out += fmt::format("\\x{:02x}\\x{:02x}", byte, next);
+      ++i;
+    } else if ((byte < 0x20 && byte != '\n' && byte != '\t') || byte == 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 std::string Word(const ordered_json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return Visible(value.is_string() ? value.get<std::string>() : value.dump());
 }
 
 bool IsLong(const ordered_json& value) {

@@ -36,7 +36,8 @@ std::string SampleLedger() {
   const StillClock clock;
   const std::filesystem::path path = folder.path() + "/ledger";
   auto ledger = *gate::Ledger::Open(path, gate::SiteKey(), Opened(), clock);
-  const std::string policy = gate::SamplePolicyText();
+  // With what clears a terminal's screen: a comment of the site's.
+  const std::string policy = gate::SamplePolicyText() + "# \x1b[2J\n";
   const auto append = [&](gate::LeafType type, const auto& leaf) {
     Require(ledger->Append(type, leaf).has_value(), "a leaf can be written");
   };
@@ -81,7 +82,9 @@ void Show(ByteSpan file) {
   for (const gate::LedgerEntry& entry : *entries) {
     const auto json = cli::LeafJson(entry);
     (void)json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-    Require(!cli::LeafInFull(json).empty(), "a leaf can be shown");
+    const std::string text = cli::LeafInFull(json);
+    Require(!text.empty(), "a leaf can be shown");
+    Require(text.find('\x1b') == std::string::npos, "a leaf's words cannot steer a terminal");
   }
 }
 
