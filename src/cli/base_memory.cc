@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <tuple>
+
 #include "kernels/table.h"
 #include "model/memory_plan.h"
 
@@ -38,15 +40,23 @@ ordered_json JsonOf(const Way& way, std::string_view dtype, const model::MemoryP
           {"total_mib", MiB(plan.total())}};
 }
 
+// As the engine takes a micro-batch.
+constexpr int64_t kMaxTokens = 1 << 24;
+
 Status CheckShape(const RunShape& shape) {
-  const std::pair<const char*, int64_t> options[] = {
-      {"max_length", shape.max_length},
-      {"per_device_train_batch_size", shape.per_device_train_batch_size},
-      {"lora_r", shape.lora_r}};
-  for (const auto& [name, value] : options) {
-    if (value < 1 || value > 1 << 20) {
-      return InvalidArgument("--{} {}: choose 1 to {}", name, value, 1 << 20);
+  const std::tuple<const char*, int64_t, int64_t> options[] = {
+      {"max_length", shape.max_length, kMaxTokens},
+      {"per_device_train_batch_size", shape.per_device_train_batch_size, kMaxTokens},
+      {"lora_r", shape.lora_r, model::kMaxLoraRank}};
+  for (const auto& [name, value, most] : options) {
+    if (value < 1 || value > most) {
+      return InvalidArgument("--{} {}: choose 1 to {}", name, value, most);
     }
+  }
+  if (shape.max_length * shape.per_device_train_batch_size > kMaxTokens) {
+    return InvalidArgument(
+        "--max_length {} times --per_device_train_batch_size {} is over {} tokens",
+        shape.max_length, shape.per_device_train_batch_size, kMaxTokens);
   }
   return OkStatus();
 }

@@ -187,7 +187,11 @@ struct DoctorOptions {
 };
 
 Status Run(const Invocation& invocation, const DoctorOptions& options) {
-  ordered_json report;
+  ordered_json report, base;
+  // First: what is asked wrongly is told before a second of looking at the machine.
+  if (!options.base.empty()) {
+    TG_ASSIGN_OR_RETURN(base, BaseMemory(options.base, options.shape));
+  }
   report["cpu"] = CpuFacts();
   if (const auto bytes = AvailableMemory()) {
     report["available_mib"] = static_cast<double>(*bytes) / kMiB;
@@ -195,9 +199,7 @@ Status Run(const Invocation& invocation, const DoctorOptions& options) {
   if (const auto idle = IdlePercent(1000)) report["idle_percent"] = *idle;
   TG_ASSIGN_OR_RETURN(report["walls"], ProbeWalls());
   report["zmq"] = ZmqJson();
-  if (!options.base.empty()) {
-    TG_ASSIGN_OR_RETURN(report["base"], BaseMemory(options.base, options.shape));
-  }
+  if (!options.base.empty()) report["base"] = std::move(base);
   AddProblems(report);
   return Print(invocation, report, Text);
 }

@@ -259,6 +259,11 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
       {{"base", "inspect", At("none")}, 2, "none/config.json"},
       {{"adapter", "inspect", At("none"), "--base", kTinyBase.native()}, 2, "none"},
       {{"doctor", "--base", At("none")}, 2, "none/config.json"},
+      {{"doctor", "--base", kTinyBase.native(), "--lora_r", "4097"}, 1, "choose 1 to 4096"},
+      {{"doctor", "--base", kTinyBase.native(), "--max_length", "16777216",
+        "--per_device_train_batch_size", "2"},
+       1,
+       "is over 16777216 tokens"},
   };
   for (const auto& row : rows) {
     const RunResult run = Tidegate(row.words);
