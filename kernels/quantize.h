@@ -1,7 +1,7 @@
 // Frozen weights in 8 and 4 bits, with the values that bitsandbytes gives them: kInt8 is its
 // vector-wise int8, kNf4 and kNf4Double its NF4 without and with double quantization (QLoRA,
-// arXiv:2305.14314). Nothing is trained in these formats; a kernel multiplies by what they unpack
-// to, in the activation type.
+// arXiv:2305.14314); an int8 code may be one off theirs where a value lies midway. Nothing is
+// trained in these formats; a kernel multiplies by what they unpack to, in the activation type.
 //
 // A quantized matrix is one block of bytes, each part at a multiple of 64:
 //   kInt8       codes: int8 [n,k] · scales: float [n], the largest magnitude of the row
