@@ -26,6 +26,7 @@ inline constexpr uint64_t kMaxContentBytes = static_cast<uint64_t>(kBlockBytes) 
 inline constexpr size_t kChunkPrefixBytes = 40;
 inline constexpr size_t kMaxChunkBody = kChunkPrefixBytes + kBlockBytes;
 inline constexpr uint64_t kMaxCreditBytes = 64ull << 20;  // outstanding to one peer
+inline constexpr uint8_t kMaxStripes = 16;                // bulk connections of one site
 
 // Jobs
 inline constexpr uint32_t kMaxSites = 1024;

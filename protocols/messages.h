@@ -1,6 +1,7 @@
 // The messages between a site's link and the coordinator: one table for good (README.md).
 //
-// Two connections a site, both dialled by link to the coordinator's one port: control and bulk.
+// Two connections a site or more, all dialled by link to the coordinator's one port: one for
+// control, one for bulk, and more stripes of bulk where a site asks for them.
 // What link itself says are the fixed-size structs without text (HELLO, WANT, CREDIT, HAVE, COMMIT,
 // LEASE); OFFER carries the gate's signed bytes, CHUNK carries ciphertext.
 #pragma once
@@ -28,12 +29,13 @@ using FixedName = std::array<uint8_t, kMaxName>;  // ASCII, zero-padded
 struct Hello {
   FixedName site{};  // must be the site whose CURVE key the connection has
   Channel channel = Channel::kControl;
-  uint64_t session = 0;       // random; the two connections of one link carry the same
+  uint8_t stripe = 0;         // bulk: 0 … kMaxStripes − 1, one connection each; control: 0
+  uint64_t session = 0;       // random; all connections of one link carry the same
   uint32_t lease_millis = 0;  // coordinator: say LEASE at least this often; link: 0
   bool operator==(const Hello&) const = default;
   template <class A>
   void serialize(A& ar) {
-    ar(site, channel, session, lease_millis);
+    ar(site, channel, stripe, session, lease_millis);
   }
 };
 

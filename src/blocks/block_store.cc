@@ -15,6 +15,28 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kTemporary = ".tmp";
+// What a crash may cost at most to be fetched again.
+constexpr uint64_t kSyncBytes = 8u << 20;
+
+fs::path Temporary(fs::path path) {
+  path += kTemporary;
+  return path;
+}
+
+// Files written to the disk together: it begins with all of them before it waits for the first.
+Status SyncFiles(const std::vector<fs::path>& paths) {
+  std::vector<Fd> open;
+  for (const fs::path& path : paths) {
+    open.emplace_back(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!open.back().valid()) return ErrnoStatus("open", path.native(), errno);
+    // Only a hint: what fails here fails in fdatasync.
+    ::sync_file_range(open.back().get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  }
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (::fdatasync(open[i].get()) != 0) return ErrnoStatus("fsync", paths[i].native(), errno);
+  }
+  return OkStatus();
+}
 
 struct Listing {
   std::vector<std::pair<Digest, uint64_t>> blocks;  // with their sizes, in order of the ids
@@ -71,6 +93,7 @@ Status BlockStore::Put(const Digest& id, ByteSpan block) {
   if (BlockId(block) != id) return InvalidArgument("a block does not have the bytes of its id");
   const fs::path path = PathOf(id);
   std::error_code error;
+  if (unnamed_.contains(id)) return OkStatus();
   if (fs::exists(path, error)) {
     // Perhaps put by a process that ended before its Sync.
     unsynced_.insert({dir_, path.parent_path()});
@@ -84,38 +107,65 @@ Status BlockStore::Put(const Digest& id, ByteSpan block) {
   }
   if (fs::create_directory(path.parent_path(), error)) unsynced_.insert(dir_);
   if (error) return Unavailable("cannot make {}: {}", path.parent_path().native(), error.message());
-  fs::path temporary = path;
-  temporary += kTemporary;
+  const fs::path temporary = Temporary(path);
   {
     const Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (!fd.valid()) return ErrnoStatus("create", temporary.native(), errno);
-    Status status = WriteAll(fd.get(), block, temporary.native());
-    if (status.ok() && ::fdatasync(fd.get()) != 0) {
-      status = ErrnoStatus("fsync", temporary.native(), errno);
-    }
+    const Status status = WriteAll(fd.get(), block, temporary.native());
     if (!status.ok()) {
       ::unlink(temporary.c_str());
       return status;
     }
   }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int failed = errno;
-    ::unlink(temporary.c_str());
-    return ErrnoStatus("rename to", path.native(), failed);
-  }
   used_ += block.size();
-  unsynced_.insert(path.parent_path());
-  return OkStatus();
+  unnamed_.emplace(id, block.size());
+  unnamed_bytes_ += block.size();
+  return unnamed_bytes_ < kSyncBytes ? OkStatus() : Sync();
 }
 
 Status BlockStore::Sync() {
+  const Status status = NameBlocks();
+  ForgetUnnamed();
+  TG_RETURN_IF_ERROR(status);
   for (const fs::path& directory : unsynced_) TG_RETURN_IF_ERROR(SyncDirectory(directory));
   unsynced_.clear();
   return OkStatus();
 }
 
+Status BlockStore::NameBlocks() {
+  std::vector<fs::path> paths;
+  for (const auto& [id, size] : unnamed_) paths.push_back(Temporary(PathOf(id)));
+  TG_RETURN_IF_ERROR(SyncFiles(paths));
+  for (auto it = unnamed_.begin(); it != unnamed_.end(); it = unnamed_.erase(it)) {
+    const fs::path path = PathOf(it->first);
+    if (::rename(Temporary(path).c_str(), path.c_str()) != 0) {
+      return ErrnoStatus("rename to", path.native(), errno);
+    }
+    unsynced_.insert(path.parent_path());
+  }
+  return OkStatus();
+}
+
+// After a failed fsync nothing says which bytes reached the disk: what has no name is put anew.
+void BlockStore::ForgetUnnamed() {
+  for (const auto& [id, size] : unnamed_) {
+    ::unlink(Temporary(PathOf(id)).c_str());
+    used_ -= std::min(used_, size);
+  }
+  unnamed_.clear();
+  unnamed_bytes_ = 0;
+}
+
+fs::path BlockStore::PlaceOf(const Digest& id) const {
+  return unnamed_.contains(id) ? Temporary(PathOf(id)) : PathOf(id);
+}
+
+Result<Bytes> BlockStore::GetUnverified(const Digest& id) const {
+  return ReadFile(PlaceOf(id), protocols::kBlockBytes);
+}
+
 Result<Bytes> BlockStore::Get(const Digest& id) {
-  TG_ASSIGN_OR_RETURN(Bytes block, ReadFile(PathOf(id), protocols::kBlockBytes));
+  TG_ASSIGN_OR_RETURN(Bytes block, GetUnverified(id));
   if (BlockId(block) == id) return block;
   TG_RETURN_IF_ERROR(Remove(id));
   return DataLoss("block {} of {} is damaged and was removed", ToHex(id), dir_.native());
@@ -123,16 +173,20 @@ Result<Bytes> BlockStore::Get(const Digest& id) {
 
 bool BlockStore::Has(const Digest& id) const {
   std::error_code error;
-  return fs::exists(PathOf(id), error);
+  return unnamed_.contains(id) || fs::exists(PathOf(id), error);
 }
 
 Status BlockStore::Remove(const Digest& id) {
-  const fs::path path = PathOf(id);
+  const fs::path path = PlaceOf(id);
   std::error_code error;
   const uint64_t size = fs::file_size(path, error);
   if (error) return OkStatus();
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoStatus("remove", path.native(), errno);
+  }
+  if (const auto it = unnamed_.find(id); it != unnamed_.end()) {
+    unnamed_bytes_ -= it->second;
+    unnamed_.erase(it);
   }
   used_ -= std::min(used_, size);
   return OkStatus();
@@ -142,6 +196,8 @@ Result<std::vector<Digest>> BlockStore::List() const {
   TG_ASSIGN_OR_RETURN(const Listing listing, ListFolder(dir_));
   std::vector<Digest> ids;
   for (const auto& [id, size] : listing.blocks) ids.push_back(id);
+  for (const auto& [id, size] : unnamed_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
   return ids;
 }
 

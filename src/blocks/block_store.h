@@ -1,11 +1,13 @@
 // Blocks on disk, named by their SHA-256: DIR/ab/cdef… Bounded by a quota, verified on read.
 //
-// A block that Put returned OK for is whole and fsynced; its name survives a crash once Sync has
-// returned OK. A crash in between loses blocks, never makes wrong ones. One process uses a folder
-// at a time; not thread-safe.
+// A block is written beside its place and gets its name when it is on the disk: by Sync, for all
+// that were put since, since their fsyncs cost little together and much apart. Until then a crash
+// loses it; a block that has its name is whole. One process uses a folder at a time; not
+// thread-safe.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <set>
 #include <vector>
 
@@ -21,13 +23,15 @@ class BlockStore {
   static Result<BlockStore> Open(const std::filesystem::path& dir, uint64_t quota_bytes);
 
   // kInvalidArgument when the bytes do not have that id, kResourceExhausted over the quota or when
-  // the disk is full. A block that is there already is kept.
+  // the disk is full. A block that is there already is kept. Now and then it does a Sync.
   Status Put(const Digest& id, ByteSpan block);
-  // Makes the names of all blocks put since the last Sync durable.
+  // Makes all blocks put since the last Sync durable. After an error none of them is there.
   Status Sync();
 
   // kNotFound; kDataLoss (and the block is removed) when the disk gives other bytes.
   Result<Bytes> Get(const Digest& id);
+  // As the disk gives it: for a reader that checks the bytes itself, by a tag or a hash.
+  Result<Bytes> GetUnverified(const Digest& id) const;
   bool Has(const Digest& id) const;
   // OK when it was not there.
   Status Remove(const Digest& id);
@@ -38,11 +42,16 @@ class BlockStore {
  private:
   BlockStore(std::filesystem::path dir, uint64_t quota) : dir_(std::move(dir)), quota_(quota) {}
   std::filesystem::path PathOf(const Digest& id) const;
+  std::filesystem::path PlaceOf(const Digest& id) const;  // where it lies now
+  Status NameBlocks();
+  void ForgetUnnamed();
 
   std::filesystem::path dir_;
   uint64_t quota_;
   uint64_t used_ = 0;
-  std::set<std::filesystem::path> unsynced_;
+  std::map<Digest, uint64_t> unnamed_;  // put since the last Sync, with their sizes
+  uint64_t unnamed_bytes_ = 0;
+  std::set<std::filesystem::path> unsynced_;  // folders with names that a crash may lose
 };
 
 }  // namespace tidegate::blocks

@@ -28,10 +28,11 @@ constexpr int kEnds = ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_HAND
 
 int64_t Now() { return SystemClock().MonotonicMillis(); }
 
-// One of the two connections. libzmq's own reconnecting gives up for good when the other side
+// One of the connections. libzmq's own reconnecting gives up for good when the other side
 // refuses a handshake, and does not slow down; so each dial is a new socket, in our time.
 struct Line {
   Channel channel{};
+  uint8_t stripe = 0;
   ZmqSocket socket, monitor;
   int descriptor = -1;  // of the established connection
   uint64_t base = 0;    // bytes received when the last message was whole
@@ -57,8 +58,12 @@ class ClientImpl final : public Client {
     uint8_t bytes[8];
     TG_RETURN_IF_ERROR(crypto::FillRandom(bytes));
     session_ = LoadLe64(bytes);
+    lines_.resize(1 + options_.stripes);
     lines_[0].channel = Channel::kControl;
-    lines_[1].channel = Channel::kBulk;
+    for (size_t i = 1; i < lines_.size(); ++i) {
+      lines_[i].channel = Channel::kBulk;
+      lines_[i].stripe = static_cast<uint8_t>(i - 1);
+    }
     for (Line& line : lines_) TG_RETURN_IF_ERROR(Dial(line));
     return OkStatus();
   }
@@ -102,14 +107,26 @@ class ClientImpl final : public Client {
     return Enqueue(LineOf(channel), type, body);
   }
   size_t Queued(Channel channel) const override {
-    return lines_[channel == Channel::kControl ? 0 : 1].queued;
+    size_t queued = 0;
+    for (const Line& line : lines_) queued += line.channel == channel ? line.queued : 0;
+    return queued;
   }
-  bool connected() const override { return lines_[0].answered && lines_[1].answered; }
+  bool connected() const override { return lines_[0].answered && StripesUp() > 0; }
   uint32_t lease_millis() const override { return lease_millis_; }
   uint64_t session() const override { return session_; }
 
  private:
-  Line& LineOf(Channel channel) { return lines_[channel == Channel::kControl ? 0 : 1]; }
+  size_t StripesUp() const {
+    return static_cast<size_t>(
+        std::count_if(lines_.begin() + 1, lines_.end(), [](const Line& l) { return l.answered; }));
+  }
+  // While connected: of bulk the stripe that has the least to do.
+  Line& LineOf(Channel channel) {
+    if (channel == Channel::kControl) return lines_[0];
+    return *std::min_element(lines_.begin() + 1, lines_.end(), [](const Line& a, const Line& b) {
+      return a.answered != b.answered ? a.answered : a.queued < b.queued;
+    });
+  }
 
   Status Dial(Line& line) {
     TG_ASSIGN_OR_RETURN(line.socket, ZmqSocket::Create(context_, ZMQ_DEALER));
@@ -118,6 +135,10 @@ class ClientImpl final : public Client {
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_IMMEDIATE, 1, "set IMMEDIATE"));
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_RECONNECT_IVL, -1, "set RECONNECT_IVL"));
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_CONNECT_TIMEOUT, kConnectMillis, "set CONNECT_TIMEOUT"));
+    if (!options_.socks_proxy.empty()) {
+      TG_RETURN_IF_ERROR(
+          socket.SetText(ZMQ_SOCKS_PROXY, options_.socks_proxy, "set the SOCKS proxy"));
+    }
     TG_RETURN_IF_ERROR(socket.SetCurveClient(key_, options_.server_key));
     // A name of its own each time: libzmq frees the former one's when it comes to it.
     const std::string endpoint = "inproc://client.monitor." + std::to_string(++dials_);
@@ -132,12 +153,19 @@ class ClientImpl final : public Client {
   // Ends the connection, if any, and sets the time of the next dial: later each time until a HELLO
   // is answered, with chance in it, so that sites do not come back all at once.
   void Hang(Line& line) {
-    if (connected()) pending_.push_back({Event::Kind::kDisconnected, line.channel, {}, {}});
+    const bool was_connected = connected(), was_answered = line.answered;
+    line.answered = false;
+    if (was_connected && was_answered) {
+      // With a stripe less what was under way on it is lost: to be said again, as after a
+      // reconnect.
+      const auto kind = connected() ? Event::Kind::kConnected : Event::Kind::kDisconnected;
+      pending_.push_back({kind, line.channel, {}, {}});
+    }
     line.socket.StopMonitor();
     line.monitor.Close();
     line.socket.Close();
     line.descriptor = -1;
-    line.shaken = line.answered = false;
+    line.shaken = false;
     line.queue.clear();
     line.queued = 0;
     line.sequence = 0;
@@ -215,6 +243,7 @@ class ClientImpl final : public Client {
     std::copy_n(options_.site.begin(), std::min(options_.site.size(), hello.site.size()),
                 hello.site.begin());
     hello.channel = line.channel;
+    hello.stripe = line.stripe;
     hello.session = session_;
     // An empty queue takes a HELLO.
     [[maybe_unused]] const Status status =
@@ -256,7 +285,8 @@ class ClientImpl final : public Client {
 
   void OnHello(Line& line, ByteSpan body) {
     const auto hello = protocols::Decode<protocols::Hello>(body);
-    if (!hello || hello->session != session_ || hello->channel != line.channel || !line.shaken) {
+    if (!hello || hello->session != session_ || hello->channel != line.channel ||
+        hello->stripe != line.stripe || !line.shaken) {
       return;
     }
     const bool was_connected = connected();
@@ -278,7 +308,7 @@ class ClientImpl final : public Client {
   const ClientOptions options_;
   const crypto::CurveKeyPair key_;
   ZmqContext context_;
-  Line lines_[2];
+  std::vector<Line> lines_;  // control, then the stripes of bulk
   std::vector<Event> pending_;
   uint64_t session_ = 0;
   uint64_t dials_ = 0;
@@ -290,6 +320,10 @@ class ClientImpl final : public Client {
 
 Result<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options,
                                                 const crypto::CurveKeyPair& key) {
+  if (options.stripes < 1 || options.stripes > protocols::kMaxStripes) {
+    return InvalidArgument("{} bulk connections; 1 to {} are possible", options.stripes,
+                           protocols::kMaxStripes);
+  }
   TG_ASSIGN_OR_RETURN(ZmqContext context, ZmqContext::Create());
   TG_ASSIGN_OR_RETURN(crypto::CurveKeyPair own,
                       crypto::CurveKeyPair::FromBytes(key.secret().reveal(), key.public_key()));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <deque>
+#include <optional>
 #include <set>
 
 #include "base/clock.h"
@@ -39,9 +40,13 @@ constexpr const char* kCauses[] = {"more bytes than a message may have",
                                    "a message before HELLO",
                                    "a HELLO that is not the connection's"};
 
-Channel OtherOf(Channel channel) {
-  return channel == Channel::kControl ? Channel::kBulk : Channel::kControl;
-}
+// One of a site's connections.
+struct Route {
+  std::string site;
+  Channel channel = Channel::kControl;
+  uint8_t stripe = 0;
+  auto operator<=>(const Route&) const = default;
+};
 
 class ServerImpl final : public Server {
  public:
@@ -107,42 +112,62 @@ class ServerImpl final : public Server {
   }
 
   Status Send(const std::string& site, Channel channel, MessageType type, ByteSpan body) override {
-    const auto it = routes_.find({site, channel});
-    if (it == routes_.end()) return Unavailable("site {} is not connected", site);
-    Peer& peer = peers_[it->second];
-    if (peer.queued + body.size() > kMaxQueuedBytes) {
-      return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes, site);
-    }
-    peer.queue.push_back(protocols::Frame(type, options_.federation, ++peer.sequence, body));
-    peer.queued += peer.queue.back().size();
-    FlushPeer(it->second, peer);
-    return OkStatus();
+    std::vector<std::string> ids = IdsOf(site, channel);
+    if (ids.empty()) return Unavailable("site {} is not connected", site);
+    // The stripe that has the least to do.
+    const std::string id = *std::min_element(ids.begin(), ids.end(), [this](auto& a, auto& b) {
+      return peers_.at(a).queued < peers_.at(b).queued;
+    });
+    return Enqueue(id, type, body);
   }
 
   size_t Queued(const std::string& site, Channel channel) const override {
-    const auto it = routes_.find({site, channel});
-    return it == routes_.end() ? 0 : peers_.at(it->second).queued;
+    size_t queued = 0;
+    for (const std::string& id : IdsOf(site, channel)) queued += peers_.at(id).queued;
+    return queued;
   }
   bool Connected(const std::string& site, Channel channel) const override {
-    return routes_.contains({site, channel});
+    return !IdsOf(site, channel).empty();
   }
   void Allow(const std::string& site, const CurveKey& key) override { zap_->Allow(site, key); }
   void Revoke(const std::string& site) override {
     zap_->Revoke(site);
-    for (const Channel channel : {Channel::kControl, Channel::kBulk}) Drop(site, channel);
+    DropAll(site);
   }
   const std::string& address() const override { return address_; }
   uint64_t refused() const override { return refused_ + zap_->refused() - refused_in_test_; }
 
  private:
   struct Peer {
-    std::string site;
-    Channel channel = Channel::kControl;
+    Route route;
     ConnectionId connection;
+    uint64_t session = 0;
     uint64_t sequence = 0;
     std::deque<Bytes> queue;
     size_t queued = 0;
   };
+
+  // The connections of a site's channel, by routing id; empty when there is none.
+  std::vector<std::string> IdsOf(const std::string& site, Channel channel) const {
+    std::vector<std::string> ids;
+    for (auto it = routes_.lower_bound({site, channel, 0});
+         it != routes_.end() && it->first.site == site && it->first.channel == channel; ++it) {
+      ids.push_back(it->second);
+    }
+    return ids;
+  }
+
+  Status Enqueue(const std::string& id, MessageType type, ByteSpan body) {
+    Peer& peer = peers_.at(id);
+    if (peer.queued + body.size() > kMaxQueuedBytes) {
+      return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes,
+                               peer.route.site);
+    }
+    peer.queue.push_back(protocols::Frame(type, options_.federation, ++peer.sequence, body));
+    peer.queued += peer.queue.back().size();
+    FlushPeer(id, peer);
+    return OkStatus();
+  }
 
   // A client with a key that nobody knows must be refused, or nothing is served.
   Status SelfTest(const crypto::CurveKeyPair& key) {
@@ -219,50 +244,78 @@ class ServerImpl final : public Server {
     }
     if (parsed->type == MessageType::kHello) {
       RefuseConnection(Cause::kWrongHello, "said twice", connection);
-      Drop(peer->second.site, peer->second.channel);
+      Drop(Route(peer->second.route));
       return true;
     }
-    events_->push_back({Event::Kind::kMessage, peer->second.site, peer->second.channel,
-                        parsed->type, Bytes(parsed->body.begin(), parsed->body.end())});
+    const Route& route = peer->second.route;
+    events_->push_back({Event::Kind::kMessage, route.site, route.channel, parsed->type,
+                        Bytes(parsed->body.begin(), parsed->body.end())});
     return true;
   }
 
-  // HELLO of a connection that has none yet. It takes the place of the site's former connection.
+  static bool StripeFits(const protocols::Hello& hello) {
+    return hello.stripe < (hello.channel == Channel::kBulk ? protocols::kMaxStripes : 1);
+  }
+
+  // HELLO of a connection that has none yet. It takes the place of the site's former connection; of
+  // all of them when the site's link was started anew.
   void OnHello(const std::string& id, const std::string& user, const ConnectionId& connection,
                ByteSpan body) {
     const auto hello = protocols::Decode<protocols::Hello>(body);
     protocols::FixedName name{};
     std::copy_n(user.begin(), std::min(user.size(), name.size()), name.begin());
     // The list may have changed since the handshake.
-    if (!hello || user.empty() || hello->site != name || !zap_->Lists(user)) {
+    if (!hello || user.empty() || hello->site != name || !StripeFits(*hello) ||
+        !zap_->Lists(user)) {
       RefuseConnection(Cause::kWrongHello, "malformed, or for another site than the key's",
                        connection);
       return;
     }
     if (connection.peer.empty()) return;  // ended already
-    Drop(user, hello->channel);
+    const Route route{user, hello->channel, hello->stripe};
+    if (SessionOf(user) != hello->session) DropAll(user);
+    Drop(route);
+    const bool was_whole = Whole(user);
     Peer& peer = peers_[id];
-    peer.site = user;
-    peer.channel = hello->channel;
+    peer.route = route;
     peer.connection = connection;
-    routes_[{user, hello->channel}] = id;
+    peer.session = hello->session;
+    routes_[route] = id;
     protocols::Hello answer;
     answer.channel = hello->channel;
+    answer.stripe = hello->stripe;
     answer.session = hello->session;
     answer.lease_millis = options_.lease_millis;
-    const Status sent = Send(user, hello->channel, MessageType::kHello, protocols::Encode(answer));
+    const Status sent = Enqueue(id, MessageType::kHello, protocols::Encode(answer));
     if (!sent.ok()) LogWarning("hello_not_answered site={}", user);
-    if (Connected(user, hello->channel) && Connected(user, OtherOf(hello->channel))) {
+    if (!was_whole && Whole(user)) {
       Tell({Event::Kind::kConnected, user, hello->channel, MessageType::kHello, {}});
     }
+  }
+
+  bool Whole(const std::string& site) const {
+    return Connected(site, Channel::kControl) && Connected(site, Channel::kBulk);
+  }
+  // Of the connections that a site has now.
+  std::optional<uint64_t> SessionOf(const std::string& site) const {
+    const auto it = routes_.lower_bound({site, Channel::kControl, 0});
+    if (it == routes_.end() || it->first.site != site) return std::nullopt;
+    return peers_.at(it->second).session;
   }
 
   // In the order of what happened; outside of Poll it waits for the next.
   void Tell(Event event) { (events_ != nullptr ? *events_ : lost_).push_back(std::move(event)); }
 
-  // Cuts and forgets a connection; the other channel's stays until its own end.
-  void Drop(std::string site, Channel channel) {
-    const auto it = routes_.find({site, channel});
+  void DropAll(const std::string& site) {
+    for (const Channel channel : {Channel::kControl, Channel::kBulk}) {
+      for (const std::string& id : IdsOf(site, channel)) Drop(Route(peers_.at(id).route));
+    }
+  }
+
+  // Cuts and forgets a connection; the others stay until their own end. What was under way on one
+  // of several stripes the site's link asks for again (client.h).
+  void Drop(const Route& route) {
+    const auto it = routes_.find(route);
     if (it == routes_.end()) return;
     const auto peer = peers_.find(it->second);
     guard_->Cut(peer->second.connection);
@@ -270,7 +323,9 @@ class ServerImpl final : public Server {
     gone_.insert(it->second);
     peers_.erase(peer);
     routes_.erase(it);
-    Tell({Event::Kind::kDisconnected, site, channel, MessageType::kHello, {}});
+    if (!Connected(route.site, route.channel)) {
+      Tell({Event::Kind::kDisconnected, route.site, route.channel, MessageType::kHello, {}});
+    }
   }
 
   void TakeNews() {
@@ -282,7 +337,7 @@ class ServerImpl final : public Server {
         return entry.second.connection == ended;
       });
       if (peer == peers_.end()) continue;
-      Drop(peer->second.site, peer->second.channel);
+      Drop(Route(peer->second.route));
     }
   }
 
@@ -305,12 +360,12 @@ class ServerImpl final : public Server {
         if (zmq_errno() == EAGAIN) {
           waiting_ = true;
         } else {
-          Drop(peer.site, peer.channel);  // EHOSTUNREACH: it is gone
+          Drop(Route(peer.route));  // EHOSTUNREACH: it is gone
         }
         return;
       }
       if (zmq_send(router_.get(), frame.data(), frame.size(), ZMQ_DONTWAIT) < 0) {
-        Drop(peer.site, peer.channel);
+        Drop(Route(peer.route));
         return;
       }
       peer.queued -= frame.size();
@@ -347,8 +402,8 @@ class ServerImpl final : public Server {
   ZmqSocket router_;
   std::unique_ptr<ConnectionGuard> guard_;
   std::string address_;
-  std::map<std::string, Peer> peers_;  // by routing id
-  std::map<std::pair<std::string, Channel>, std::string> routes_;
+  std::map<std::string, Peer> peers_;    // by routing id
+  std::map<Route, std::string> routes_;  // to the routing id
   std::set<std::string> gone_;
   std::vector<Event>* events_ = nullptr;  // of the Poll under way
   std::vector<Event> lost_;

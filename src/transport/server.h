@@ -3,7 +3,8 @@
 // What arrives is checked before anybody sees it: enrolled key, one frame a message, header,
 // limits, HELLO first, once, and for the site whose key the connection has. A peer that breaks
 // this, sends endless multipart or more than it could need is cut at its descriptor; a site's new
-// connection replaces its old one. Refusals are counted and logged once a minute a cause.
+// connection replaces its old one, a new session all of them. A site has one connection for control
+// and up to kMaxStripes for bulk. Refusals are counted and logged once a minute a cause.
 //
 // One thread calls the methods. The ZAP handler and the guard of the connections have threads of
 // their own, so that an owner who is busy lets nobody in or through (connection_guard.h).
@@ -56,10 +57,12 @@ class Server {
   // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis
   // (-1: for ever), and appends what there is, in the order of what happened: a connection's
   // messages before kDisconnected, that before the kConnected of the one that replaced it.
-  // kConnected: the site has both channels, perhaps again.
+  // kConnected: the site has both channels, perhaps again. kDisconnected: it has lost the last
+  // connection of a channel.
   virtual Status Poll(int timeout_millis, std::span<pollfd> extra, std::vector<Event>* events) = 0;
 
-  // Queues a message. kUnavailable when the site is not connected on that channel,
+  // Queues a message, on the bulk channel for the stripe that has the least to do, so that bulk
+  // messages may overtake each other. kUnavailable when the site is not connected on that channel,
   // kResourceExhausted when more than kMaxQueuedBytes wait for it. Lost when the connection is: the
   // other side says LEASE and gets what it lacks.
   virtual Status Send(const std::string& site, protocols::Channel channel,

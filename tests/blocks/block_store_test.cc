@@ -96,9 +96,61 @@ TEST_F(BlockStoreTest, ADamagedBlockIsFoundAndRemoved) {
   const Bytes block(1000, 1);
   const Digest id = BlockId(block);
   ASSERT_TRUE(store->Put(id, block).ok());
+  ASSERT_TRUE(store->Sync().ok());
   std::ofstream(PathOf(id)) << "other bytes";
+  EXPECT_EQ(*store->GetUnverified(id),
+            Bytes({'o', 't', 'h', 'e', 'r', ' ', 'b', 'y', 't', 'e', 's'}));
   EXPECT_EQ(store->Get(id).error().code(), Code::kDataLoss);
   EXPECT_FALSE(store->Has(id));
+}
+
+TEST_F(BlockStoreTest, ABlockHasItsNameOnceItIsOnTheDisk) {
+  auto store = BlockStore::Open(dir_, 1 << 20);
+  const Bytes block(1000, 1), gone(500, 2);
+  const Digest id = BlockId(block), other = BlockId(gone);
+  ASSERT_TRUE(store->Put(id, block).ok());
+  ASSERT_TRUE(store->Put(other, gone).ok());
+  EXPECT_FALSE(fs::exists(PathOf(id))) << "a crash now must not leave half a block under its name";
+  EXPECT_TRUE(store->Has(id)) << "but it can be used";
+  EXPECT_EQ(*store->Get(id), block);
+  ASSERT_TRUE(store->Remove(other).ok());
+  EXPECT_FALSE(store->Has(other));
+  EXPECT_EQ(store->used_bytes(), 1000u);
+  ASSERT_TRUE(store->Sync().ok());
+  EXPECT_TRUE(fs::exists(PathOf(id)));
+  EXPECT_EQ(*store->Get(id), block);
+}
+
+// A receiver that puts a large content without a Sync loses little of it in a crash.
+TEST_F(BlockStoreTest, LargeContentsGetTheirNamesOnTheWay) {
+  std::vector<Digest> ids;
+  {
+    auto store = BlockStore::Open(dir_, 64 << 20);
+    for (uint8_t i = 0; i < 80; ++i) {
+      const Bytes block(protocols::kBlockBytes, i);
+      ids.push_back(BlockId(block));
+      ASSERT_TRUE(store->Put(ids.back(), block).ok());
+    }
+  }
+  auto store = BlockStore::Open(dir_, 64 << 20);
+  const auto kept = std::count_if(ids.begin(), ids.end(), [&](auto& id) { return store->Has(id); });
+  EXPECT_EQ(kept, 64) << "whole turns of 8 MiB";
+  EXPECT_EQ(store->used_bytes(), 64 * protocols::kBlockBytes);
+}
+
+// The temporary is gone under the store: as after a failed fsync, nothing of it is left.
+TEST_F(BlockStoreTest, AfterAFailedSyncNothingOfItIsThere) {
+  auto store = BlockStore::Open(dir_, 1 << 20);
+  const Bytes block(1000, 1);
+  const Digest id = BlockId(block);
+  ASSERT_TRUE(store->Put(id, block).ok());
+  fs::remove(PathOf(id).string() + ".tmp");
+  EXPECT_EQ(store->Sync().code(), Code::kNotFound);
+  EXPECT_FALSE(store->Has(id));
+  EXPECT_EQ(store->used_bytes(), 0u);
+  ASSERT_TRUE(store->Put(id, block).ok()) << "it can be put anew";
+  ASSERT_TRUE(store->Sync().ok());
+  EXPECT_EQ(*store->Get(id), block);
 }
 
 TEST(Content, CutsAtBlocksAndNamesTheWhole) {

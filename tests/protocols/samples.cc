@@ -120,7 +120,7 @@ std::vector<Sample> AllSamples() {
   out.push_back(Make("site_approval", SiteApproval{Filled<16>(1), "demo", "north", Filled<32>(17),
                                                    Filled<32>(18), Filled<32>(19), Filled<32>(20),
                                                    "tcp://192.0.2.1:7443", 1795581431000}));
-  out.push_back(Make("hello", Hello{NorthFixed(), Channel::kBulk, 77, 10000}));
+  out.push_back(Make("hello", Hello{NorthFixed(), Channel::kBulk, 3, 77, 10000}));
   out.push_back(Make("job", Job{SampleSigned()}));
   out.push_back(Make("round", Round{SampleSigned()}));
   out.push_back(Make("adapter_offer", AdapterOffer{SampleSigned()}));
