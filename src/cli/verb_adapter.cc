@@ -42,7 +42,6 @@ Status Run(const Invocation& invocation, const Options& options) {
   double squares[2] = {0, 0};
   int64_t tensors = 0, parameters = 0;
   for (const model::AdapterTensor& tensor : adapter.tensors()) {
-    if (!adapter.lora().Adapts(tensor.layer)) continue;
     ++tensors;
     parameters += tensor.count();
     const auto values = adapter.parameters().subspan(static_cast<size_t>(tensor.offset),

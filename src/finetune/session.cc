@@ -30,19 +30,6 @@ std::string LayerNames(const model::LoraConfig& lora) {
   return names;
 }
 
-// The elements of the layers that are adapted.
-std::vector<train::Range> TrainableOf(const model::Adapter& adapter) {
-  std::vector<train::Range> ranges;
-  for (const model::AdapterTensor& tensor : adapter.tensors()) {
-    if (!adapter.lora().Adapts(tensor.layer)) continue;
-    if (ranges.empty() || ranges.back().end != tensor.offset) {
-      ranges.push_back({tensor.offset, tensor.offset});
-    }
-    ranges.back().end += tensor.count();
-  }
-  return ranges;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Session>> Session::Create(const FinetuneConfig& config, LoadedBase base,
@@ -149,9 +136,6 @@ Status Session::Restore(train::TrainState state) {
       train::TrainLoop loop,
       train::TrainLoop::Create(*engine_, *source_, &base_.kernels(), base_.base->compute().threads,
                                loop_config_, state_));
-  if (!adapter_->lora().layers.empty()) {
-    TG_RETURN_IF_ERROR(loop.SetTrainable(TrainableOf(*adapter_)));
-  }
   loop_.emplace(std::move(loop));
   return OkStatus();
 }

@@ -11,30 +11,32 @@ size_t Bytes(int64_t rows, int64_t cols, size_t element) {
 
 }  // namespace
 
-void ActivationArena::LayOutLayer(Carver& carver, int64_t t, Purpose purpose,
-                                  LayerBuffers* layer) const {
+void ActivationArena::LayOutLayer(Carver& carver, int64_t t, Purpose purpose, int layer, bool own,
+                                  LayerBuffers* buffers) const {
   const size_t element = kernels::SizeOf(dtype_);
   const size_t statistic = kernels::SizeOf(kernels::GradType(dtype_));
-  layer->q = carver.Take(Bytes(t, config_.q_size(), element));
-  layer->k = carver.Take(Bytes(t, config_.kv_size(), element));
-  layer->v = carver.Take(Bytes(t, config_.kv_size(), element));
-  layer->attn = carver.Take(Bytes(t, config_.q_size(), element));
-  layer->lse = carver.Take(Bytes(t, config_.num_heads, statistic));
-  layer->mid = carver.Take(Bytes(t, config_.hidden_size, element));
-  layer->gate = carver.Take(Bytes(t, config_.intermediate_size, element));
-  layer->up = carver.Take(Bytes(t, config_.intermediate_size, element));
+  buffers->q = carver.Take(Bytes(t, config_.q_size(), element));
+  buffers->k = carver.Take(Bytes(t, config_.kv_size(), element));
+  buffers->v = carver.Take(Bytes(t, config_.kv_size(), element));
+  buffers->attn = carver.Take(Bytes(t, config_.q_size(), element));
+  buffers->lse = carver.Take(Bytes(t, config_.num_heads, statistic));
+  buffers->mid = carver.Take(Bytes(t, config_.hidden_size, element));
+  buffers->gate = carver.Take(Bytes(t, config_.intermediate_size, element));
+  buffers->up = carver.Take(Bytes(t, config_.intermediate_size, element));
   if (IsTraining(purpose)) {
-    layer->input_rstd = carver.Take(Bytes(t, 1, statistic));
-    layer->mlp_rstd = carver.Take(Bytes(t, 1, statistic));
+    buffers->input_rstd = carver.Take(Bytes(t, 1, statistic));
+    buffers->mlp_rstd = carver.Take(Bytes(t, 1, statistic));
   }
   if (IsTraining(purpose) && config_.qk_norm) {
-    layer->q_raw = carver.Take(Bytes(t, config_.q_size(), element));
-    layer->k_raw = carver.Take(Bytes(t, config_.kv_size(), element));
-    layer->q_rstd = carver.Take(Bytes(t, config_.num_heads, statistic));
-    layer->k_rstd = carver.Take(Bytes(t, config_.num_kv_heads, statistic));
+    buffers->q_raw = carver.Take(Bytes(t, config_.q_size(), element));
+    buffers->k_raw = carver.Take(Bytes(t, config_.kv_size(), element));
+    buffers->q_rstd = carver.Take(Bytes(t, config_.num_heads, statistic));
+    buffers->k_rstd = carver.Take(Bytes(t, config_.num_kv_heads, statistic));
   }
-  for (const Module module : lora_.targets) {
-    layer->u[static_cast<size_t>(module)] = carver.Take(Bytes(t, lora_.r, element));
+  for (size_t i = 0; i < kModulesPerLayer; ++i) {
+    const Module module = static_cast<Module>(i);
+    const int64_t rank = own ? modules_.rank(layer, module) : modules_.widest(module);
+    if (rank > 0) buffers->u[i] = carver.Take(Bytes(t, rank, element));
   }
 }
 
@@ -62,20 +64,26 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
   views_.sin = static_cast<float*>(carver.Take(Bytes(t, config_.head_dim / 2, sizeof(float))));
   views_.x.resize(layers + 1);
   views_.layers.resize(layers);
+  // Nothing is asked of what lies below on the way back.
+  const size_t lowest = train ? static_cast<size_t>(modules_.lowest_layer()) : layers;
   for (size_t i = 0; i <= layers; ++i) {
-    views_.x[i] = train || i < 2 ? carver.Take(Bytes(t, hidden, element)) : views_.x[i - 2];
+    const bool free = i >= 2 && i - 2 < lowest;
+    views_.x[i] = free ? views_.x[i - 2] : carver.Take(Bytes(t, hidden, element));
   }
+  const LayerBuffers* shared = nullptr;
   for (size_t i = 0; i < layers; ++i) {
-    if (purpose == Purpose::kTrain || i == 0) {
-      LayOutLayer(carver, t, purpose, &views_.layers[i]);
+    const bool own = purpose == Purpose::kTrain && i >= lowest;
+    if (own || shared == nullptr) {
+      LayOutLayer(carver, t, purpose, static_cast<int>(i), own, &views_.layers[i]);
+      if (!own) shared = &views_.layers[i];
     } else {
-      views_.layers[i] = views_.layers[0];
+      views_.layers[i] = *shared;
     }
   }
   views_.norm = carver.Take(Bytes(t, hidden, element));
   views_.act = carver.Take(Bytes(t, config_.intermediate_size, element));
   if (train) LayOutBackward(carver, t);
-  if (train && lora_.dropout > 0) {
+  if (train && dropout_) {
     const int64_t widest = std::max({hidden, config_.q_size(), config_.intermediate_size});
     views_.drop = carver.Take(Bytes(t, widest, element));
     views_.drop_dx = carver.Take(Bytes(t, widest, element));

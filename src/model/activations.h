@@ -17,8 +17,8 @@
 namespace tidegate::model {
 
 enum class Purpose : uint8_t {
-  kTrain,            // every layer keeps its activations
-  kTrainCheckpoint,  // every layer keeps its input; one layer's worth of the rest
+  kTrain,            // every layer from the lowest adapted one on keeps its activations
+  kTrainCheckpoint,  // each of those keeps its input; one layer's worth of the rest
   kEvaluate,         // one layer's worth, forward only; for decoding too
 };
 
@@ -41,14 +41,14 @@ struct LayerBuffers {
   void* up = nullptr;          // [t, inner]
   void* input_rstd = nullptr;  // [t] GradType, null where not kept
   void* mlp_rstd = nullptr;    // [t] GradType, null where not kept
-  std::array<void*, kModulesPerLayer> u{};  // [t, r] of each target
+  std::array<void*, kModulesPerLayer> u{};  // [t, r] of each module that is adapted
 };
 
 struct Activations {
   float* cos = nullptr;  // [t, head_dim/2]
   float* sin = nullptr;
-  std::vector<void*> x;              // [layers + 1] of [t, hidden]; not training: two in turn
-  std::vector<LayerBuffers> layers;  // [layers]; but for kTrain all the same
+  std::vector<void*> x;              // [layers + 1] of [t, hidden]; where not kept: two in turn
+  std::vector<LayerBuffers> layers;  // [layers]; where not kept all the same
 
   void* norm = nullptr;  // [t, hidden]
   void* act = nullptr;   // [t, inner]
@@ -75,8 +75,10 @@ struct Activations {
 
 class ActivationArena {
  public:
-  ActivationArena(const ModelConfig& config, const LoraConfig& lora, kernels::DType dtype)
-      : config_(config), lora_(lora), dtype_(dtype) {}
+  // `modules` are those of the adapter, and stay where they are.
+  ActivationArena(const ModelConfig& config, const AdaptedModules& modules, bool dropout,
+                  kernels::DType dtype)
+      : config_(config), modules_(modules), dropout_(dropout), dtype_(dtype) {}
 
   // Throws std::bad_alloc. What an earlier layout held is lost.
   const Activations& Prepare(int64_t t, int64_t head_rows, Purpose purpose);
@@ -88,11 +90,14 @@ class ActivationArena {
 
  private:
   size_t LayOut(std::byte* base, int64_t t, int64_t head_rows, Purpose purpose);
-  void LayOutLayer(Carver& carver, int64_t t, Purpose purpose, LayerBuffers* layer) const;
+  // `own`: of this layer alone, else of whichever layer is at work.
+  void LayOutLayer(Carver& carver, int64_t t, Purpose purpose, int layer, bool own,
+                   LayerBuffers* buffers) const;
   void LayOutBackward(Carver& carver, int64_t t);
 
   const ModelConfig& config_;
-  const LoraConfig& lora_;
+  const AdaptedModules& modules_;
+  bool dropout_;
   kernels::DType dtype_;
   AlignedBuffer memory_;
   Activations views_;

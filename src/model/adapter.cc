@@ -168,6 +168,7 @@ std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConf
   std::vector<AdapterTensor> tensors;
   int64_t offset = 0;
   for (int layer = 0; layer < static_cast<int>(base.num_layers); ++layer) {
+    if (!lora.Adapts(layer)) continue;
     for (const Module module : lora.targets) {
       const ModuleShape shape = ShapeOf(base, module);
       for (const bool is_b : {false, true}) {
@@ -188,6 +189,18 @@ std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConf
   return tensors;
 }
 
+AdaptedModules::AdaptedModules(const ModelConfig& base, std::span<const AdapterTensor> layout)
+    : places_(static_cast<size_t>(base.num_layers * kModulesPerLayer)),
+      lowest_(layout.empty() ? static_cast<int>(base.num_layers) : layout.front().layer) {
+  for (size_t i = 0; i < layout.size(); ++i) {
+    const AdapterTensor& a = layout[i];
+    if (a.is_b) continue;
+    const size_t module = static_cast<size_t>(a.module);
+    places_[static_cast<size_t>(a.layer) * kModulesPerLayer + module] = {a.rows, i};
+    widest_[module] = std::max(widest_[module], a.rows);
+  }
+}
+
 Adapter Adapter::CreateZero(const ModelConfig& base, const LoraConfig& lora) {
   Adapter adapter;
   adapter.lora_ = lora;
@@ -201,7 +214,7 @@ Adapter Adapter::CreateZero(const ModelConfig& base, const LoraConfig& lora) {
 Adapter Adapter::Create(const ModelConfig& base, const LoraConfig& lora, uint64_t seed) {
   Adapter adapter = CreateZero(base, lora);
   for (const AdapterTensor& tensor : adapter.tensors_) {
-    if (tensor.is_b || !lora.Adapts(tensor.layer)) continue;
+    if (tensor.is_b) continue;
     InitA(tensor, seed,
           adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
                                        static_cast<size_t>(tensor.count())));

@@ -1,10 +1,12 @@
 // A LoRA adapter: the trained parameters of a run, in the layout that PEFT files and updates have.
 //
-// All tensors lie one after another in one float buffer, in layout order: layer 0 … L−1, within a
-// layer q, k, v, o, gate, up, down (those that are targets), within a module A [r,in] then B
-// [out,r], row-major. The same order for parameters, gradients and moments. Not thread-safe.
+// All tensors lie one after another in one float buffer, in layout order: layer 0 … L−1 (those that
+// are adapted), within a layer q, k, v, o, gate, up, down (those that are targets), within a module
+// A [r,in] then B [out,r], row-major. The same order for parameters, gradients and moments. Not
+// thread-safe.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -28,8 +30,7 @@ struct LoraConfig {
   double dropout = 0.0;
   std::vector<Module> targets;  // sorted, unique
   bool rslora = false;          // scale alpha / sqrt(r)
-  // The layers that are adapted, sorted, unique; empty: all. The others keep their place in the
-  // buffer and are zero, which changes nothing; PEFT files leave them out (layers_to_transform).
+  // The layers that are adapted, sorted, unique; empty: all. (PEFT's layers_to_transform.)
   std::vector<int64_t> layers;
   double scale() const {
     return alpha / (rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
@@ -74,13 +75,41 @@ struct AdapterTensor {
   int64_t count() const { return rows * cols; }
 };
 
-// The tensors of an adapter, in layout order, those of layers that are not adapted too.
+// The tensors of an adapter, in layout order.
 std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConfig& lora);
+
+// Where a layout has which module of which layer. Thread-safe.
+class AdaptedModules {
+ public:
+  AdaptedModules(const ModelConfig& base, std::span<const AdapterTensor> layout);
+
+  bool Has(int layer, Module module) const { return at(layer, module).rank > 0; }
+  // 0 where the module is not adapted.
+  int64_t rank(int layer, Module module) const { return at(layer, module).rank; }
+  // Of its A in the layout; its B is the next.
+  size_t index(int layer, Module module) const { return at(layer, module).index; }
+  // The highest rank that the module has in any layer.
+  int64_t widest(Module module) const { return widest_[static_cast<size_t>(module)]; }
+  // The base's number of layers where none is adapted.
+  int lowest_layer() const { return lowest_; }
+
+ private:
+  struct Place {
+    int64_t rank = 0;
+    size_t index = 0;
+  };
+  const Place& at(int layer, Module module) const {
+    return places_[static_cast<size_t>(layer * kModulesPerLayer + static_cast<int>(module))];
+  }
+  std::vector<Place> places_;
+  std::array<int64_t, kModulesPerLayer> widest_{};
+  int lowest_;
+};
 
 class Adapter {
  public:
   // Parameters as PEFT initialises them: A uniform(−1/sqrt(in), 1/sqrt(in)) from the counter RNG,
-  // B zero. Layers that are not adapted are all zero.
+  // B zero.
   static Adapter Create(const ModelConfig& base, const LoraConfig& lora, uint64_t seed);
 
   const LoraConfig& lora() const { return lora_; }

@@ -52,7 +52,6 @@ Bytes EncodeGgufAdapter(const ModelConfig& base, const Adapter& adapter) {
   builder.SetFloat("adapter.lora.alpha",
                    static_cast<float>(lora.scale() * static_cast<double>(lora.r)));
   for (const AdapterTensor& tensor : adapter.tensors()) {
-    if (!lora.Adapts(tensor.layer)) continue;
     const auto values = adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
                                                      static_cast<size_t>(tensor.count()));
     const int64_t heads = InterleavedHeads(base, tensor);

@@ -37,7 +37,6 @@ struct Factors {
 std::map<std::string, Factors> FactorsOf(const Adapter& adapter) {
   std::map<std::string, Factors> out;
   for (const AdapterTensor& tensor : adapter.tensors()) {
-    if (!adapter.lora().Adapts(tensor.layer)) continue;
     const std::string name =
         fmt::format("model.layers.{}.{}.weight", tensor.layer, ModulePath(tensor.module));
     const float* values = adapter.parameters().data() + tensor.offset;

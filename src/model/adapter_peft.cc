@@ -299,7 +299,6 @@ Status SavePeft(const std::filesystem::path& dir, const Adapter& adapter,
   if (error) return ErrnoStatus("create", dir.string(), error.value());
   std::vector<tensor::TensorToWrite> tensors;
   for (const AdapterTensor& t : adapter.tensors()) {
-    if (!adapter.lora().Adapts(t.layer)) continue;
     const std::span<const float> values =
         adapter.parameters().subspan(static_cast<size_t>(t.offset), static_cast<size_t>(t.count()));
     tensors.push_back({t.name,
@@ -318,12 +317,11 @@ Result<Adapter> LoadPeft(const std::filesystem::path& dir, const ModelConfig& ba
                       tensor::SafetensorsFile::Open(dir / kWeightsFile));
   // Before memory is asked for: rank and base multiply to sizes that the file need not have.
   for (const AdapterTensor& t : AdapterLayout(base, lora)) {
-    if (lora.Adapts(t.layer)) TG_RETURN_IF_ERROR(CheckTensor(file, t));
+    TG_RETURN_IF_ERROR(CheckTensor(file, t));
   }
   Adapter adapter = Adapter::CreateZero(base, lora);
   std::set<std::string_view> expected;
   for (const AdapterTensor& t : adapter.tensors()) {
-    if (!lora.Adapts(t.layer)) continue;
     expected.insert(t.name);
     TG_RETURN_IF_ERROR(ReadTensor(file, t,
                                   adapter.parameters().subspan(static_cast<size_t>(t.offset),

@@ -53,8 +53,9 @@ TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, con
       grad_element_(kernels::SizeOf(kernels::GradType(table_.dtype))),
       context_{base_->compute().threads, &workspace_},
       rope_(config_),
-      arena_(config_, lora_, table_.dtype),
-      tensors_(AdapterLayout(config_, lora_)) {
+      tensors_(AdapterLayout(config_, lora_)),
+      modules_(config_, tensors_),
+      arena_(config_, modules_, lora_.dropout > 0, table_.dtype) {
   if (!tensors_.empty()) parameter_count_ = tensors_.back().offset + tensors_.back().count();
   const size_t count = static_cast<size_t>(parameter_count_);
   copies_ = AlignedBuffer(count * element_);
@@ -68,7 +69,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const Base> base,
                                                const EngineOptions& options) {
   auto loaded = std::dynamic_pointer_cast<const LoadedBase>(std::move(base));
   if (loaded == nullptr) return InvalidArgument("the base was not made by Base::Load");
-  TG_RETURN_IF_ERROR(CheckLora(lora));
+  TG_RETURN_IF_ERROR(CheckLoraFits(lora, loaded->config()));
   if (const char* op = MissingOp(loaded->table(), lora.dropout > 0)) {
     return Unsupported("the {} kernels have no {}: choose another compute type",
                        loaded->table().isa, op);
@@ -129,9 +130,7 @@ void TransformerEngine::TakeGradients(double factor, std::span<float> out) {
 }
 
 TransformerEngine::ModuleSlot TransformerEngine::Slot(int layer, Module module) const {
-  const auto found = std::lower_bound(lora_.targets.begin(), lora_.targets.end(), module);
-  const size_t index = 2 * (static_cast<size_t>(layer) * lora_.targets.size() +
-                            static_cast<size_t>(found - lora_.targets.begin()));
+  const size_t index = modules_.index(layer, module);
   const size_t a = static_cast<size_t>(tensors_[index].offset);
   const size_t b = static_cast<size_t>(tensors_[index + 1].offset);
   return {copies_.data() + a * element_, copies_.data() + b * element_,

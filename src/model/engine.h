@@ -41,7 +41,8 @@ class TransformerEngine final : public Engine {
     uint64_t seed = 0;
     uint32_t micro_step = 0;
   };
-  // Which gradients of the lowest layer lead to an adapter; all of them in the layers above.
+  // Which gradients of the lowest adapted layer lead to an adapter; all of them in the layers
+  // above.
   struct Needs {
     bool act = true, mid = true, attn = true, input = true;
   };
@@ -98,11 +99,12 @@ class TransformerEngine final : public Engine {
   kernels::Workspace workspace_;
   kernels::Context context_;
   RopeTable rope_;
+  std::vector<AdapterTensor> tensors_;
+  AdaptedModules modules_;
+  int64_t parameter_count_ = 0;
   ActivationArena arena_;
   const Activations* activations_ = nullptr;
 
-  std::vector<AdapterTensor> tensors_;
-  int64_t parameter_count_ = 0;
   AlignedBuffer copies_;     // activation type, layout order; B times the LoRA scale
   AlignedBuffer gradients_;  // GradType, layout order; B's transposed and of the scaled B
 

@@ -7,11 +7,11 @@
 namespace tidegate::model {
 
 TransformerEngine::Needs TransformerEngine::NeedsOf(int layer) const {
-  if (layer > 0) return {};
-  const bool qkv =
-      lora_.Targets(Module::kQ) || lora_.Targets(Module::kK) || lora_.Targets(Module::kV);
-  const bool mid = qkv || lora_.Targets(Module::kO);
-  const bool act = mid || lora_.Targets(Module::kGate) || lora_.Targets(Module::kUp);
+  if (layer > modules_.lowest_layer()) return {};
+  const auto has = [&](Module module) { return modules_.Has(layer, module); };
+  const bool qkv = has(Module::kQ) || has(Module::kK) || has(Module::kV);
+  const bool mid = qkv || has(Module::kO);
+  const bool act = mid || has(Module::kGate) || has(Module::kUp);
   return {act, mid, qkv, false};
 }
 
@@ -22,13 +22,16 @@ void TransformerEngine::BackwardLinear(int layer, Module module, const Rows& row
   const kernels::PreparedWeights* w =
       base_->layers()[static_cast<size_t>(layer)].linear[index].get();
   if (dx != nullptr) table_.linear_backward(context_, {w, rows.m, dy, accumulate, dx});
-  if (!lora_.Targets(module)) return;
+  if (!modules_.Has(layer, module)) return;
   const Activations& a = *activations_;
   const ModuleSlot slot = Slot(layer, module);
-  kernels::LoraBackwardArgs args{
-      rows.m, w->n(), w->k(), lora_.r, x,         a.layers[static_cast<size_t>(layer)].u[index],
-      dy,     slot.a, slot.b, slot.da, slot.db_t, true,
-      dx};
+  kernels::LoraBackwardArgs args{rows.m,    w->n(),
+                                 w->k(),    modules_.rank(layer, module),
+                                 x,         a.layers[static_cast<size_t>(layer)].u[index],
+                                 dy,        slot.a,
+                                 slot.b,    slot.da,
+                                 slot.db_t, true,
+                                 dx};
   if (!rows.dropout) {
     table_.lora_backward(context_, args);
     return;
@@ -65,13 +68,13 @@ bool TransformerEngine::BackwardMlp(int layer, const Rows& rows) {
   const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
   const Needs needs = NeedsOf(layer);
   const int64_t inner = rows.m * config_.intermediate_size;
-  if (lora_.Targets(Module::kDown)) {
+  if (modules_.Has(layer, Module::kDown)) {
     table_.swiglu_forward(context_, {inner, b.gate, b.up, a.act});
   }
   BackwardLinear(layer, Module::kDown, rows, a.act, a.dx, false, needs.act ? a.dgate : nullptr);
   if (!needs.act) return false;
   table_.swiglu_backward(context_, {inner, b.gate, b.up, a.dgate, a.dgate, a.dup, nullptr});
-  if (lora_.Targets(Module::kGate) || lora_.Targets(Module::kUp)) {
+  if (modules_.Has(layer, Module::kGate) || modules_.Has(layer, Module::kUp)) {
     Norm(rows.m, b.mid, weights.mlp_norm, a.norm, nullptr);
   }
   void* dnorm = needs.mid ? a.dnorm : nullptr;
@@ -119,7 +122,8 @@ bool TransformerEngine::BackwardAttention(int layer, const Rows& rows) {
                                        a.dk,
                                        a.dv});
   BackwardQueriesAndKeys(layer, rows);
-  if (lora_.Targets(Module::kQ) || lora_.Targets(Module::kK) || lora_.Targets(Module::kV)) {
+  if (modules_.Has(layer, Module::kQ) || modules_.Has(layer, Module::kK) ||
+      modules_.Has(layer, Module::kV)) {
     Norm(rows.m, a.x[l], weights.input_norm, a.norm, nullptr);
   }
   void* dnorm = needs.input ? a.dnorm : nullptr;

@@ -15,7 +15,7 @@ void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows
   const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
   const kernels::PreparedWeights* w = weights.linear[index].get();
   table_.linear_forward(context_, {w, rows.m, x, residual, y, weights.bias[index]});
-  if (!lora_.Targets(module)) return;
+  if (!modules_.Has(layer, module)) return;
   const void* adapter_x = x;
   if (rows.dropout) {
     table_.dropout_forward(context_, {rows.m * w->k(), lora_.dropout,
@@ -23,8 +23,8 @@ void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows
     adapter_x = activations_->drop;
   }
   const ModuleSlot slot = Slot(layer, module);
-  table_.lora_forward(
-      context_, {rows.m, w->n(), w->k(), lora_.r, adapter_x, slot.a, slot.b, buffers.u[index], y});
+  table_.lora_forward(context_, {rows.m, w->n(), w->k(), modules_.rank(layer, module), adapter_x,
+                                 slot.a, slot.b, buffers.u[index], y});
 }
 
 // q and k, normalised per head where the family does so, and rotated.

@@ -71,8 +71,9 @@ MemoryPlan PlanTraining(const ModelConfig& config, const MemoryQuestion& questio
   plan.adapter = static_cast<uint64_t>(parameters) * (kAdapterBytes + element);
   const Purpose purpose =
       question.engine.gradient_checkpointing ? Purpose::kTrainCheckpoint : Purpose::kTrain;
-  plan.activations =
-      ActivationArena(config, question.lora, dtype).BytesFor(question.rows, question.rows, purpose);
+  const AdaptedModules modules(config, tensors);
+  plan.activations = ActivationArena(config, modules, question.lora.dropout > 0, dtype)
+                         .BytesFor(question.rows, question.rows, purpose);
   plan.scratch +=
       kHeadTile * (kHeadTile * (4 + element) + static_cast<uint64_t>(config.hidden_size) * 4);
   return plan;

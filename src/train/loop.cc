@@ -14,7 +14,7 @@ TrainLoop::TrainLoop(model::Engine& engine, tokens::BatchSource& source, Optimiz
       optimizer_(std::move(optimizer)),
       config_(config),
       state_(state),
-      trainable_{{0, static_cast<int64_t>(state.parameters.size())}},
+      whole_{{0, static_cast<int64_t>(state.parameters.size())}},
       gradients_(state.parameters.size()) {}
 
 Result<TrainLoop> TrainLoop::Create(model::Engine& engine, tokens::BatchSource& source,
@@ -70,15 +70,15 @@ Status TrainLoop::Apply(const model::LossSum& sum, StepResult* result) {
   result->loss = sum.loss / static_cast<double>(sum.targets);
   engine_.TakeGradients(1.0 / static_cast<double>(sum.targets), gradients_);
   AddProximal();
-  result->grad_norm = optimizer_.GradNorm(gradients_, trainable_);
+  result->grad_norm = optimizer_.GradNorm(gradients_, whole_);
   if (!std::isfinite(result->loss) || !std::isfinite(result->grad_norm)) {
     return FailedPrecondition(
         "step {}: loss {} and gradient norm {} are not finite, nothing was changed; lower the "
         "learning rate (now {}) or train with --dtype f32",
         result->step, result->loss, result->grad_norm, result->learning_rate);
   }
-  optimizer_.Update(state_.parameters, gradients_, trainable_, result->grad_norm,
-                    result->learning_rate, state_.moments);
+  optimizer_.Update(state_.parameters, gradients_, whole_, result->grad_norm, result->learning_rate,
+                    state_.moments);
   engine_.SetParameters(state_.parameters);
   return OkStatus();
 }
@@ -130,22 +130,6 @@ Status TrainLoop::SetParameters(std::span<const float> parameters) {
   }
   std::copy(parameters.begin(), parameters.end(), state_.parameters.begin());
   engine_.SetParameters(state_.parameters);
-  return OkStatus();
-}
-
-Status TrainLoop::SetTrainable(std::vector<Range> ranges) {
-  int64_t last = 0;
-  for (const Range& range : ranges) {
-    if (range.begin < last || range.end <= range.begin ||
-        range.end > static_cast<int64_t>(state_.parameters.size())) {
-      return InvalidArgument(
-          "trainable range [{}, {}) must be sorted, apart and within the {} parameters",
-          range.begin, range.end, state_.parameters.size());
-    }
-    last = range.end;
-  }
-  if (ranges.empty()) return InvalidArgument("no trainable range is given");
-  trainable_ = std::move(ranges);
   return OkStatus();
 }
 

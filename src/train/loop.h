@@ -57,10 +57,6 @@ class TrainLoop {
   // Replaces the parameters (a round's new adapter); moments, schedule and cursor stay.
   Status SetParameters(std::span<const float> parameters);
 
-  // Trains only these elements from now on; others keep their bits, their moments too, and do not
-  // count in the gradient norm. Ranges must be sorted, apart and inside of the buffer.
-  Status SetTrainable(std::vector<Range> ranges);
-
   // FedProx: adds mu · (parameters − anchor) to the gradient, with the parameters of now as the
   // anchor. 0 switches it off.
   Status SetProximal(double mu);
@@ -82,7 +78,7 @@ class TrainLoop {
   Optimizer optimizer_;
   LoopConfig config_;
   TrainState& state_;
-  std::vector<Range> trainable_;
+  std::vector<Range> whole_;  // all parameters
   std::vector<float> gradients_;
   std::vector<float> anchor_;
   double proximal_mu_ = 0;

@@ -152,13 +152,15 @@ TEST(PeftFolder, OfSomeLayersHoldsThoseAlone) {
   lora.layers = {0, 2};
   Adapter adapter = Adapter::Create(TinyConfig(), lora, 5);
   const Adapter whole = Adapter::Create(TinyConfig(), Lora("q_proj,down_proj"), 5);
-  for (const AdapterTensor& tensor : adapter.tensors()) {
-    const auto values = Part(adapter.parameters(), tensor);
-    if (tensor.layer == 1) {
-      EXPECT_TRUE(std::ranges::all_of(values, [](float x) { return x == 0; })) << tensor.name;
-    } else {
-      EXPECT_TRUE(std::ranges::equal(values, Part(whole.parameters(), tensor))) << tensor.name;
-    }
+  // What a layer starts with does not depend on which others there are.
+  ASSERT_EQ(adapter.tensors().size(), 2u * 2 * 2);
+  for (const AdapterTensor& tensor : whole.tensors()) {
+    const auto same = std::ranges::find(adapter.tensors(), tensor.name, &AdapterTensor::name);
+    ASSERT_EQ(same == adapter.tensors().end(), tensor.layer == 1) << tensor.name;
+    if (tensor.layer == 1) continue;
+    EXPECT_TRUE(
+        std::ranges::equal(Part(adapter.parameters(), *same), Part(whole.parameters(), tensor)))
+        << tensor.name;
   }
   ASSERT_TRUE(SavePeft(dir.path(), adapter, "some/base").ok());
   EXPECT_EQ(ReadJson(dir.path() / "adapter_config.json")["layers_to_transform"], (json{0, 2}));

@@ -212,6 +212,52 @@ TEST_P(InEachType, GradientCheckpointingChangesNoBitAndHoldsLess) {
 }
 
 // Dropout is a pure function of (seed, micro step), and it is off when evaluating.
+// Against an adapter of all layers whose others add exactly nothing.
+TEST_P(InEachType, LayersWithoutAnAdapterChangeNoBitAndHoldLess) {
+  const auto base = Must(Base::Load(GoldenDir("tiny_llama"), {.dtype = GetParam()}));
+  const auto batch = Pack(Sequences(trace_, 1));
+  const std::vector<std::vector<int64_t>> subsets = {{0}, {1}, {2}, {0, 2}, {1, 2}};
+  for (const bool checkpointing : {false, true}) {
+    for (const auto& layers : subsets) {
+      LoraConfig lora = AllLinear();
+      lora.dropout = 0.1;
+      lora.targets = Must(ParseTargets("q_proj,v_proj,o_proj,up_proj,down_proj"));
+      const EngineOptions options = {.gradient_checkpointing = checkpointing};
+      const auto all = Must(Engine::Create(base, lora, options));
+      Adapter whole = LiveAdapter(base->config(), lora);
+      lora.layers = layers;
+      const auto some = Must(Engine::Create(base, lora, options));
+      Adapter part = Adapter::CreateZero(base->config(), lora);
+      auto next = part.tensors().begin();
+      for (const AdapterTensor& tensor : whole.tensors()) {
+        const auto values = whole.parameters().subspan(static_cast<size_t>(tensor.offset),
+                                                       static_cast<size_t>(tensor.count()));
+        if (!lora.Adapts(tensor.layer)) {
+          if (tensor.is_b) std::ranges::fill(values, 0.0f);
+          continue;
+        }
+        ASSERT_EQ(next->name, tensor.name);
+        std::ranges::copy(values, part.parameters().begin() + next->offset);
+        ++next;
+      }
+      EXPECT_EQ(next, part.tensors().end());
+      all->SetParameters(whole.parameters());
+      some->SetParameters(part.parameters());
+      const auto expected = Gradients(*all, batch, whole.parameters().size(), 3);
+      const auto gradients = Gradients(*some, batch, part.parameters().size(), 3);
+      next = part.tensors().begin();
+      for (const AdapterTensor& tensor : whole.tensors()) {
+        if (!lora.Adapts(tensor.layer)) continue;
+        EXPECT_TRUE(std::ranges::equal(Part(gradients, *next), Part(expected, tensor)))
+            << tensor.name << " of " << layers.size() << " layers";
+        ++next;
+      }
+      EXPECT_EQ(Must(some->TokenLosses(batch)), Must(all->TokenLosses(batch)));
+      EXPECT_LT(some->MemoryBytes(), all->MemoryBytes());
+    }
+  }
+}
+
 TEST_P(InEachType, DropoutFollowsItsKey) {
   LoraConfig lora = AllLinear();
   const auto batch = Pack(Sequences(trace_, 1));

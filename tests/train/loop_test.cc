@@ -292,20 +292,6 @@ TEST(TrainLoop, ReplacedParametersReachTheEngine) {
   EXPECT_FALSE(run.loop->SetParameters(std::vector<float>(kParameters + 1)).ok());
 }
 
-TEST(TrainLoop, FrozenRangesKeepTheirBits) {
-  Training run(RaggedSequences(8), 2, Config(1));
-  const std::vector<float> start = run.state.parameters;
-  ASSERT_TRUE(run.loop->SetTrainable({{4, 8}, {20, 24}}).ok());
-  run.Steps(5);
-  for (size_t i = 0; i < kParameters; ++i) {
-    const bool trained = (i >= 4 && i < 8) || i >= 20;
-    EXPECT_EQ(run.state.parameters[i] != start[i], trained) << i;
-  }
-  EXPECT_FALSE(run.loop->SetTrainable({{20, 25}}).ok());
-  EXPECT_FALSE(run.loop->SetTrainable({{4, 8}, {7, 9}}).ok());
-  EXPECT_FALSE(run.loop->SetTrainable({}).ok());
-}
-
 TEST(TrainLoop, ProximalTermHoldsTheParametersNearTheAnchor) {
   auto distance = [](double mu) {
     LoopConfig config = Config(1, 60);
