@@ -14,6 +14,10 @@ constexpr int64_t kFewRows = 32;
 
 bool TilesFit(int64_t head_dim) { return head_dim % 16 == 0 && head_dim <= 256; }
 
+bool AmxFits(int64_t head_dim) {
+  return head_dim % 32 == 0 && head_dim <= 256 && DetectCpuIsa() >= CpuIsa::kAmxBF16;
+}
+
 void RowsAnySize(const Context& context, const AttentionRows& rows) {
   (DetectCpuIsa() >= CpuIsa::kAvx2 ? AttentionRowsAvx2 : AttentionRowsSse4)(context, rows);
 }
@@ -100,6 +104,12 @@ void BackwardThroughF32(const Context& context, const AttentionBackwardArgs& arg
   Narrow(dv, keys, args.dv);
 }
 
+using RowsVariant = void (*)(const Context&, const AttentionRows&);
+RowsVariant RowsBF16(int64_t head_dim) {
+  if (AmxFits(head_dim)) return AttentionRowsBF16Amx;
+  return TilesFit(head_dim) ? AttentionRowsBF16Avx512 : RowsThroughF32;
+}
+
 }  // namespace
 
 void AttentionForwardCpuF32(const Context& context, const AttentionForwardArgs& args) {
@@ -125,21 +135,22 @@ void AttentionDecodeCpuF32(const Context& context, const AttentionDecodeArgs& ar
 
 // The table offers bf16 only where the CPU has AVX512-bf16.
 void AttentionForwardCpuBF16(const Context& context, const AttentionForwardArgs& args) {
-  (TilesFit(args.shape.head_dim) ? AttentionRowsBF16Avx512 : RowsThroughF32)(context, RowsOf(args));
+  RowsBF16(args.shape.head_dim)(context, RowsOf(args));
 }
 
 void AttentionBackwardCpuBF16(const Context& context, const AttentionBackwardArgs& args) {
-  (TilesFit(args.shape.head_dim) ? AttentionBackwardBF16Avx512 : BackwardThroughF32)(context, args);
+  const int64_t head_dim = args.shape.head_dim;
+  (AmxFits(head_dim)    ? AttentionBackwardBF16Amx
+   : TilesFit(head_dim) ? AttentionBackwardBF16Avx512
+                        : BackwardThroughF32)(context, args);
 }
 
 void AttentionDecodeCpuBF16(const Context& context, const AttentionDecodeArgs& args) {
   const AttentionRows rows = RowsOf(args);
-  if (!TilesFit(args.head_dim)) {
-    RowsThroughF32(context, rows);
-  } else if (args.m < kFewRows) {
+  if (TilesFit(args.head_dim) && args.m < kFewRows) {
     AttentionDecodeBF16Avx512(context, rows);
   } else {
-    AttentionRowsBF16Avx512(context, rows);
+    RowsBF16(args.head_dim)(context, rows);
   }
 }
 

@@ -25,7 +25,7 @@ namespace tidegate::kernels {
 struct KernelTable {
   Backend backend;
   DType dtype;
-  const char* isa;  // "reference", "avx2", "avx512", "avx512bf16", ...
+  const char* isa;  // "reference", "avx2", "avx512", "avx512bf16", "amx-bf16", ...
 
   std::unique_ptr<PreparedWeights> (*prepare_weights)(const WeightSource&);
   void (*linear_forward)(const Context&, const LinearForwardArgs&);

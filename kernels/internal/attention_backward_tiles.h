@@ -52,7 +52,7 @@ inline void TileGradient(float log2_scale, const QueryTile& query,
   }
 }
 
-template <class P>
+template <class P, class Products = VectorProducts>
 class BackwardTiles {
  public:
   using Elem = typename P::Elem;
@@ -74,6 +74,10 @@ class BackwardTiles {
     kt_ = Words(shape_.kv_heads * plan_.key_blocks * tile_words_);
     visible_ = static_cast<Visibility*>(
         workspace_.Allocate(static_cast<size_t>(plan_.query_blocks) * sizeof(Visibility)));
+    if constexpr (Products::kWholeTiles) {
+      last_k_ = reinterpret_cast<Elem*>(Words(shape_.kv_heads * tile_words_));
+      last_v_ = reinterpret_cast<Elem*>(Words(shape_.kv_heads * tile_words_));
+    }
     head_gradient_ = plan_.key_blocks * kTile * shape_.head_dim;
     dk_ = reinterpret_cast<float*>(Words(shape_.heads * head_gradient_));
     dv_ = reinterpret_cast<float*>(Words(shape_.heads * head_gradient_));
@@ -97,6 +101,7 @@ class BackwardTiles {
 #pragma omp parallel num_threads(context_.threads)
     {
       const BackwardScratch<P> scratch = ScratchOf(omp_get_thread_num());
+      const typename Products::Scope products;
 #pragma omp for schedule(static) nowait
       for (int64_t i = 0; i < key_tiles; ++i)
         PrepareKeys(i / plan_.key_blocks, i % plan_.key_blocks);
@@ -157,6 +162,11 @@ class BackwardTiles {
                            Min(kTile, shape_.t - block * kTile)};
     TransposeRows<P>(k, kTile / P::kPerWord, shape_.head_dim,
                      kt_ + (kv * plan_.key_blocks + block) * tile_words_, kTile / P::kPerWord);
+    if (Products::kWholeTiles && block == plan_.key_blocks - 1) {
+      const HeadRows<P> v = {static_cast<const Elem*>(args_.v) + at, KeyStride(), k.rows};
+      CopyRows<P>(k, kTile, shape_.head_dim, last_k_ + kv * kTile * shape_.head_dim);
+      CopyRows<P>(v, kTile, shape_.head_dim, last_v_ + kv * kTile * shape_.head_dim);
+    }
   }
 
   void PrepareQueries(int64_t head, int64_t block) const {
@@ -197,17 +207,24 @@ class BackwardTiles {
   void Tile(int64_t head, int64_t key_block, int64_t query_block, float* dq,
             const BackwardScratch<P>& scratch) const {
     const int64_t kv = head / (shape_.heads / shape_.kv_heads);
-    const int64_t key = key_block * kTile, keys = Min(kTile, shape_.t - key);
+    const int64_t key = key_block * kTile;
+    int64_t keys = Min(kTile, shape_.t - key);
     const int64_t at = key * KeyStride() + kv * shape_.head_dim;
     const int64_t row_bytes = KeyStride() * static_cast<int64_t>(sizeof(Elem));
+    AMatrix k_rows = {static_cast<const Elem*>(args_.k) + at, row_bytes};
+    AMatrix v_rows = {static_cast<const Elem*>(args_.v) + at, row_bytes};
+    if (Products::kWholeTiles && keys < kTile) {
+      const int64_t last = kv * kTile * shape_.head_dim;
+      k_rows = {last_k_ + last, shape_.head_dim * static_cast<int64_t>(sizeof(Elem))};
+      v_rows = {last_v_ + last, k_rows.stride};
+      keys = kTile;
+    }
     const int64_t steps = kTile / P::kPerWord;
     const QueryTile query = QueriesOf(head, query_block);
-    Product<P, Init::kZero>(keys, kTile, words_,
-                            {static_cast<const Elem*>(args_.k) + at, row_bytes}, {query.qt, kTile},
-                            {scratch.s, kTile, nullptr});
-    Product<P, Init::kZero>(keys, kTile, words_,
-                            {static_cast<const Elem*>(args_.v) + at, row_bytes}, {query.dot, kTile},
-                            {scratch.dp, kTile, nullptr});
+    Products::template Run<P, Init::kZero>(keys, kTile, words_, k_rows, {query.qt, kTile},
+                                           {scratch.s, kTile, nullptr});
+    Products::template Run<P, Init::kZero>(keys, kTile, words_, v_rows, {query.dot, kTile},
+                                           {scratch.dp, kTile, nullptr});
     if (NeedsMask(visible_[query_block], key)) {
       MaskBlock(visible_[query_block], key, scratch.s);
       // Keys past the last have no dP; their p is zero and must stay so.
@@ -222,16 +239,16 @@ class BackwardTiles {
     const CMatrix dv = {dv_ + out, shape_.head_dim, nullptr};
     const CMatrix dk = {dk_ + out, shape_.head_dim, nullptr};
     if (query_block == key_block) {
-      Product<P, Init::kZero>(kTile, shape_.head_dim, steps, p, dout, dv);
-      Product<P, Init::kZero>(kTile, shape_.head_dim, steps, ds, q, dk);
+      Products::template Run<P, Init::kZero>(kTile, shape_.head_dim, steps, p, dout, dv);
+      Products::template Run<P, Init::kZero>(kTile, shape_.head_dim, steps, ds, q, dk);
     } else {
-      Product<P, Init::kAdd>(kTile, shape_.head_dim, steps, p, dout, dv);
-      Product<P, Init::kAdd>(kTile, shape_.head_dim, steps, ds, q, dk);
+      Products::template Run<P, Init::kAdd>(kTile, shape_.head_dim, steps, p, dout, dv);
+      Products::template Run<P, Init::kAdd>(kTile, shape_.head_dim, steps, ds, q, dk);
     }
     const uint32_t* kt = kt_ + (kv * plan_.key_blocks + key_block) * tile_words_;
-    Product<P, Init::kAdd>(shape_.head_dim, kTile, steps,
-                           {kt, kTile * static_cast<int64_t>(sizeof(Elem))},
-                           {scratch.ds_columns, kTile}, {dq, kTile, nullptr});
+    Products::template Run<P, Init::kAdd>(shape_.head_dim, kTile, steps,
+                                          {kt, kTile * static_cast<int64_t>(sizeof(Elem))},
+                                          {scratch.ds_columns, kTile}, {dq, kTile, nullptr});
   }
 
   void FinishQueries(int64_t head, int64_t block, const BackwardScratch<P>& scratch) const {
@@ -287,8 +304,10 @@ class BackwardTiles {
   const int64_t words_;       // a row of one head, in words
   const int64_t tile_words_;  // 64 of them
   const float scale_;
-  int64_t query_words_;  // a QueryTile
-  uint32_t* queries_;    // [heads][query_blocks] QueryTiles
+  int64_t query_words_;     // a QueryTile
+  uint32_t* queries_;       // [heads][query_blocks] QueryTiles
+  Elem* last_k_ = nullptr;  // [kv_heads][64][head_dim], where tiles must be whole
+  Elem* last_v_ = nullptr;
   uint32_t* kt_;         // Kᵀ as A operand, [kv head][key block][head_dim][64 keys]
   Visibility* visible_;  // [query_blocks]
   int64_t head_gradient_;

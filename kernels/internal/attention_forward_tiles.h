@@ -108,7 +108,7 @@ inline void UpdateSoftmax(int64_t keys, float log2_scale, const float* s, uint32
   for (int v = 0; v < 4; ++v) _mm512_store_ps(soft->sum + 16 * v, sum[v]);
 }
 
-template <class P>
+template <class P, class Products = VectorProducts>
 class ForwardTiles {
  public:
   using Elem = typename P::Elem;
@@ -124,16 +124,21 @@ class ForwardTiles {
         scale_(1.0f / __builtin_sqrtf(static_cast<float>(rows.head_dim))) {
     const int64_t group_words = rows.head_dim * kGroup / P::kPerWord;
     vt_ = Words(rows.kv_heads * groups_ * group_words);
+    if constexpr (Products::kWholeTiles) {
+      last_keys_ = reinterpret_cast<Elem*>(Words(rows.kv_heads * kTile * words_));
+    }
     scratch_words_ = words_ * kTile + 2 * kGroup * kTile + rows.head_dim * kTile;
     scratch_ = Words(scratch_words_ * context.threads);
   }
 
   void Run() {
     TransposeValues();
+    if constexpr (Products::kWholeTiles) CopyLastKeys();
     const int64_t items = plan_.query_blocks * rows_.heads;
 #pragma omp parallel num_threads(context_.threads)
     {
       const ForwardScratch scratch = ScratchOf(omp_get_thread_num());
+      const typename Products::Scope products;
 #pragma omp for schedule(dynamic)
       for (int64_t item = 0; item < items; ++item) {
         QueryBlock(item % rows_.heads, plan_.heaviest_first[item / rows_.heads], scratch);
@@ -173,6 +178,42 @@ class ForwardTiles {
     }
   }
 
+  int64_t KeyStride() const { return rows_.kv_heads * rows_.head_dim; }
+  const Elem* KeysAt(int64_t kv, int64_t key) const {
+    return static_cast<const Elem*>(rows_.k) + key * KeyStride() + kv * rows_.head_dim;
+  }
+
+  // The last block of each kv head's keys, filled up with zeros.
+  void CopyLastKeys() {
+    const int64_t key = (plan_.key_blocks - 1) * kTile;
+    for (int64_t kv = 0; kv < rows_.kv_heads; ++kv) {
+      CopyRows<P>({KeysAt(kv, key), KeyStride(), rows_.past + rows_.m - key}, kTile, rows_.head_dim,
+                  last_keys_ + kv * kTile * rows_.head_dim);
+    }
+  }
+
+  // Sᵀ of key blocks begin … end-1.
+  void Scores(int64_t kv, int64_t begin, int64_t end, const ForwardScratch& scratch) const {
+    const int64_t stride = KeyStride() * static_cast<int64_t>(sizeof(Elem));
+    const int64_t keys = rows_.past + rows_.m;
+    if constexpr (Products::kWholeTiles) {
+      for (int64_t b = begin; b < end; ++b) {
+        AMatrix k = {KeysAt(kv, b * kTile), stride};
+        if ((b + 1) * kTile > keys) {
+          k = {last_keys_ + kv * kTile * rows_.head_dim,
+               rows_.head_dim * static_cast<int64_t>(sizeof(Elem))};
+        }
+        Products::template Run<P, Init::kZero>(
+            kTile, kTile, words_, k, {scratch.qt, kTile},
+            {scratch.s + (b - begin) * kTile * kTile, kTile, nullptr});
+      }
+    } else {
+      Products::template Run<P, Init::kZero>(Min(end * kTile, keys) - begin * kTile, kTile, words_,
+                                             {KeysAt(kv, begin * kTile), stride},
+                                             {scratch.qt, kTile}, {scratch.s, kTile, nullptr});
+    }
+  }
+
   void QueryBlock(int64_t head, int64_t block, const ForwardScratch& scratch) const {
     const int64_t first = block * kTile;
     const int64_t rows = Min(kTile, rows_.m - first);
@@ -202,12 +243,8 @@ class ForwardTiles {
   void KeyGroup(int64_t head, int64_t begin, int64_t end, const Visibility& seen, bool started,
                 const ForwardScratch& scratch, RunningSoftmax* soft) const {
     const int64_t kv = head / (rows_.heads / rows_.kv_heads);
-    const int64_t stride = rows_.kv_heads * rows_.head_dim;
     const int64_t key = begin * kTile, keys = (end - begin) * kTile;
-    const int64_t exist = Min(keys, rows_.past + rows_.m - key);
-    const Elem* k = static_cast<const Elem*>(rows_.k) + key * stride + kv * rows_.head_dim;
-    Product<P, Init::kZero>(exist, kTile, words_, {k, stride * static_cast<int64_t>(sizeof(Elem))},
-                            {scratch.qt, kTile}, {scratch.s, kTile, nullptr});
+    Scores(kv, begin, end, scratch);
     for (int64_t b = begin; b < end; ++b) {
       if (NeedsMask(seen, b * kTile))
         MaskBlock(seen, b * kTile, scratch.s + (b - begin) * kTile * kTile);
@@ -222,9 +259,9 @@ class ForwardTiles {
     const CMatrix o = {scratch.o, kTile, soft->factor};
     const int64_t steps = keys / P::kPerWord;
     if (started) {
-      Product<P, Init::kScale>(rows_.head_dim, kTile, steps, {vt, row_bytes}, p, o);
+      Products::template Run<P, Init::kScale>(rows_.head_dim, kTile, steps, {vt, row_bytes}, p, o);
     } else {
-      Product<P, Init::kZero>(rows_.head_dim, kTile, steps, {vt, row_bytes}, p, o);
+      Products::template Run<P, Init::kZero>(rows_.head_dim, kTile, steps, {vt, row_bytes}, p, o);
     }
   }
 
@@ -252,6 +289,7 @@ class ForwardTiles {
   const int64_t groups_;  // of 256 keys
   const float scale_;
   uint32_t* vt_;
+  Elem* last_keys_ = nullptr;  // [kv_heads][64][head_dim], where tiles must be whole
   uint32_t* scratch_;
   int64_t scratch_words_;
 };

@@ -32,5 +32,8 @@ void AttentionDecodeF32Avx512(const Context& context, const AttentionRows& rows)
 void AttentionRowsBF16Avx512(const Context& context, const AttentionRows& rows);
 void AttentionBackwardBF16Avx512(const Context& context, const AttentionBackwardArgs& args);
 void AttentionDecodeBF16Avx512(const Context& context, const AttentionRows& rows);
+// The same by AMX, head_dim a multiple of 32.
+void AttentionRowsBF16Amx(const Context& context, const AttentionRows& rows);
+void AttentionBackwardBF16Amx(const Context& context, const AttentionBackwardArgs& args);
 
 }  // namespace tidegate::kernels

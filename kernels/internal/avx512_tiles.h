@@ -145,6 +145,20 @@ inline void Product(int64_t rows, int64_t columns, int64_t steps, AMatrix a, BMa
   }
 }
 
+// What multiplies tiles: this, or AMX (amx_products.h). With kWholeTiles, operands must have whole
+// tiles of rows.
+struct VectorProducts {
+  static constexpr bool kWholeTiles = false;
+  struct Scope {
+    Scope() {}
+    ~Scope() {}
+  };
+  template <class P, Init kInit>
+  static void Run(int64_t rows, int64_t columns, int64_t steps, AMatrix a, BMatrix b, CMatrix c) {
+    Product<P, kInit>(rows, columns, steps, a, b, c);
+  }
+};
+
 // x[i] lane j becomes x[j] lane i.
 inline void Transpose16(__m512i x[16]) {
   __m512i t[16];
@@ -211,6 +225,20 @@ inline void InterleaveRows(HeadRows<P> in, int64_t words, int64_t head_dim, uint
   for (int64_t w = 0; w < words; ++w) {
     for (int64_t d = 0; d < head_dim; d += 16) {
       _mm512_storeu_si512(out + w * head_dim + d, P::LoadPair(in, w, d));
+    }
+  }
+}
+
+// out[r] = the rows, and zeros up to `total`.
+template <class P>
+inline void CopyRows(HeadRows<P> in, int64_t total, int64_t head_dim, typename P::Elem* out) {
+  const size_t bytes = static_cast<size_t>(head_dim) * sizeof(typename P::Elem);
+  for (int64_t r = 0; r < total; ++r) {
+    typename P::Elem* row = out + r * head_dim;
+    if (r < in.rows) {
+      __builtin_memcpy(row, in.data + r * in.stride, bytes);
+    } else {
+      __builtin_memset(row, 0, bytes);
     }
   }
 }

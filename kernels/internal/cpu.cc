@@ -1,11 +1,19 @@
 #include "kernels/internal/cpu.h"
 
+#include <cpuid.h>
+
 #include <dnnl.hpp>
 
 #include "kernels/internal/simd_ops.h"
 
 namespace tidegate::kernels {
 namespace {
+
+bool CpuHasAmxBF16() {
+  constexpr unsigned kBF16 = 1u << 22, kTile = 1u << 24;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBF16) != 0 && (d & kTile) != 0;
+}
 
 CpuIsa Detect() {
   const auto has = [effective =
@@ -21,9 +29,12 @@ CpuIsa Detect() {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
   if (!avx512) return CpuIsa::kAvx2;
-  // Every CPU with AMX has AVX512-bf16 too.
-  const bool bf16 = has(dnnl::cpu_isa::avx512_core_bf16) && __builtin_cpu_supports("avx512bf16");
-  return bf16 ? CpuIsa::kAvx512BF16 : CpuIsa::kAvx512;
+  if (!has(dnnl::cpu_isa::avx512_core_bf16) || !__builtin_cpu_supports("avx512bf16")) {
+    return CpuIsa::kAvx512;
+  }
+  // Every CPU with AMX has AVX512-bf16 too. oneDNN has also asked the kernel for the tiles' state.
+  const bool amx = has(dnnl::cpu_isa::avx512_core_amx) && CpuHasAmxBF16();
+  return amx ? CpuIsa::kAmxBF16 : CpuIsa::kAvx512BF16;
 }
 
 }  // namespace
@@ -43,6 +54,8 @@ const char* CpuIsaName(CpuIsa isa) {
       return "avx512";
     case CpuIsa::kAvx512BF16:
       return "avx512bf16";
+    case CpuIsa::kAmxBF16:
+      return "amx-bf16";
   }
   return "unknown";
 }

@@ -38,7 +38,7 @@ TEST(Table, InstructionSetFollowsTheMachineAndItsLimit) {
   const char* limit = std::getenv("DNNL_MAX_CPU_ISA");
   const std::string isa = TableFor(Backend::kCpu, DType::kF32)->isa;
   const bool bf16 = TableFor(Backend::kCpu, DType::kBF16) != nullptr;
-  EXPECT_EQ(bf16, isa == "avx512bf16");
+  EXPECT_EQ(bf16, isa == "avx512bf16" || isa == "amx-bf16");
   if (limit == nullptr) {
     EXPECT_EQ(bf16, __builtin_cpu_supports("avx512bf16") != 0);
   } else if (std::string(limit) == "SSE41") {
@@ -46,7 +46,9 @@ TEST(Table, InstructionSetFollowsTheMachineAndItsLimit) {
   } else if (std::string(limit) == "AVX2") {
     EXPECT_EQ(isa, __builtin_cpu_supports("avx2") ? "avx2" : "sse4");
   } else if (std::string(limit) == "AVX512_CORE") {
-    EXPECT_NE(isa, "avx512bf16");
+    EXPECT_FALSE(bf16);
+  } else if (std::string(limit) == "AVX512_CORE_BF16") {
+    EXPECT_NE(isa, "amx-bf16");
   }
 }
 
