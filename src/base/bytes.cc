@@ -79,22 +79,47 @@ std::string ToBase64(ByteSpan bytes) {
   return out;
 }
 
-Result<Bytes> FromBase64(std::string_view text) {
+namespace {
+
+// Four characters as 24 bits; `pad` of them are '='. -1 for a character that is none of base64.
+int32_t Base64Quad(std::string_view four, int pad) {
+  uint32_t v = 0;
+  for (int k = 0; k < 4 - pad; ++k) {
+    const int d = Base64Value(four[static_cast<size_t>(k)]);
+    if (d < 0) return -1;
+    v |= static_cast<uint32_t>(d) << (18 - 6 * k);
+  }
+  return static_cast<int32_t>(v);
+}
+
+int Base64Padding(std::string_view text) {
+  return text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+}
+
+// The whole text is looked at before any of it is decoded: it may be a key's, and what was decoded
+// of a damaged one would be left in memory.
+Status CheckBase64(std::string_view text) {
   if (text.size() % 4 != 0) return InvalidArgument("base64 text is not a multiple of 4 characters");
-  Bytes out;
-  out.reserve(text.size() / 4 * 3);
   for (size_t i = 0; i < text.size(); i += 4) {
-    const bool last = i + 4 == text.size();
-    const int pad = !last ? 0 : text[i + 3] != '=' ? 0 : text[i + 2] != '=' ? 1 : 2;
-    uint32_t v = 0;
-    for (int k = 0; k < 4 - pad; ++k) {
-      const int d = Base64Value(text[i + k]);
-      if (d < 0) return InvalidArgument("base64 text has a bad character at offset {}", i + k);
-      v |= static_cast<uint32_t>(d) << (18 - 6 * k);
-    }
+    const int pad = i + 4 == text.size() ? Base64Padding(text) : 0;
+    const int32_t v = Base64Quad(text.substr(i, 4), pad);
+    if (v < 0) return InvalidArgument("base64 text has a bad character after offset {}", i);
     if ((pad == 1 && (v & 0xff)) || (pad == 2 && (v & 0xffff))) {
       return InvalidArgument("base64 text has non-zero trailing bits");
     }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<Bytes> FromBase64(std::string_view text) {
+  TG_RETURN_IF_ERROR(CheckBase64(text));
+  Bytes out;
+  out.reserve(text.size() / 4 * 3);
+  for (size_t i = 0; i < text.size(); i += 4) {
+    const int pad = i + 4 == text.size() ? Base64Padding(text) : 0;
+    const int32_t v = Base64Quad(text.substr(i, 4), pad);
     out.push_back(static_cast<uint8_t>(v >> 16));
     if (pad < 2) out.push_back(static_cast<uint8_t>(v >> 8));
     if (pad < 1) out.push_back(static_cast<uint8_t>(v));

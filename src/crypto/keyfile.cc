@@ -26,10 +26,11 @@ Status CheckStat(const struct stat& st, const std::string& path) {
         "the key file {} belongs to user {}, this process runs as user {}; run `chown {} {}`", path,
         st.st_uid, ::geteuid(), ::geteuid(), path);
   }
-  if ((st.st_mode & 077) != 0) {
+  // Read by its owner, written by its owner, and nothing else: no set-id bit, none to execute.
+  if ((st.st_mode & 07777 & ~0600u) != 0) {
     return PermissionDenied(
-        "the key file {} may be used by others (mode {:04o}); run `chmod 600 {}`, and make a new "
-        "key if others had access",
+        "the key file {} has mode {:04o} and may have 0600 or 0400 alone; run `chmod 600 {}`, and "
+        "make a new key if others had access",
         path, static_cast<unsigned>(st.st_mode & 07777), path);
   }
   if (static_cast<uint64_t>(st.st_size) > kMaxFileBytes) {

@@ -22,6 +22,7 @@ SecretBytes& SecretBytes::operator=(SecretBytes&& other) noexcept {
 }
 
 void SecretBytes::Erase() {
+  bytes_.resize(bytes_.capacity());  // a buffer that was taken over may have held more
   Cleanse(bytes_.data(), bytes_.size());
   bytes_.clear();
 }

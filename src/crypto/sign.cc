@@ -98,6 +98,11 @@ Status VerifyKey::VerifyRaw(ByteSpan message, ByteSpan signature) const {
     return Unauthenticated("the signature is not that of key {}: {}", ToText(), why);
   };
   if (signature.size() != kSignatureBytes) return refuse("its length is not 64 bytes");
+  // RFC 8032 and OpenSSL let R be of small order, which no signer makes: such a signature gives the
+  // secret key away, and so says nothing of who made it.
+  std::array<uint8_t, 32> r;
+  std::copy_n(signature.begin(), r.size(), r.begin());
+  if (!IsReduced(r) || IsSmallOrder(r)) return refuse("its R is of small order or not reduced");
   const PkeyPtr key(
       EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, bytes_.data(), bytes_.size()));
   const MdCtxPtr ctx(EVP_MD_CTX_new());

@@ -71,7 +71,9 @@ class VerifyKey {
   // SHA-256 of the 32 bytes: the key's name in records and on the wire.
   Digest Fingerprint() const;
 
-  // kUnauthenticated when the signature is not this key's for this domain and payload.
+  // kUnauthenticated when the signature is not this key's for this domain and payload, by the
+  // equation without the cofactor, with S below the group's order and R reduced and not of small
+  // order: there is one form of a signature.
   Status Verify(SignDomain domain, ByteSpan payload, ByteSpan signature) const;
   Status Verify(ReleaseDomain domain, ByteSpan payload, ByteSpan signature) const;
   // The same for the text of a signed note, and kInvalidArgument for a text that can't be one.

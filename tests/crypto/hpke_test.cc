@@ -154,10 +154,38 @@ TEST(Hpke, BothEndsExportTheSameAndAtMost255Blocks) {
   EXPECT_EQ(sender->context.Export({}, 8161).error().code(), Code::kInvalidArgument);
 }
 
-TEST(Hpke, AKeyOfSmallOrderIsRefusedBeforeAnythingIsSealed) {
-  const auto zero = AgreePublicKey::FromBytes(Bytes(32));
-  ASSERT_TRUE(zero);
-  EXPECT_EQ(SetupSender(*zero, {}).error().code(), Code::kInvalidArgument);
+// X25519 takes `enc` with bit 255 set for the same point; the key depends on its bytes, so it is
+// another key and nothing opens.
+TEST(Hpke, AnotherEncodingOfTheSamePointIsAnotherExchange) {
+  const auto key = AgreeSecretKey::Generate();
+  auto setup = SetupSender(key->public_key(), {});
+  ASSERT_TRUE(key && setup);
+  const auto sealed = setup->context.Seal({}, AsBytes("text"));
+  Bytes enc(setup->enc.begin(), setup->enc.end());
+  ASSERT_TRUE(SetupRecipient(enc, *key, {})->Open({}, *sealed));
+  enc[31] ^= 0x80;
+  auto other = SetupRecipient(enc, *key, {});
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->Open({}, *sealed).error().code(), Code::kUnauthenticated);
+  for (const size_t size : {0, 31, 33, 64}) {
+    EXPECT_EQ(SetupRecipient(Bytes(size, 9), *key, {}).error().code(), Code::kInvalidArgument)
+        << size;
+  }
+}
+
+TEST(Hpke, TheSameTextTwiceIsTwoMessages) {
+  const auto key = AgreeSecretKey::Generate();
+  auto setup = SetupSender(key->public_key(), {});
+  ASSERT_TRUE(key && setup);
+  const auto first = setup->context.Seal({}, AsBytes("text"));
+  const auto second = setup->context.Seal({}, AsBytes("text"));
+  EXPECT_NE(*first, *second) << "a nonce was used again";
+  // Nor does a second exchange with the same recipient share anything.
+  auto again = SetupSender(key->public_key(), {});
+  ASSERT_TRUE(again);
+  EXPECT_NE(again->enc, setup->enc);
+  EXPECT_FALSE(SetupRecipient(again->enc, *key, {})->Open({}, *first));
+  EXPECT_TRUE(SetupRecipient(setup->enc, *key, {})->Open({}, *first));
 }
 
 }  // namespace

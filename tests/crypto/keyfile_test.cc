@@ -58,18 +58,45 @@ TEST_F(KeyFile, TheFormatOnDiskIsTheDocumentedOne) {
             "-----END TIDEGATE ED25519 KEY-----\n");
 }
 
-TEST_F(KeyFile, AnyPermissionOfOthersIsRefusedWithTheRemedy) {
+TEST_F(KeyFile, AnyModeButTheOwnersAloneIsRefusedWithTheRemedy) {
   Written();
-  for (const mode_t extra : {040, 020, 010, 04, 02, 01}) {
-    ASSERT_EQ(::chmod(path_.c_str(), 0600 | extra), 0);
+  for (const mode_t mode :
+       {0640, 0620, 0610, 0604, 0602, 0601, 0644, 0700, 0500, 04600, 02600, 01600}) {
+    ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
     const auto read = ReadSigningKey(path_);
-    ASSERT_FALSE(read) << extra;
-    EXPECT_EQ(read.error().code(), Code::kPermissionDenied);
+    ASSERT_FALSE(read) << mode;
+    EXPECT_EQ(read.error().code(), Code::kPermissionDenied) << mode;
     EXPECT_NE(read.error().message().find("chmod 600 " + path_.native()), std::string::npos)
         << read.error().message();
   }
   ASSERT_EQ(::chmod(path_.c_str(), 0400), 0);
   EXPECT_TRUE(ReadSigningKey(path_));
+}
+
+TEST_F(KeyFile, ContentOfAnotherLengthOrWithMoreBehindItIsRefused) {
+  const auto write = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFileDurably(path_, AsBytes(text), 0600).ok());
+    const auto read = ReadSigningKey(path_);
+    return read ? Code::kOk : read.error().code();
+  };
+  EXPECT_EQ(write(*EncodeArmor("ED25519 KEY", Counting(32, 0))), Code::kOk);
+  for (const size_t size : {1, 31, 33, 64}) {
+    EXPECT_EQ(write(*EncodeArmor("ED25519 KEY", Counting(size, 0))), Code::kInvalidArgument)
+        << size;
+  }
+  for (const std::string_view more : {"\n", " ", "x", "\0"}) {
+    EXPECT_EQ(write(*EncodeArmor("ED25519 KEY", Counting(32, 0)) + std::string(more.data(), 1)),
+              Code::kInvalidArgument);
+  }
+  EXPECT_EQ(write(""), Code::kInvalidArgument);
+  EXPECT_EQ(write(*EncodeArmor("CURVE KEY", Counting(32, 0))), Code::kInvalidArgument);
+  // A CURVE key that is 64 bytes under another name, and halves that are swapped.
+  const auto curve = CurveKeyPair::Generate();
+  ASSERT_TRUE(curve);
+  Bytes halves(curve->public_key().begin(), curve->public_key().end());
+  halves.insert(halves.end(), curve->secret().reveal().begin(), curve->secret().reveal().end());
+  ASSERT_TRUE(WriteFileDurably(path_, AsBytes(*EncodeArmor("CURVE KEY", halves)), 0600).ok());
+  EXPECT_EQ(ReadCurveKey(path_).error().code(), Code::kInvalidArgument);
 }
 
 TEST_F(KeyFile, AnotherOwnerIsRefused) {

@@ -32,6 +32,9 @@ CONFINED = (
      ("tests/permit/", "tests/compile_fail/"), "releases are signed by src/gate/sealing alone"),
     ("bare", re.compile(r"\bBareEd25519\b"), ("src/crypto/",), ("tests/crypto/",),
      "a signature without a domain is for src/crypto alone"),
+    ("nonce", re.compile(r"\bGcmNonce\b|\binternal::Gcm\b|\bSetup(Sender|Recipient)With\b"),
+     ("src/crypto/",), ("tests/crypto/",),
+     "nonces and ephemeral keys are chosen by src/crypto alone"),
 )
 
 # The headers of libraries that a module may see without linking them.

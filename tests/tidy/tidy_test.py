@@ -166,6 +166,8 @@ class TidyTest(unittest.TestCase):
         self.expect("permit", header, 2, "namespace gate {\nclass Sealing {};\n}\n")
         self.expect("permit", header, 1, "class Review {\n};\n")
         self.expect("bare", header, 1, "internal::BareEd25519::Sign(key, bytes);\n")
+        self.expect("nonce", header, 1, "GcmNonce nonce{};\n")
+        self.expect("nonce", header, 1, "crypto::internal::SetupSenderWith(a, b, c, d);\n")
         self.assertEqual(self.findings({header: "class Sealing;\n"}), [])
 
     def test_unfinished_work(self):
