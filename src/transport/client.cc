@@ -135,10 +135,6 @@ class ClientImpl final : public Client {
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_IMMEDIATE, 1, "set IMMEDIATE"));
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_RECONNECT_IVL, -1, "set RECONNECT_IVL"));
     TG_RETURN_IF_ERROR(socket.SetInt(ZMQ_CONNECT_TIMEOUT, kConnectMillis, "set CONNECT_TIMEOUT"));
-    if (!options_.socks_proxy.empty()) {
-      TG_RETURN_IF_ERROR(
-          socket.SetText(ZMQ_SOCKS_PROXY, options_.socks_proxy, "set the SOCKS proxy"));
-    }
     TG_RETURN_IF_ERROR(socket.SetCurveClient(key_, options_.server_key));
     // A name of its own each time: libzmq frees the former one's when it comes to it.
     const std::string endpoint = "inproc://client.monitor." + std::to_string(++dials_);

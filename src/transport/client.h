@@ -30,9 +30,6 @@ struct ClientOptions {
   protocols::Id16 federation{};
   // Connections for bulk: several fill a long or lossy path that one can't (docs/operations.md).
   uint32_t stripes = 1;
-  // "192.0.2.9:1080": a SOCKS5 proxy without a password that all connections go through; empty:
-  // none. It sees CURVE's ciphertext.
-  std::string socks_proxy;
 };
 
 class Client {
