@@ -9,6 +9,7 @@
 #include <bit>
 #include <cereal/cereal.hpp>
 #include <cmath>
+#include <concepts>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -77,6 +78,15 @@ namespace tidegate::protocols {
 template <typename T>
 concept WireInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
 
+// Never defined: with the type's own serialize these are one function too many for cereal, so that
+// a type with virtual functions does not compile. What it is would be the peer's word.
+template <typename T>
+requires std::is_polymorphic_v<T>
+void CEREAL_SAVE_FUNCTION_NAME(WireOutputArchive& ar, const T& value);
+template <typename T>
+requires std::is_polymorphic_v<T>
+void CEREAL_LOAD_FUNCTION_NAME(WireInputArchive& ar, T& value);
+
 template <WireInteger T>
 void CEREAL_SAVE_FUNCTION_NAME(WireOutputArchive& ar, const T& value) {
   ar.Raw(&value, sizeof(value));
@@ -86,7 +96,9 @@ void CEREAL_LOAD_FUNCTION_NAME(WireInputArchive& ar, T& value) {
   ar.Raw(&value, sizeof(value));
 }
 
-inline void CEREAL_SAVE_FUNCTION_NAME(WireOutputArchive& ar, const bool& value) {
+// A template, or a pointer would be saved as a bool.
+template <std::same_as<bool> T>
+void CEREAL_SAVE_FUNCTION_NAME(WireOutputArchive& ar, const T& value) {
   const uint8_t byte = value ? 1 : 0;
   ar.Raw(&byte, 1);
 }

@@ -12,7 +12,7 @@ Result<Release> Release::Verify(const protocols::Signed& document,
   if (manifest->federation != federation || manifest->key.site.text != site) {
     return PermissionDenied("a release is for another federation or site");
   }
-  return Release(document, std::move(*manifest));
+  return Release(document, std::move(*manifest), site_key);
 }
 
 }  // namespace tidegate::permit

@@ -18,13 +18,16 @@ class Release {
 
   const protocols::ReleaseManifest& manifest() const { return manifest_; }
   const protocols::Signed& document() const { return document_; }
+  const crypto::VerifyKey& site_key() const { return site_key_; }  // that verified it
 
  private:
-  Release(protocols::Signed document, protocols::ReleaseManifest manifest)
-      : document_(std::move(document)), manifest_(std::move(manifest)) {}
+  Release(protocols::Signed document, protocols::ReleaseManifest manifest,
+          const crypto::VerifyKey& site_key)
+      : document_(std::move(document)), manifest_(std::move(manifest)), site_key_(site_key) {}
 
   protocols::Signed document_;
   protocols::ReleaseManifest manifest_;
+  crypto::VerifyKey site_key_;
 };
 
 }  // namespace tidegate::permit

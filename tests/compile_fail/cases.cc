@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/onshore.h"
 #include "crypto/document.h"
-#include "crypto/secret.h"
 #include "gate/ledger.h"
 #include "gate/sealing.h"
 #include "permit/cleared.h"
@@ -22,13 +21,6 @@ struct Record {
     ar(text);
   }
 };
-struct Unbounded {
-  std::vector<uint8_t> bytes;
-  template <class A>
-  void serialize(A& ar) {
-    ar(bytes);
-  }
-};
 
 struct Given {
   Onshore<Record>& record;
@@ -40,7 +32,7 @@ struct Given {
   const gate::SealedUpdate& sealed;
   gate::Ledger& ledger;
   const crypto::SigningKey& key;
-  const crypto::Secret<32>& secret;
+  const permit::Release& release;
   Bytes bytes;
 };
 
@@ -49,8 +41,7 @@ Result<protocols::Signed> Attempt(Given given) {
   Onshore<Record> moved = std::move(given.record);
   LogInfo("{}", given.bytes.size());
   const Bytes encoded = protocols::Encode(Record{});
-  std::cout << moved.reveal().text.text.size() << given.document.body.size()
-            << given.secret.reveal().size() << encoded.size();
+  std::cout << moved.reveal().text.text.size() << given.document.body.size() << encoded.size();
   constexpr crypto::SignDomain kOther("tidegate/v1/other");
   TG_ASSIGN_OR_RETURN(const protocols::Signed receipt,
                       crypto::SignDocument(given.key, kOther, given.receipt));
@@ -75,10 +66,6 @@ Status Attempt(Given given) {
   if (given.record == given.record) return {};
 #elif defined(CASE_ENCODE_ONSHORE)
   const Bytes encoded = protocols::Encode(given.record);
-#elif defined(CASE_PRINT_SECRET)
-  std::cout << given.secret;
-#elif defined(CASE_UNBOUNDED_FIELD)
-  const Bytes encoded = protocols::Encode(Unbounded{});
 // The ways around the gate, in the order of a release's life.
 #elif defined(CASE_MINT_CLEARED)
   permit::Cleared<gate::Update> own({given.bytes, {}}, permit::Binding{});
@@ -109,7 +96,11 @@ Status Attempt(Given given) {
 #elif defined(CASE_BRACE_RELEASE_PASS)
   const auto signature = given.key.SignRelease({}, given.bytes);
 #elif defined(CASE_RELEASE_WITHOUT_VERIFY)
-  permit::Release release(given.document, given.manifest);
+  permit::Release release(given.document, given.manifest, given.key.verify_key());
+#elif defined(CASE_CHANGE_RELEASE)
+  const_cast<permit::Release&>(given.release).manifest_ = given.manifest;
+#elif defined(CASE_ASSIGN_CLEARED)
+  given.cleared = std::move(given.cleared);
 #else
 #error "no such case"
 #endif

@@ -1,8 +1,8 @@
-# Compiles one case and compares the outcome with EXPECTED (empty: it compiles).
+# Compiles one case of a file and compares the outcome with EXPECTED (empty: it compiles).
 set(ENV{LC_ALL} C)
 execute_process(
   COMMAND ${COMPILER} -std=c++20 -fsyntax-only -I${ROOT} -I${ROOT}/src -D${CASE}
-          ${ROOT}/tests/compile_fail/cases.cc
+          ${ROOT}/tests/compile_fail/${FILE}
   RESULT_VARIABLE result
   ERROR_VARIABLE errors)
 if(EXPECTED STREQUAL "")

@@ -3,23 +3,16 @@
 #include <algorithm>
 #include <bit>
 
-#include "crypto/hash.h"
-
 namespace tidegate::onshore {
 namespace {
 
-using protocols::Channel;
+using permit::Outbound;
 using protocols::MessageType;
 
 constexpr size_t kMaxOutgoing = 16;
 // Blocks of one content between gate and coordinator at once: 1 MiB in this process.
 constexpr uint32_t kMaxAsked = 4;
 constexpr uint64_t kGrantBytes = 1u << 20;
-
-template <typename Message>
-ToCoordinator Wire(Channel channel, MessageType type, const Message& message) {
-  return {channel, type, protocols::Encode(message)};
-}
 
 template <typename Message>
 ToGate Ipc(IpcType type, const Message& message) {
@@ -36,7 +29,7 @@ LinkEffects LinkCore::OnConnected(uint64_t session) {
   for (auto& [content, outgoing] : outgoing_) {
     outgoing.sender.Reset();
     outgoing.asked.clear();
-    out.push_back(ToCoordinator{Channel::kControl, MessageType::kOffer, outgoing.offer});
+    out.push_back(outgoing.offer);
   }
   // What was under way is lost. The gate hears of the new connection and says what it still lacks.
   incoming_.reset();
@@ -57,7 +50,7 @@ LinkEffects LinkCore::OnDisconnected() {
 LinkEffects LinkCore::OnLease() {
   if (!connected_) return {};
   const protocols::Lease lease{session_, known_.job, known_.round, known_.adapter_version, 0};
-  return {Wire(Channel::kControl, MessageType::kLease, lease)};
+  return {Outbound::Say(lease)};
 }
 
 LinkEffects LinkCore::OnCoordinator(MessageType type, ByteSpan body) {
@@ -129,7 +122,7 @@ LinkEffects LinkCore::OnHave(ByteSpan body) {
   size_t count = 0;
   for (const uint8_t byte : have->bitmap.items) count += static_cast<size_t>(std::popcount(byte));
   if (count < blocks) return {};
-  return {Wire(Channel::kControl, MessageType::kCommit, protocols::Commit{have->content})};
+  return {Outbound::Commit(it->second.release)};
 }
 
 // An offer that was refused is forgotten here; whether it is made again is the gate's business.
@@ -165,8 +158,7 @@ LinkEffects LinkCore::OnChunk(ByteSpan body) {
                            Bytes(chunk->bytes.begin(), chunk->bytes.end())});
   incoming_->ungranted += protocols::kBlockBytes;
   if (incoming_->ungranted >= kGrantBytes) {
-    out.push_back(Wire(Channel::kBulk, MessageType::kCredit,
-                       protocols::Credit{chunk->content, incoming_->ungranted}));
+    out.push_back(Outbound::Say(protocols::Credit{chunk->content, incoming_->ungranted}));
     incoming_->ungranted = 0;
   }
   return out;
@@ -195,8 +187,7 @@ LinkEffects LinkCore::OnGateMessage(IpcType type, ByteSpan body) {
     const bool fresh = !incoming_ || incoming_->content != want->content;
     if (fresh) incoming_ = Incoming{want->content, 0};
     const uint64_t credit = fresh ? transport::kWindowBytes : 0;
-    out.push_back(Wire(Channel::kBulk, MessageType::kWant,
-                       protocols::Want{want->content, want->first, want->count, credit}));
+    out.push_back(Outbound::Say(protocols::Want{want->content, want->first, want->count, credit}));
   }
   return out;
 }
@@ -209,12 +200,12 @@ LinkEffects LinkCore::OnGateBulk(BulkKind kind, const Hash32& content, uint32_t 
     const auto it = outgoing_.find(content);
     if (it == outgoing_.end() || !connected_ || it->second.asked.erase(index) == 0) return out;
     // Only what the gate signed goes out, whatever mistake hands link other bytes.
-    if (crypto::Sha256::Of(bytes) != it->second.release.manifest().blocks.items.at(index)) {
+    auto block = Outbound::Block(it->second.release, index, bytes);
+    if (!block) {
       ++refused_;
       return out;
     }
-    out.push_back(ToCoordinator{Channel::kBulk, MessageType::kChunk,
-                                protocols::EncodeChunk({content, index, bytes})});
+    out.push_back(std::move(*block));
   }
   return out;
 }
@@ -227,18 +218,20 @@ void LinkCore::TakeOffer(ByteSpan body, LinkEffects* out) {
     ++refused_;
     return;
   }
+  auto message = Outbound::Offer(*release, offer->ledger_head.text);
+  if (!message) {
+    ++refused_;
+    return;
+  }
   const Hash32 content = release->manifest().content;
   const auto blocks = static_cast<uint32_t>(release->manifest().blocks.size());
   outgoing_.erase(content);
   if (outgoing_.size() >= kMaxOutgoing) outgoing_.erase(outgoing_.begin());
-  outgoing_.emplace(content, Outgoing{std::move(*release),
-                                      Bytes(body.begin(), body.end()),
-                                      transport::BlockSender(content, blocks),
-                                      {}});
-  if (connected_) {
-    out->push_back(
-        ToCoordinator{Channel::kControl, MessageType::kOffer, Bytes(body.begin(), body.end())});
-  }
+  if (connected_) out->push_back(*message);
+  outgoing_.emplace(
+      content,
+      Outgoing{
+          std::move(*release), std::move(*message), transport::BlockSender(content, blocks), {}});
 }
 
 void LinkCore::Pump(LinkEffects* out) {

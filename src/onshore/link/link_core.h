@@ -2,8 +2,8 @@
 // restart would lose: the gate says again what is open, the coordinator what is new.
 //
 // From the coordinator it takes bodies as they came and hands them to the gate; from the gate it
-// takes an OFFER, which it sends only as a permit::Release, and blocks that the coordinator has
-// credit for. Not thread-safe.
+// takes an OFFER and blocks that the coordinator has credit for; what it sends is a
+// permit::Outbound, which is made of a verified release and of nothing else. Not thread-safe.
 #pragma once
 
 #include <map>
@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "crypto/sign.h"
 #include "onshore/ipc/messages.h"
+#include "permit/outbound.h"
 #include "permit/release.h"
 #include "protocols/header.h"
 #include "protocols/messages.h"
@@ -22,11 +23,6 @@
 
 namespace tidegate::onshore {
 
-struct ToCoordinator {
-  protocols::Channel channel;
-  protocols::MessageType type;
-  Bytes body;
-};
 struct ToGate {
   IpcType type;
   Bytes body;
@@ -37,7 +33,8 @@ struct BulkToGate {
   uint32_t index;
   Bytes bytes;
 };
-using LinkEffect = std::variant<ToCoordinator, ToGate, BulkToGate>;
+// permit::Outbound: to the coordinator.
+using LinkEffect = std::variant<permit::Outbound, ToGate, BulkToGate>;
 using LinkEffects = std::vector<LinkEffect>;
 
 class LinkCore {
@@ -61,7 +58,7 @@ class LinkCore {
  private:
   struct Outgoing {
     permit::Release release;
-    Bytes offer;  // the OFFER's body
+    permit::Outbound offer;
     transport::BlockSender sender;
     // Blocks asked of the gate and not here yet. One that comes and is not in it was asked for
     // under credit that is gone.

@@ -126,9 +126,10 @@ class LinkLoop {
 
   Status ApplyAll(const LinkEffects& effects) {
     for (const LinkEffect& effect : effects) {
-      if (const auto* wire = std::get_if<ToCoordinator>(&effect)) {
+      if (const auto* wire = std::get_if<permit::Outbound>(&effect)) {
         // What cannot be sent now is said again after the reconnect.
-        [[maybe_unused]] const Status sent = client_->Send(wire->channel, wire->type, wire->body);
+        [[maybe_unused]] const Status sent =
+            client_->Send(wire->channel(), wire->type(), wire->body());
       } else if (const auto* message = std::get_if<ToGate>(&effect)) {
         TG_RETURN_IF_ERROR(gate_.SendEncoded(message->type, message->body));
       } else {

@@ -21,12 +21,12 @@ class LinkCoreTest : public testing::Test {
   static std::vector<Bytes> Said(const LinkEffects& effects, MessageType type) {
     std::vector<Bytes> bodies;
     for (const LinkEffect& effect : effects) {
-      const auto* wire = std::get_if<ToCoordinator>(&effect);
-      if (wire == nullptr || wire->type != type) continue;
-      EXPECT_EQ(wire->channel == Channel::kBulk, type == MessageType::kChunk ||
-                                                     type == MessageType::kWant ||
-                                                     type == MessageType::kCredit);
-      bodies.push_back(wire->body);
+      const auto* wire = std::get_if<permit::Outbound>(&effect);
+      if (wire == nullptr || wire->type() != type) continue;
+      EXPECT_EQ(wire->channel() == Channel::kBulk, type == MessageType::kChunk ||
+                                                       type == MessageType::kWant ||
+                                                       type == MessageType::kCredit);
+      bodies.push_back(wire->body());
     }
     return bodies;
   }

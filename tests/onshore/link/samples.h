@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "blocks/content.h"
+#include "crypto/checkpoint_note.h"
 #include "crypto/document.h"
 #include "protocols/messages.h"
 #include "tests/permit/played_gate.h"
@@ -44,7 +45,8 @@ struct SampleUpdate {
     manifest.blocks.items = content.blocks;
     protocols::Offer message;
     message.release = gate::Sealing::Sign(key, manifest);
-    message.ledger_head.text = "a head\n";
+    message.ledger_head.text = *crypto::SignCheckpoint(
+        {"tidegate.example/" + site, manifest.ledger_index + 1, {}}, site, key);
     offer = protocols::Encode(message);
   }
   Bytes ReceiptBody() const {
