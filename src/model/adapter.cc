@@ -79,14 +79,22 @@ Status CheckLora(const LoraConfig& lora) {
                              lora.layers[i]);
     }
   }
-  return OkStatus();
+  return CheckPatterns(lora);
 }
 
 Status CheckLoraFits(const LoraConfig& lora, const ModelConfig& base) {
   TG_RETURN_IF_ERROR(CheckLora(lora));
-  if (lora.layers.empty() || lora.layers.back() < base.num_layers) return OkStatus();
-  return InvalidArgument("layers_to_transform names layer {}: the base has layers 0 to {}",
-                         lora.layers.back(), base.num_layers - 1);
+  if (!lora.layers.empty() && lora.layers.back() >= base.num_layers) {
+    return InvalidArgument("layers_to_transform names layer {}: the base has layers 0 to {}",
+                           lora.layers.back(), base.num_layers - 1);
+  }
+  if (lora.rank_pattern.empty() && lora.alpha_pattern.empty()) return OkStatus();
+  for (int64_t layer = 0; layer < base.num_layers; ++layer) {
+    for (const Module module : lora.targets) {
+      if (const auto found = lora.At(layer, module); !found) return found.error();
+    }
+  }
+  return OkStatus();
 }
 
 ModuleShape ShapeOf(const ModelConfig& base, Module module) {
@@ -171,6 +179,8 @@ std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConf
     if (!lora.Adapts(layer)) continue;
     for (const Module module : lora.targets) {
       const ModuleShape shape = ShapeOf(base, module);
+      const auto found = lora.At(layer, module);
+      const LoraConfig::OfModule its = found ? *found : LoraConfig::OfModule{lora.r, lora.scale()};
       for (const bool is_b : {false, true}) {
         AdapterTensor tensor;
         tensor.name = fmt::format("base_model.model.model.layers.{}.{}.lora_{}.weight", layer,
@@ -178,8 +188,9 @@ std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConf
         tensor.layer = layer;
         tensor.module = module;
         tensor.is_b = is_b;
-        tensor.rows = is_b ? shape.out : lora.r;
-        tensor.cols = is_b ? lora.r : shape.in;
+        tensor.rows = is_b ? shape.out : its.r;
+        tensor.cols = is_b ? its.r : shape.in;
+        tensor.scale = its.scale;
         tensor.offset = offset;
         offset += tensor.count();
         tensors.push_back(std::move(tensor));

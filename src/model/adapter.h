@@ -17,12 +17,23 @@
 
 #include "base/status.h"
 #include "model/config.h"
+#include "model/path_pattern.h"
 
 namespace tidegate::model {
 
 // The linear modules of a layer, in layout order.
 enum class Module : uint8_t { kQ = 0, kK, kV, kO, kGate, kUp, kDown };
 inline constexpr int kModulesPerLayer = 7;
+
+// PEFT's rank_pattern and alpha_pattern, an entry: what the modules have in place of r and alpha.
+struct RankPattern {
+  PathPattern modules;
+  int64_t r;
+};
+struct AlphaPattern {
+  PathPattern modules;
+  double alpha;
+};
 
 struct LoraConfig {
   int64_t r = 8;
@@ -32,9 +43,19 @@ struct LoraConfig {
   bool rslora = false;          // scale alpha / sqrt(r)
   // The layers that are adapted, sorted, unique; empty: all. (PEFT's layers_to_transform.)
   std::vector<int64_t> layers;
-  double scale() const {
-    return alpha / (rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
+  // In order: the first entry that matches a module is the module's.
+  std::vector<RankPattern> rank_pattern;
+  std::vector<AlphaPattern> alpha_pattern;
+  double scale() const { return ScaleOf(r, alpha); }
+  double ScaleOf(int64_t rank, double its_alpha) const {
+    return its_alpha / (rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
   }
+  struct OfModule {
+    int64_t r;
+    double scale;
+  };
+  // What the patterns make of one module; an error where one of them gives up.
+  Result<OfModule> At(int64_t layer, Module module) const;
   bool Targets(Module module) const;
   bool Adapts(int64_t layer) const;
 };
@@ -44,8 +65,12 @@ inline constexpr int64_t kMaxLoraRank = 4096;
 // Refuses r outside 1 … kMaxLoraRank, an alpha that is not finite and above 0, dropout outside
 // [0, 1), targets or layers that are unsorted or twice.
 Status CheckLora(const LoraConfig& lora);
-// CheckLora, and layers that the base has.
+// Of that, what is about the patterns.
+Status CheckPatterns(const LoraConfig& lora);
+// CheckLora, layers that the base has, and patterns that can be matched with all its modules.
 Status CheckLoraFits(const LoraConfig& lora, const ModelConfig& base);
+// Refuses an entry of a pattern that decides nothing, which PEFT passes over: a name misspelt.
+Status CheckPatternsAreUsed(const LoraConfig& lora, const ModelConfig& base);
 
 // "q_proj"
 std::string_view ModuleName(Module module);
@@ -65,17 +90,26 @@ Result<std::vector<Module>> ParseTargets(std::string_view text);
 // "", for all layers, or numbers from 0 with commas: "0,2,3". Sorted.
 Result<std::vector<int64_t>> ParseLayers(std::string_view text);
 
+// A JSON object, as adapter_config.json has it: {"q_proj": 4, "layers.0.mlp.*": 8}. `what` names it
+// in errors.
+Result<std::vector<RankPattern>> ParseRankPattern(std::string_view json, std::string_view what);
+Result<std::vector<AlphaPattern>> ParseAlphaPattern(std::string_view json, std::string_view what);
+// The same back, in the same order.
+std::string RankPatternJson(const LoraConfig& lora);
+std::string AlphaPatternJson(const LoraConfig& lora);
+
 struct AdapterTensor {
   std::string name;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
   int layer;
   Module module;
   bool is_b;
   int64_t rows, cols;  // A: r, in. B: out, r
+  double scale;        // of the module: y += scale · B A x
   int64_t offset;      // elements from the start of the buffer
   int64_t count() const { return rows * cols; }
 };
 
-// The tensors of an adapter, in layout order.
+// The tensors of an adapter that fits (CheckLoraFits), in layout order.
 std::vector<AdapterTensor> AdapterLayout(const ModelConfig& base, const LoraConfig& lora);
 
 // Where a layout has which module of which layer. Thread-safe.

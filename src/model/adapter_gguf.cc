@@ -49,15 +49,19 @@ Bytes EncodeGgufAdapter(const ModelConfig& base, const Adapter& adapter) {
   builder.SetText("general.type", "adapter");
   builder.SetText("adapter.type", "lora");
   const LoraConfig& lora = adapter.lora();
-  builder.SetFloat("adapter.lora.alpha",
-                   static_cast<float>(lora.scale() * static_cast<double>(lora.r)));
+  const double alpha = lora.scale() * static_cast<double>(lora.r);
+  builder.SetFloat("adapter.lora.alpha", static_cast<float>(alpha));
   for (const AdapterTensor& tensor : adapter.tensors()) {
     const auto values = adapter.parameters().subspan(static_cast<size_t>(tensor.offset),
                                                      static_cast<size_t>(tensor.count()));
     const int64_t heads = InterleavedHeads(base, tensor);
-    builder.AddTensor(GgufName(tensor), {tensor.rows, tensor.cols},
-                      heads > 0 ? Interleaved(values, tensor, heads)
-                                : std::vector<float>(values.begin(), values.end()));
+    std::vector<float> out = heads > 0 ? Interleaved(values, tensor, heads)
+                                       : std::vector<float>(values.begin(), values.end());
+    if (tensor.is_b) {
+      const double quotient = tensor.scale * static_cast<double>(tensor.cols) / alpha;
+      for (float& x : out) x = static_cast<float>(static_cast<double>(x) * quotient);
+    }
+    builder.AddTensor(GgufName(tensor), {tensor.rows, tensor.cols}, std::move(out));
   }
   return builder.Build();
 }

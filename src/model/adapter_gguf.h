@@ -9,7 +9,9 @@
 
 namespace tidegate::model {
 
-// llama.cpp scales by alpha / r: adapter.lora.alpha is what makes that our scale, rsLoRA's too.
+// llama.cpp scales by alpha / r, with the r of each module and one alpha: adapter.lora.alpha is
+// what makes that our scale, rsLoRA's too. Where modules have other scales (rank and alpha
+// patterns), the quotient is in their B.
 Bytes EncodeGgufAdapter(const ModelConfig& base, const Adapter& adapter);
 
 }  // namespace tidegate::model

@@ -27,8 +27,10 @@ constexpr const char* kCopied[] = {"generation_config.json",
                                    "chat_template.jinja"};
 constexpr int64_t kRowsAtOnce = 64;
 
-// A and B of one module.
+// A and B of one module of rank r.
 struct Factors {
+  int64_t r = 0;
+  double scale = 0;
   const float* a = nullptr;  // [r, in]
   const float* b = nullptr;  // [out, r]
 };
@@ -40,16 +42,20 @@ std::map<std::string, Factors> FactorsOf(const Adapter& adapter) {
     const std::string name =
         fmt::format("model.layers.{}.{}.weight", tensor.layer, ModulePath(tensor.module));
     const float* values = adapter.parameters().data() + tensor.offset;
-    (tensor.is_b ? out[name].b : out[name].a) = values;
+    Factors& factors = out[name];
+    (tensor.is_b ? factors.b : factors.a) = values;
+    factors.r = tensor.is_b ? tensor.cols : tensor.rows;
+    factors.scale = tensor.scale;
   }
   return out;
 }
 
 // row[k] += scale · Σ_j b[j] a[j][k]
-void AddRow(const Factors& factors, int64_t row, int64_t r, double scale, std::span<float> values) {
+void AddRow(const Factors& factors, int64_t row, std::span<float> values) {
+  const int64_t r = factors.r;
   std::vector<double> sum(values.begin(), values.end());
   for (int64_t j = 0; j < r; ++j) {
-    const double b = scale * static_cast<double>(factors.b[row * r + j]);
+    const double b = factors.scale * static_cast<double>(factors.b[row * r + j]);
     const float* a = factors.a + j * static_cast<int64_t>(values.size());
     for (size_t k = 0; k < sum.size(); ++k) sum[k] += b * static_cast<double>(a[k]);
   }
@@ -71,8 +77,7 @@ Status CheckRounded(tensor::DType dtype, ByteSpan bytes, const std::string& name
 }
 
 Status WriteMerged(const tensor::TensorView& view, const tensor::TensorSpec& spec,
-                   const Factors* factors, const LoraConfig& lora,
-                   tensor::SafetensorsWriter* writer) {
+                   const Factors* factors, tensor::SafetensorsWriter* writer) {
   const int64_t columns = spec.shape.back();
   const int64_t rows = view.num_elements() / columns;
   const size_t in_size = tensor::DTypeSize(view.dtype), out_size = tensor::DTypeSize(spec.dtype);
@@ -84,7 +89,7 @@ Status WriteMerged(const tensor::TensorView& view, const tensor::TensorSpec& spe
     tensor::ToFloats(view.dtype, view.bytes.data() + static_cast<size_t>(begin * columns) * in_size,
                      values);
     for (int64_t i = 0; factors != nullptr && i < count; ++i) {
-      AddRow(*factors, begin + i, lora.r, lora.scale(),
+      AddRow(*factors, begin + i,
              std::span(values).subspan(static_cast<size_t>(i * columns),
                                        static_cast<size_t>(columns)));
     }
@@ -140,8 +145,7 @@ Result<MergeReport> MergeAdapter(const fs::path& base_dir, const fs::path& adapt
   for (const tensor::TensorSpec& spec : order) {
     const auto found = factors.find(spec.name);
     const Factors* changed = found == factors.end() ? nullptr : &found->second;
-    TG_RETURN_IF_ERROR(
-        WriteMerged(*folder.Find(spec.name), spec, changed, adapter.lora(), &writer));
+    TG_RETURN_IF_ERROR(WriteMerged(*folder.Find(spec.name), spec, changed, &writer));
     ++report.tensors;
     report.merged += changed != nullptr;
   }

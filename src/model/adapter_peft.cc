@@ -19,6 +19,7 @@ namespace tidegate::model {
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 constexpr std::string_view kConfigFile = "adapter_config.json";
 constexpr std::string_view kWeightsFile = "adapter_model.safetensors";
@@ -27,8 +28,7 @@ constexpr std::string_view kPeftVersion = "0.21.2";
 
 // Features of PEFT that change what the tensors mean or which there are. Off is null, false, or an
 // empty list or object; anything else is refused by name.
-constexpr std::array<std::string_view, 23> kMustBeOff = {"alora_invocation_tokens",
-                                                         "alpha_pattern",
+constexpr std::array<std::string_view, 21> kMustBeOff = {"alora_invocation_tokens",
                                                          "arrow_config",
                                                          "corda_config",
                                                          "eva_config",
@@ -43,7 +43,6 @@ constexpr std::array<std::string_view, 23> kMustBeOff = {"alora_invocation_token
                                                          "megatron_config",
                                                          "modules_to_save",
                                                          "monteclora_config",
-                                                         "rank_pattern",
                                                          "target_parameters",
                                                          "trainable_token_indices",
                                                          "use_bdlora",
@@ -59,12 +58,11 @@ json NumberOf(double value) {
   return value;
 }
 
-json BuildConfig(const LoraConfig& lora, const std::string& base_model_name) {
+// Sorted, but for the patterns: of those the first that matches counts.
+ordered_json BuildConfig(const LoraConfig& lora, const std::string& base_model_name) {
   json config = json::object();
   for (const std::string_view key : kMustBeOff) config[std::string(key)] = nullptr;
-  for (const char* key : {"alpha_pattern", "loftq_config", "rank_pattern"}) {
-    config[key] = json::object();
-  }
+  config["loftq_config"] = json::object();
   for (const char* key :
        {"fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "ensure_weight_tying"}) {
     config[key] = false;
@@ -90,7 +88,12 @@ json BuildConfig(const LoraConfig& lora, const std::string& base_model_name) {
   config["target_modules"] = targets;
   config["task_type"] = "CAUSAL_LM";
   config["use_rslora"] = lora.rslora;
-  return config;
+  config["alpha_pattern"] = config["rank_pattern"] = json::object();
+  ordered_json out = ordered_json::object();
+  for (const auto& [key, value] : config.items()) out[key] = value;
+  out["alpha_pattern"] = ordered_json::parse(AlphaPatternJson(lora));
+  out["rank_pattern"] = ordered_json::parse(RankPatternJson(lora));
+  return out;
 }
 
 bool IsOff(const json& value) {
@@ -228,6 +231,19 @@ Result<std::vector<int64_t>> ReadLayers(const json& config, int64_t num_layers,
   return layers;
 }
 
+Status ReadPatterns(std::string_view text, std::string_view what, LoraConfig* lora) {
+  TG_ASSIGN_OR_RETURN(const ordered_json config, ParseStrictOrderedJson(text, JsonLimits{}, what));
+  if (const auto it = config.find("rank_pattern"); it != config.end()) {
+    TG_ASSIGN_OR_RETURN(lora->rank_pattern,
+                        ParseRankPattern(it->dump(), fmt::format("{}: rank_pattern", what)));
+  }
+  if (const auto it = config.find("alpha_pattern"); it != config.end()) {
+    TG_ASSIGN_OR_RETURN(lora->alpha_pattern,
+                        ParseAlphaPattern(it->dump(), fmt::format("{}: alpha_pattern", what)));
+  }
+  return OkStatus();
+}
+
 Result<LoraConfig> ReadConfig(const std::filesystem::path& path, const ModelConfig& base) {
   TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
   TG_ASSIGN_OR_RETURN(const json config, ParseStrictJson(text, JsonLimits{}, path.string()));
@@ -249,7 +265,8 @@ Result<LoraConfig> ReadConfig(const std::filesystem::path& path, const ModelConf
   lora.rslora = rslora != config.end() && !IsOff(*rslora);
   TG_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config, base.num_layers, path.string()));
   TG_ASSIGN_OR_RETURN(lora.layers, ReadLayers(config, base.num_layers, path.string()));
-  if (Status status = CheckLora(lora); !status.ok()) {
+  TG_RETURN_IF_ERROR(ReadPatterns(text, path.string(), &lora));
+  if (Status status = CheckLoraFits(lora, base); !status.ok()) {
     return Unexpected(status.WithContext(path.string()));
   }
   return lora;

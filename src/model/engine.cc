@@ -92,7 +92,7 @@ void TransformerEngine::SetParameters(std::span<const float> parameters) {
       wide.assign(parameters.data() + t.offset, parameters.data() + t.offset + t.count());
       in = wide.data();
     }
-    table_.convert(context_, {t.count(), in, t.is_b ? lora_.scale() : 1.0,
+    table_.convert(context_, {t.count(), in, t.is_b ? t.scale : 1.0,
                               copies_.data() + static_cast<size_t>(t.offset) * element_});
   }
 }
@@ -119,7 +119,7 @@ void TransformerEngine::TakeGradients(double factor, std::span<float> out) {
   assert(static_cast<int64_t>(out.size()) == parameter_count_);
   for (const AdapterTensor& t : tensors_) {
     const std::byte* in = gradients_.data() + static_cast<size_t>(t.offset) * grad_element_;
-    const double scaled = t.is_b ? factor * lora_.scale() : factor;
+    const double scaled = t.is_b ? factor * t.scale : factor;
     if (table_.dtype == DType::kF64) {
       TakeTensor(t, reinterpret_cast<const double*>(in), scaled, out.data() + t.offset);
     } else {

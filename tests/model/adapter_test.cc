@@ -256,8 +256,6 @@ TEST_F(DamagedPeftFolder, HalfPrecisionIsReadAndIntegersAreRefused) {
 
 TEST_F(DamagedPeftFolder, FeaturesThatAreNotBuiltAreRefusedByName) {
   EXPECT_THAT(LoadWith("use_dora", true), HasSubstr("use_dora is switched on"));
-  EXPECT_THAT(LoadWith("rank_pattern", {{"q_proj", 8}}), HasSubstr("rank_pattern is switched on"));
-  EXPECT_THAT(LoadWith("alpha_pattern", {{"q_proj", 8}}), HasSubstr("alpha_pattern is switched"));
   EXPECT_THAT(LoadWith("modules_to_save", {"lm_head"}), HasSubstr("modules_to_save"));
   EXPECT_THAT(LoadWith("layers_pattern", "layers"), HasSubstr("layers_pattern"));
   EXPECT_THAT(LoadWith("lora_bias", true), HasSubstr("lora_bias"));
@@ -274,6 +272,13 @@ TEST_F(DamagedPeftFolder, NumbersOutOfRangeAreRefused) {
   EXPECT_THAT(LoadWith("r", 18446744073709551615ull), HasSubstr("choose 1 to 4096"));
   EXPECT_THAT(LoadWith("r", 4.5), HasSubstr("r is 4.5, it must be an integer"));
   EXPECT_THAT(LoadWith("r", 8), HasSubstr("has shape [4, 96], expected [8, 96]"));
+  EXPECT_THAT(LoadWith("rank_pattern", {{"q_proj", 8}}),
+              HasSubstr("q_proj.lora_A.weight has shape [4, 96], expected [8, 96]"));
+  EXPECT_THAT(LoadWith("rank_pattern", {{"q_proj", 0}}),
+              HasSubstr("adapter_config.json: rank_pattern has rank 0 for \"q_proj\""));
+  EXPECT_THAT(LoadWith("rank_pattern", {8}), HasSubstr("rank_pattern is [8]"));
+  EXPECT_THAT(LoadWith("alpha_pattern", {{"q_proj", "8"}}), HasSubstr("the alpha of \"q_proj\""));
+  EXPECT_THAT(LoadWith("alpha_pattern", {{"((\\w|\\.)+)+[!,]", 8}}), HasSubstr("gave up on"));
   EXPECT_THAT(LoadWith("lora_alpha", "8"), HasSubstr("lora_alpha is \"8\""));
   EXPECT_THAT(LoadWith("lora_alpha", -1), HasSubstr("alpha is -1"));
   EXPECT_THAT(LoadWith("lora_dropout", 1.0), HasSubstr("dropout is 1"));
