@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-finetune bench-generate fuzz soak clean
+.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-wire bench-finetune bench-generate fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -46,6 +46,12 @@ soak: build
 # A round of a tiny adapter without training; fails over 100 ms.
 bench-round: build
 	$(BUILD)/bin/round_bench --base tests/golden/tiny_llama --dir $(BUILD)/round_bench
+
+# A 60 MB update over 4 Mbit/s, 250 ms there and back and 3 cuts (two minutes); then 1 GB from
+# process to process at full speed, beside what its parts do alone.
+bench-wire: build
+	$(BUILD)/bin/wire_bench bad_link
+	$(BUILD)/bin/wire_bench full_speed
 
 # Training steps beside transformers + PEFT on SmolLM2; GOLDEN_PYTHON is a python that has torch and
 # peft. Fails under 1.8 times their tokens per second in bf16 or over 0.4 times their memory.

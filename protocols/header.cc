@@ -2,6 +2,7 @@
 
 #include <nmmintrin.h>
 
+#include <array>
 #include <cstring>
 #include <string>
 
@@ -37,18 +38,24 @@ uint32_t Crc32c(std::span<const uint8_t> bytes, uint32_t crc) {
 }
 
 std::vector<uint8_t> Frame(MessageType type, const Id16& federation, uint64_t sequence,
-                           std::span<const uint8_t> body) {
+                           std::span<const uint8_t> body, std::span<const uint8_t> rest) {
   Header header;
   header.type = static_cast<uint16_t>(type);
   header.federation = federation;
   header.sequence = sequence;
-  header.body_bytes = static_cast<uint32_t>(body.size());
-  header.body_crc = Crc32c(body);
-  std::vector<uint8_t> out(kHeaderBytes + body.size());
-  std::memcpy(out.data(), &header, kHeaderBytes);
-  header.header_crc = Crc32c(std::span(out).first(kHeaderBytes - 4));
-  std::memcpy(out.data() + kHeaderBytes - 4, &header.header_crc, 4);
-  if (!body.empty()) std::memcpy(out.data() + kHeaderBytes, body.data(), body.size());
+  header.body_bytes = static_cast<uint32_t>(body.size() + rest.size());
+  header.body_crc = Crc32c(rest, Crc32c(body));
+  std::array<uint8_t, kHeaderBytes> head;
+  std::memcpy(head.data(), &header, kHeaderBytes);
+  header.header_crc = Crc32c(std::span(head).first(kHeaderBytes - 4));
+  std::memcpy(head.data() + kHeaderBytes - 4, &header.header_crc, 4);
+  std::vector<uint8_t> out(kHeaderBytes + body.size() + rest.size());
+  std::memcpy(out.data(), head.data(), kHeaderBytes);
+  uint8_t* to = out.data() + kHeaderBytes;
+  for (const auto part : {body, rest}) {
+    if (!part.empty()) std::memcpy(to, part.data(), part.size());
+    to += part.size();
+  }
   return out;
 }
 

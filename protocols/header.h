@@ -52,9 +52,9 @@ static_assert(offsetof(Header, body_bytes) == 32 && offsetof(Header, header_crc)
 // CRC-32C (Castagnoli), for damage, not for attack: CURVE and signatures are for that.
 uint32_t Crc32c(std::span<const uint8_t> bytes, uint32_t crc = 0);
 
-// One whole message: header and body in one frame.
+// One whole message: header and body in one frame. The body may come in two parts.
 std::vector<uint8_t> Frame(MessageType type, const Id16& federation, uint64_t sequence,
-                           std::span<const uint8_t> body);
+                           std::span<const uint8_t> body, std::span<const uint8_t> rest = {});
 
 struct Parsed {
   MessageType type;

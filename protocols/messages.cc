@@ -3,17 +3,35 @@
 #include <cstring>
 
 #include "protocols/archive.h"
+#include "protocols/header.h"
 
 namespace tidegate::protocols {
 
-std::vector<uint8_t> EncodeChunk(const Chunk& chunk) {
-  std::vector<uint8_t> out(kChunkPrefixBytes + chunk.bytes.size());
+namespace {
+
+std::array<uint8_t, kChunkPrefixBytes> PrefixOf(const Chunk& chunk) {
+  std::array<uint8_t, kChunkPrefixBytes> prefix;
   const auto length = static_cast<uint32_t>(chunk.bytes.size());
-  std::memcpy(out.data(), chunk.content.data(), 32);
-  std::memcpy(out.data() + 32, &chunk.index, 4);
-  std::memcpy(out.data() + 36, &length, 4);
-  if (length != 0) std::memcpy(out.data() + kChunkPrefixBytes, chunk.bytes.data(), length);
+  std::memcpy(prefix.data(), chunk.content.data(), 32);
+  std::memcpy(prefix.data() + 32, &chunk.index, 4);
+  std::memcpy(prefix.data() + 36, &length, 4);
+  return prefix;
+}
+
+}  // namespace
+
+std::vector<uint8_t> EncodeChunk(const Chunk& chunk) {
+  const auto prefix = PrefixOf(chunk);
+  std::vector<uint8_t> out(prefix.size() + chunk.bytes.size());
+  std::memcpy(out.data(), prefix.data(), prefix.size());
+  if (!chunk.bytes.empty()) {
+    std::memcpy(out.data() + prefix.size(), chunk.bytes.data(), chunk.bytes.size());
+  }
   return out;
+}
+
+std::vector<uint8_t> FrameChunk(const Id16& federation, uint64_t sequence, const Chunk& chunk) {
+  return Frame(MessageType::kChunk, federation, sequence, PrefixOf(chunk), chunk.bytes);
 }
 
 Decoded<Chunk> DecodeChunk(std::span<const uint8_t> body) {

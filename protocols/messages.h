@@ -173,6 +173,8 @@ struct Chunk {
   std::span<const uint8_t> bytes;
 };
 std::vector<uint8_t> EncodeChunk(const Chunk& chunk);
+// EncodeChunk in its frame, with one copy of the block less.
+std::vector<uint8_t> FrameChunk(const Id16& federation, uint64_t sequence, const Chunk& chunk);
 Decoded<Chunk> DecodeChunk(std::span<const uint8_t> body);  // bytes point into body
 
 }  // namespace tidegate::protocols

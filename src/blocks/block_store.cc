@@ -91,6 +91,10 @@ fs::path BlockStore::PathOf(const Digest& id) const {
 
 Status BlockStore::Put(const Digest& id, ByteSpan block) {
   if (BlockId(block) != id) return InvalidArgument("a block does not have the bytes of its id");
+  return PutHashed(id, block);
+}
+
+Status BlockStore::PutHashed(const Digest& id, ByteSpan block) {
   const fs::path path = PathOf(id);
   std::error_code error;
   if (unnamed_.contains(id)) return OkStatus();

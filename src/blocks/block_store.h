@@ -25,6 +25,8 @@ class BlockStore {
   // kInvalidArgument when the bytes do not have that id, kResourceExhausted over the quota or when
   // the disk is full. A block that is there already is kept. Now and then it does a Sync.
   Status Put(const Digest& id, ByteSpan block);
+  // Put, for who has just made `id` of these very bytes: each byte is hashed once.
+  Status PutHashed(const Digest& id, ByteSpan block);
   // Makes all blocks put since the last Sync durable. After an error none of them is there.
   Status Sync();
 

@@ -159,6 +159,7 @@ class Coordinator {
   Status TakeOffer(Site& site, const protocols::Offer& offer, protocols::ReleaseManifest release);
   Status OnChunk(Site& site, ByteSpan body);
   Status OnCommit(Site& site, ByteSpan body);
+  std::optional<Digest> FirstDamaged(const protocols::ReleaseManifest& release);
   Status TakeUpdate(Site& site, const Digest& content);
   Status CommitAgain(Site& site, const Digest& content);
   Status RefuseUpdate(Site& site, const Digest& content, const Status& why);

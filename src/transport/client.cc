@@ -39,7 +39,7 @@ struct Line {
   bool shaken = false;  // HELLO may be said
   bool answered = false;
   uint64_t sequence = 0;
-  std::deque<Bytes> queue;
+  std::deque<OutFrame> queue;
   size_t queued = 0;
   int64_t dial_at = 0;
   int64_t give_up_at = 0;
@@ -104,7 +104,14 @@ class ClientImpl final : public Client {
     // A connection that has ended and come back meanwhile takes nothing before its HELLO.
     for (Line& line : lines_) OnMonitor(line);
     if (!connected()) return Unavailable("the coordinator is not connected");
-    return Enqueue(LineOf(channel), type, body);
+    Line& line = LineOf(channel);
+    return Enqueue(line, protocols::Frame(type, options_.federation, ++line.sequence, body));
+  }
+  Status SendChunk(const protocols::Chunk& chunk) override {
+    for (Line& line : lines_) OnMonitor(line);
+    if (!connected()) return Unavailable("the coordinator is not connected");
+    Line& line = LineOf(Channel::kBulk);
+    return Enqueue(line, protocols::FrameChunk(options_.federation, ++line.sequence, chunk));
   }
   size_t Queued(Channel channel) const override {
     size_t queued = 0;
@@ -197,21 +204,21 @@ class ClientImpl final : public Client {
     return std::max<int64_t>(next, 0);
   }
 
-  Status Enqueue(Line& line, MessageType type, ByteSpan body) {
-    if (line.queued + body.size() > kMaxQueuedBytes) {
+  static Status Enqueue(Line& line, Bytes frame) {
+    if (line.queued + frame.size() > kMaxQueuedBytes) {
       return ResourceExhausted("more than {} bytes wait for the coordinator", kMaxQueuedBytes);
     }
-    line.queue.push_back(protocols::Frame(type, options_.federation, ++line.sequence, body));
-    line.queued += line.queue.back().size();
+    line.queued += frame.size();
+    line.queue.emplace_back(std::move(frame));
     Flush(line);
     return OkStatus();
   }
 
   static void Flush(Line& line) {
     while (line.socket.open() && !line.queue.empty()) {
-      const Bytes& frame = line.queue.front();
-      if (zmq_send(line.socket.get(), frame.data(), frame.size(), ZMQ_DONTWAIT) < 0) return;
-      line.queued -= frame.size();
+      const size_t size = line.queue.front().size();
+      if (!line.queue.front().Send(line.socket)) return;
+      line.queued -= size;
       line.queue.pop_front();
     }
   }
@@ -243,7 +250,8 @@ class ClientImpl final : public Client {
     hello.session = session_;
     // An empty queue takes a HELLO.
     [[maybe_unused]] const Status status =
-        Enqueue(line, MessageType::kHello, protocols::Encode(hello));
+        Enqueue(line, protocols::Frame(MessageType::kHello, options_.federation, ++line.sequence,
+                                       protocols::Encode(hello)));
   }
 
   // A coordinator gone bad must not fill this process either (connection_guard.h).
@@ -256,15 +264,16 @@ class ClientImpl final : public Client {
   }
 
   void Receive(Line& line) {
-    ZmqFrame frame;
-    for (int i = 0; i < kMessagesAPoll && line.socket.open() && frame.Receive(line.socket); ++i) {
-      if (frame.more()) {
+    for (int i = 0; i < kMessagesAPoll && line.socket.open(); ++i) {
+      const auto frame = std::make_shared<ZmqFrame>();
+      if (!frame->Receive(line.socket)) return;
+      if (frame->more()) {
         Complain("it sends messages of several frames");
         Hang(line);
         return;
       }
       line.base = BytesReceived(line.descriptor);
-      const auto parsed = protocols::ParseFrame(frame.bytes(), options_.federation);
+      const auto parsed = protocols::ParseFrame(frame->bytes(), options_.federation);
       if (!parsed) {
         Complain(parsed.error().reason);
         Hang(line);
@@ -273,8 +282,8 @@ class ClientImpl final : public Client {
       if (parsed->type == MessageType::kHello) {
         OnHello(line, parsed->body);
       } else if (line.answered) {
-        pending_.push_back({Event::Kind::kMessage, line.channel, parsed->type,
-                            Bytes(parsed->body.begin(), parsed->body.end())});
+        pending_.push_back(
+            {Event::Kind::kMessage, line.channel, parsed->type, Body(parsed->body, frame)});
       }
     }
   }

@@ -20,6 +20,7 @@
 #include "crypto/keyfile.h"
 #include "protocols/header.h"
 #include "protocols/messages.h"
+#include "transport/body.h"
 
 namespace tidegate::transport {
 
@@ -45,7 +46,7 @@ class Client {
     Kind kind{};
     protocols::Channel channel = protocols::Channel::kControl;
     protocols::MessageType type{};
-    Bytes body;
+    Body body;
   };
 
   // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis
@@ -54,6 +55,8 @@ class Client {
   // Bulk messages may overtake each other on several connections. kUnavailable while not connected,
   // kResourceExhausted when more than kMaxQueuedBytes wait.
   virtual Status Send(protocols::Channel channel, protocols::MessageType type, ByteSpan body) = 0;
+  // As Send of a CHUNK on bulk.
+  virtual Status SendChunk(const protocols::Chunk& chunk) = 0;
   virtual size_t Queued(protocols::Channel channel) const = 0;
   virtual bool connected() const = 0;
   virtual uint32_t lease_millis() const = 0;  // as the coordinator said it

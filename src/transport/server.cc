@@ -143,7 +143,7 @@ class ServerImpl final : public Server {
     ConnectionId connection;
     uint64_t session = 0;
     uint64_t sequence = 0;
-    std::deque<Bytes> queue;
+    std::deque<OutFrame> queue;
     size_t queued = 0;
   };
 
@@ -163,7 +163,7 @@ class ServerImpl final : public Server {
       return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes,
                                peer.route.site);
     }
-    peer.queue.push_back(protocols::Frame(type, options_.federation, ++peer.sequence, body));
+    peer.queue.emplace_back(protocols::Frame(type, options_.federation, ++peer.sequence, body));
     peer.queued += peer.queue.back().size();
     FlushPeer(id, peer);
     return OkStatus();
@@ -215,10 +215,10 @@ class ServerImpl final : public Server {
     ZmqFrame id_frame;
     if (!id_frame.Receive(router_)) return false;
     const std::string id(AsText(id_frame.bytes()));
-    ZmqFrame payload;
-    if (!id_frame.more() || !payload.Receive(router_)) return true;
-    const ConnectionId connection = ConnectionOf(payload.descriptor());
-    if (payload.more()) {
+    const auto payload = std::make_shared<ZmqFrame>();
+    if (!id_frame.more() || !payload->Receive(router_)) return true;
+    const ConnectionId connection = ConnectionOf(payload->descriptor());
+    if (payload->more()) {
       ZmqFrame rest;
       do {
         rest.Receive(router_);
@@ -227,7 +227,7 @@ class ServerImpl final : public Server {
       return true;
     }
     guard_->Delivered(connection);
-    const auto parsed = protocols::ParseFrame(payload.bytes(), options_.federation);
+    const auto parsed = protocols::ParseFrame(payload->bytes(), options_.federation);
     if (!parsed) {
       RefuseConnection(Cause::kFraming, parsed.error().reason, connection);
       return true;
@@ -236,7 +236,7 @@ class ServerImpl final : public Server {
     if (peer == peers_.end()) {
       if (gone_.contains(id)) return true;
       if (parsed->type == MessageType::kHello) {
-        OnHello(id, payload.user(), connection, parsed->body);
+        OnHello(id, payload->user(), connection, parsed->body);
       } else {
         RefuseConnection(Cause::kNoHello, MessageTypeName(parsed->type), connection);
       }
@@ -249,7 +249,7 @@ class ServerImpl final : public Server {
     }
     const Route& route = peer->second.route;
     events_->push_back({Event::Kind::kMessage, route.site, route.channel, parsed->type,
-                        Bytes(parsed->body.begin(), parsed->body.end())});
+                        Body(parsed->body, payload)});
     return true;
   }
 
@@ -355,7 +355,6 @@ class ServerImpl final : public Server {
 
   void FlushPeer(const std::string& id, Peer& peer) {
     while (!peer.queue.empty()) {
-      const Bytes& frame = peer.queue.front();
       if (zmq_send(router_.get(), id.data(), id.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
         if (zmq_errno() == EAGAIN) {
           waiting_ = true;
@@ -364,11 +363,12 @@ class ServerImpl final : public Server {
         }
         return;
       }
-      if (zmq_send(router_.get(), frame.data(), frame.size(), ZMQ_DONTWAIT) < 0) {
+      const size_t size = peer.queue.front().size();
+      if (!peer.queue.front().Send(router_)) {
         Drop(Route(peer.route));
         return;
       }
-      peer.queued -= frame.size();
+      peer.queued -= size;
       peer.queue.pop_front();
     }
   }

@@ -23,6 +23,7 @@
 #include "crypto/keyfile.h"
 #include "protocols/header.h"
 #include "protocols/messages.h"
+#include "transport/body.h"
 
 namespace tidegate::transport {
 
@@ -51,7 +52,7 @@ class Server {
     std::string site;
     protocols::Channel channel = protocols::Channel::kControl;
     protocols::MessageType type{};  // kMessage
-    Bytes body;
+    Body body;
   };
 
   // Waits for something on the wire or on `extra` (whose revents are set), at most timeout_millis

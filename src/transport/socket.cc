@@ -123,6 +123,25 @@ std::string ZmqFrame::user() const {
   return user == nullptr ? "" : user;
 }
 
+OutFrame::OutFrame(Bytes bytes) : size_(bytes.size()) {
+  auto owned = std::make_unique<Bytes>(std::move(bytes));
+  const auto release = [](void*, void* hint) { delete static_cast<Bytes*>(hint); };
+  // Fails only for want of memory, as a vector would throw.
+  if (zmq_msg_init_data(&message_, owned->data(), size_, release, owned.get()) != 0) {
+    throw std::bad_alloc();
+  }
+  static_cast<void>(owned.release());
+}
+
+OutFrame::OutFrame(OutFrame&& other) noexcept : size_(std::exchange(other.size_, 0)) {
+  zmq_msg_init(&message_);
+  zmq_msg_move(&message_, &other.message_);
+}
+
+bool OutFrame::Send(const ZmqSocket& socket) {
+  return zmq_msg_send(&message_, socket.get(), ZMQ_DONTWAIT) >= 0;
+}
+
 bool NextEvent(const ZmqSocket& monitor, MonitorEvent* event) {
   ZmqFrame first;
   if (!first.Receive(monitor)) return false;

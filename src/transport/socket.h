@@ -87,6 +87,22 @@ class ZmqFrame {
   mutable zmq_msg_t message_;
 };
 
+// A frame to send, whose bytes libzmq takes over without a copy.
+class OutFrame {
+ public:
+  explicit OutFrame(Bytes bytes);
+  OutFrame(OutFrame&& other) noexcept;
+  OutFrame& operator=(OutFrame&&) = delete;
+  ~OutFrame() { zmq_msg_close(&message_); }
+  size_t size() const { return size_; }
+  // False when the socket takes nothing now (zmq_errno says why); the frame is still whole.
+  bool Send(const ZmqSocket& socket);
+
+ private:
+  zmq_msg_t message_;
+  size_t size_;
+};
+
 struct MonitorEvent {
   int event = 0;
   int value = 0;

@@ -64,8 +64,7 @@ Status ContentSender::Pump() {
     const auto index = sender_.Next();
     if (!index) break;
     TG_ASSIGN_OR_RETURN(const Bytes block, source_(*index));
-    const Status sent = client_.Send(Channel::kBulk, MessageType::kChunk,
-                                     protocols::EncodeChunk({manifest_.content, *index, block}));
+    const Status sent = client_.SendChunk({manifest_.content, *index, block});
     if (sent.code() == Code::kUnavailable) break;  // asked for again
     TG_RETURN_IF_ERROR(sent);
     ++chunks_;

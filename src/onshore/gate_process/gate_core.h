@@ -87,6 +87,7 @@ class GateCore {
     protocols::Signed document;
     protocols::AdapterManifest manifest;
     Hash32 digest{};
+    std::set<Digest> missing{};  // blocks that are not in the inbox
     bool whole = false;
     bool refused = false;  // a block of it: it is not asked for any more
   };

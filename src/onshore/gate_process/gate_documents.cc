@@ -75,9 +75,10 @@ Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out
   TG_RETURN_IF_ERROR(spool_.StoreDocument("adapter", document));
   TG_RETURN_IF_ERROR(spool_.TrimInbox(*manifest));
   adapter_ = Adapter{document, std::move(*manifest), digest};
-  adapter_->whole =
-      std::all_of(adapter_->manifest.blocks.items.begin(), adapter_->manifest.blocks.items.end(),
-                  [this](const Digest& block) { return spool_.inbox().Has(block); });
+  for (const Digest& block : adapter_->manifest.blocks.items) {
+    if (!spool_.inbox().Has(block)) adapter_->missing.insert(block);
+  }
+  adapter_->whole = adapter_->missing.empty();
   wanted_version_.reset();
   // At a start: a crash may have come between the last block and the leaf.
   return adapter_->whole ? NoteAdapter(out) : OkStatus();
@@ -181,9 +182,8 @@ Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes
                   fmt::format("block {}: {}", index, refusal->reason), out);
   }
   TG_RETURN_IF_ERROR(spool_.inbox().Put(manifest.blocks.items[index], bytes));
-  for (const Digest& id : manifest.blocks.items) {
-    if (!spool_.inbox().Has(id)) return OkStatus();
-  }
+  adapter_->missing.erase(manifest.blocks.items[index]);
+  if (!adapter_->missing.empty()) return OkStatus();
   TG_RETURN_IF_ERROR(spool_.inbox().Sync());
   adapter_->whole = true;
   TG_RETURN_IF_ERROR(NoteAdapter(out));

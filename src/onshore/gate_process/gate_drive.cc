@@ -111,13 +111,14 @@ void GateCore::WantMissingBlocks(GateEffects* out) {
   if (wanted_version_ == adapter_->manifest.version) return;
   wanted_version_ = adapter_->manifest.version;
   const auto& blocks = adapter_->manifest.blocks.items;
+  const auto missing = [this](const Digest& id) { return adapter_->missing.contains(id); };
   for (uint32_t i = 0; i < blocks.size();) {
-    if (spool_.inbox().Has(blocks[i])) {
+    if (!missing(blocks[i])) {
       ++i;
       continue;
     }
     uint32_t end = i + 1;
-    while (end < blocks.size() && end - i < kWantAtOnce && !spool_.inbox().Has(blocks[end])) ++end;
+    while (end < blocks.size() && end - i < kWantAtOnce && missing(blocks[end])) ++end;
     out->push_back(
         Say(To::kLink, IpcType::kWantBlocks, WantBlocks{adapter_->manifest.content, i, end - i}));
     i = end;
@@ -131,6 +132,7 @@ Result<Bytes> GateCore::AdapterParameters() {
     if (!block) {
       // A damaged block is fetched again.
       adapter_->whole = false;
+      adapter_->missing.insert(id);
       wanted_version_.reset();
       return Unexpected(block.error());
     }

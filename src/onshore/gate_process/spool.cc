@@ -58,7 +58,7 @@ Result<GateSpool> GateSpool::Open(const fs::path& dir) {
 Status GateSpool::Store(const gate::SealedUpdate& sealed) {
   const protocols::ReleaseManifest& manifest = sealed.manifest();
   for (const crypto::SealedChunk& chunk : sealed.blocks()) {
-    TG_RETURN_IF_ERROR(spool_.Put(chunk.digest, chunk.bytes));
+    TG_RETURN_IF_ERROR(spool_.PutHashed(chunk.digest, chunk.bytes));
   }
   TG_RETURN_IF_ERROR(spool_.Sync());
   return WriteFileDurably(dir_ / "releases" / NameOf(manifest.key), protocols::Encode(manifest),
