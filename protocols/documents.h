@@ -23,12 +23,21 @@ struct Signed {
   }
 };
 
-// How an update's floats became integers (protocols/update.h).
-enum class Codec : uint8_t { kFixed32 = 1, kInt8 = 2 };
+// How an update's floats became what crosses (protocols/update.h).
+enum class Codec : uint8_t { kFixed32 = 1, kInt8 = 2, kBf16 = 3, kInt4 = 4 };
 template <>
 struct EnumRange<Codec> {
-  static constexpr Codec kFirst = Codec::kFixed32, kLast = Codec::kInt8;
+  static constexpr Codec kFirst = Codec::kFixed32, kLast = Codec::kInt4;
   static constexpr const char* kName = "codec";
+};
+
+// How a site rounds to its codec's numbers: to the nearest, or up or down by chance so that the
+// mean is the value itself. No reader of an update needs to know.
+enum class Rounding : uint8_t { kNearest = 1, kStochastic = 2 };
+template <>
+struct EnumRange<Rounding> {
+  static constexpr Rounding kFirst = Rounding::kNearest, kLast = Rounding::kStochastic;
+  static constexpr const char* kName = "rounding";
 };
 
 // What a round shares and how it is averaged. kFedIt: A and B averaged apart.
@@ -109,6 +118,8 @@ struct JobManifest {
   Weighting weighting = Weighting::kEqual;
   uint32_t max_weight = 1;
   Codec codec = Codec::kInt8;
+  Rounding rounding = Rounding::kNearest;
+  bool error_feedback = false;  // a site adds to a round what the codec lost of the ones before
   SuiteId suite = SuiteId::kTg1;
   // Round r (from 1) runs phase (r − 1) mod size; each is a bit set of the layout's groups.
   Bounded<uint8_t, kMaxPhases> phase_groups;
@@ -134,9 +145,10 @@ struct JobManifest {
   void serialize(A& ar) {
     ar(federation, name, created_unix_millis, base_hash, layout, lora_r, lora_alpha, lora_dropout,
        lora_targets, strategy, server_optimizer, server_learning_rate, weighting, max_weight, codec,
-       suite, phase_groups, rounds, local_steps, batch_size, gradient_accumulation_steps,
-       max_length, packing, assistant_only_loss, scheduler, warmup_steps, learning_rate,
-       weight_decay, max_grad_norm, norm_clip, seed, quorum, round_deadline_millis, sites);
+       rounding, error_feedback, suite, phase_groups, rounds, local_steps, batch_size,
+       gradient_accumulation_steps, max_length, packing, assistant_only_loss, scheduler,
+       warmup_steps, learning_rate, weight_decay, max_grad_norm, norm_clip, seed, quorum,
+       round_deadline_millis, sites);
   }
 };
 

@@ -1,24 +1,39 @@
 #include "protocols/update.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <string>
 
 namespace tidegate::protocols {
 namespace {
 
-constexpr float kMaxScale = static_cast<float>(kMaxUpdateValue / 127.0);
+constexpr struct {
+  std::string_view name;
+  Codec codec;
+} kCodecs[] = {{"fixed32", Codec::kFixed32},
+               {"int8", Codec::kInt8},
+               {"bf16", Codec::kBf16},
+               {"int4", Codec::kInt4}};
 
+constexpr uint64_t Padded(uint64_t bytes) { return (bytes + 3) / 4 * 4; }
+// Of the numbers alone.
+uint64_t NumberBytes(uint64_t count, Codec codec) {
+  switch (codec) {
+    case Codec::kFixed32:
+      return 4 * count;
+    case Codec::kBf16:
+      return 2 * count;
+    case Codec::kInt8:
+      return count;
+    case Codec::kInt4:
+      return (count + 1) / 2;
+  }
+  return 0;
+}
 uint64_t Count(const LayoutTensor& t) { return static_cast<uint64_t>(t.rows) * t.cols; }
-uint64_t Groups(uint64_t count) { return (count + kInt8Group - 1) / kInt8Group; }
 bool InSubset(const LayoutTensor& t, uint8_t groups) {
   return t.group < 8 && ((groups >> t.group) & 1) != 0;
-}
-// More than kMaxUpdateValues are no size to multiply: such a tensor has no update.
-uint64_t TensorBytes(uint64_t count, Codec codec) {
-  if (count > kMaxUpdateValues) return UINT64_MAX / kMaxTensors / 2;
-  if (codec == Codec::kFixed32) return 4 * count;
-  return 4 * Groups(count) + (count + 3) / 4 * 4;
 }
 
 tl::unexpected<DecodeError> Bad(std::string reason) {
@@ -53,10 +68,46 @@ void HeaderFields(Io&& io, H& h) {
 
 }  // namespace
 
+std::string_view CodecName(Codec codec) {
+  for (const auto& known : kCodecs) {
+    if (known.codec == codec) return known.name;
+  }
+  return "unknown";
+}
+
+std::optional<Codec> CodecOf(std::string_view name) {
+  for (const auto& known : kCodecs) {
+    if (known.name == name) return known.codec;
+  }
+  return std::nullopt;
+}
+
+std::string CodecNames() {
+  std::string names;
+  for (const auto& known : kCodecs) {
+    names += (names.empty() ? "" : ", ") + std::string(known.name);
+  }
+  return names;
+}
+
+bool GoodScale(float scale, Codec codec) {
+  if (scale == 0.0f) return !std::signbit(scale);
+  return scale >= kMinUpdateScale &&
+         static_cast<double>(scale) * UpdateMaxQ(codec) < kMaxUpdateValue;
+}
+
+uint64_t UpdateTensorBytes(uint64_t count, Codec codec) {
+  // More than kMaxUpdateValues are no size to multiply: such a tensor has no update.
+  if (count > kMaxUpdateValues) return UINT64_MAX / kMaxTensors / 2;
+  const uint64_t group = UpdateGroup(codec);
+  const uint64_t scales = group == 0 ? 0 : 4 * ((count + group - 1) / group);
+  return scales + Padded(NumberBytes(count, codec));
+}
+
 uint64_t UpdateBytes(const Layout& layout, uint8_t groups, Codec codec) {
   uint64_t bytes = kUpdateHeaderBytes;
   for (const LayoutTensor& t : layout.tensors.items) {
-    if (InSubset(t, groups)) bytes += TensorBytes(Count(t), codec);
+    if (InSubset(t, groups)) bytes += UpdateTensorBytes(Count(t), codec);
   }
   return bytes;
 }
@@ -93,7 +144,8 @@ Decoded<UpdateHeader> ReadUpdateHeader(std::span<const uint8_t> bytes) {
       header);
   // Canonical form: what was read, written again, is what came (magic, version and zeros included).
   const auto codec = static_cast<uint8_t>(header.codec);
-  if (codec < 1 || codec > 2) return Bad("codec " + std::to_string(codec) + " is not known");
+  if (codec < 1 || codec > static_cast<uint8_t>(EnumRange<Codec>::kLast))
+    return Bad("codec " + std::to_string(codec) + " is not known");
   std::array<uint8_t, kUpdateHeaderBytes> again;
   WriteUpdateHeader(header, again.data());
   if (std::memcmp(again.data(), bytes.data(), kUpdateHeaderBytes) != 0) {
@@ -108,32 +160,78 @@ Decoded<UpdateHeader> ReadUpdateHeader(std::span<const uint8_t> bytes) {
 
 namespace {
 
-Decoded<UpdateTensor> ReadTensor(std::span<const uint8_t> bytes, Codec codec, uint64_t count) {
-  UpdateTensor tensor;
-  tensor.count = count;
-  if (codec == Codec::kFixed32) {
-    tensor.fixed = bytes;
-    constexpr int64_t kMax = static_cast<int64_t>(kMaxUpdateValue) << kFixed32Bits;
-    static_assert(kMax > INT32_MAX, "every int32 is in range on this grid");
-    return tensor;
+// Of a group: the largest |q|, 128 or 8 where one is out of range.
+int LargestQ(const UpdateTensor& t, uint64_t begin, uint64_t end) {
+  const uint8_t* const q = t.q.data();
+  int most = 0;
+  if (t.codec == Codec::kInt8) {
+    for (uint64_t i = begin; i < end; ++i) {
+      most = std::max(most, std::abs(static_cast<int>(static_cast<int8_t>(q[i]))));
+    }
+    return most;
   }
-  const uint64_t groups = Groups(count);
-  tensor.scales = bytes.first(4 * groups);
-  const auto* q = reinterpret_cast<const int8_t*>(bytes.data() + 4 * groups);
-  tensor.int8 = {q, count};
-  for (uint64_t g = 0; g < groups; ++g) {
-    float scale;
-    std::memcpy(&scale, tensor.scales.data() + 4 * g, 4);
-    if (!(scale >= 0.0f && scale <= kMaxScale) || (scale == 0.0f && std::signbit(scale))) {
-      return Bad("a scale is not in 0 … " + std::to_string(kMaxScale));
+  for (uint64_t i = begin / 2; i < (end + 1) / 2; ++i) {
+    most = std::max({most, std::abs(LowHalf(q[i])), std::abs(HighHalf(q[i]))});
+  }
+  return most;
+}
+
+// Scale and numbers of every group: canonical, and in range.
+std::optional<std::string> CheckGroups(const UpdateTensor& t) {
+  const int max_q = UpdateMaxQ(t.codec);
+  const uint64_t size = UpdateGroup(t.codec);
+  for (uint64_t begin = 0; begin < t.count; begin += size) {
+    const auto scale = static_cast<float>(update_detail::ScaleOf(t, begin / size));
+    if (!GoodScale(scale, t.codec)) {
+      return "a scale is not 0 or from 2^-40 to below " + std::to_string(kMaxUpdateValue / max_q);
+    }
+    const int most = LargestQ(t, begin, std::min(t.count, begin + size));
+    if (most > max_q) {
+      return "a number is " + std::to_string(-most) + "; the range is " + std::to_string(-max_q) +
+             " … " + std::to_string(max_q);
+    }
+    if (scale == 0 && most != 0) return "a group with scale 0 has numbers that are not 0";
+    if (scale != 0 && most != max_q) {
+      return "a group's largest number is " + std::to_string(most) + ", not " +
+             std::to_string(max_q) + ": its scale could be smaller";
     }
   }
-  if (std::find(tensor.int8.begin(), tensor.int8.end(), int8_t{-128}) != tensor.int8.end()) {
-    return Bad("an int8 value is -128; the range is -127 … 127");
+  return std::nullopt;
+}
+
+std::optional<std::string> CheckBf16(const UpdateTensor& t) {
+  // The bits of kMaxUpdateValue as a bfloat16; those of every larger number, infinity and NaN too,
+  // are above them.
+  constexpr uint32_t kLimit = std::bit_cast<uint32_t>(static_cast<float>(kMaxUpdateValue)) >> 16;
+  bool bad = false;
+  for (uint64_t i = 0; i < t.count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, t.q.data() + 2 * i, 2);
+    bad |= (bits & 0x7fffu) >= kLimit || bits == 0x8000u;
   }
-  for (uint64_t i = count; i < (count + 3) / 4 * 4; ++i) {
-    if (q[i] != 0) return Bad("padding after a tensor is not zero");
+  if (!bad) return std::nullopt;
+  return "a bf16 value is not finite, not below " + std::to_string(kMaxUpdateValue) +
+         " or a negative zero";
+}
+
+Decoded<UpdateTensor> ReadTensor(std::span<const uint8_t> bytes, Codec codec, uint64_t count) {
+  constexpr int64_t kMax = static_cast<int64_t>(kMaxUpdateValue) << kFixed32Bits;
+  static_assert(kMax > INT32_MAX, "every int32 is in range on the grid of fixed32");
+  UpdateTensor tensor;
+  tensor.count = count;
+  tensor.codec = codec;
+  const uint64_t numbers = NumberBytes(count, codec);
+  tensor.scales = bytes.first(bytes.size() - Padded(numbers));
+  tensor.q = bytes.subspan(tensor.scales.size(), numbers);
+  const auto padding = bytes.subspan(tensor.scales.size() + numbers);
+  const bool odd_tail = codec == Codec::kInt4 && count % 2 == 1 && HighHalf(tensor.q.back()) != 0;
+  if (odd_tail || std::any_of(padding.begin(), padding.end(), [](uint8_t b) { return b != 0; })) {
+    return Bad("padding after a tensor is not zero");
   }
+  std::optional<std::string> bad;
+  if (UpdateGroup(codec) != 0) bad = CheckGroups(tensor);
+  if (codec == Codec::kBf16) bad = CheckBf16(tensor);
+  if (bad) return Bad(std::move(*bad));
   return tensor;
 }
 
@@ -155,7 +253,7 @@ Decoded<UpdateView> UpdateView::Parse(std::span<const uint8_t> bytes, const Layo
     const LayoutTensor& t = layout.tensors.items[i];
     const uint64_t count = Count(t);
     if (InSubset(t, header->groups)) {
-      const uint64_t size = TensorBytes(count, header->codec);
+      const uint64_t size = UpdateTensorBytes(count, header->codec);
       auto tensor = ReadTensor(bytes.subspan(offset, size), header->codec, count);
       if (!tensor) return tl::unexpected(DecodeError{t.name.text + ": " + tensor.error().reason});
       tensor->first_value = flat;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "crypto/hash.h"
+#include "protocols/update.h"
 
 namespace tidegate::gate {
 namespace {
@@ -95,17 +96,16 @@ Status TakeJobs(const Where& at, const toml::node& node, Policy* p) {
 Status TakeNames(const Where& at, const toml::node& node, Policy* p) {
   TG_ASSIGN_OR_RETURN(const std::vector<std::string> names, Texts(at, node));
   for (const std::string& name : names) {
-    if (at.key == "codecs" && name == "int8") {
-      p->codecs.push_back(protocols::Codec::kInt8);
-    } else if (at.key == "codecs" && name == "fixed32") {
-      p->codecs.push_back(protocols::Codec::kFixed32);
+    const auto codec = protocols::CodecOf(name);
+    if (at.key == "codecs" && codec) {
+      p->codecs.push_back(*codec);
     } else if (at.key == "metrics" && name == "train_loss") {
       p->train_loss = true;
     } else if (at.key == "metrics" && name == "heldout_loss") {
       p->heldout_loss = true;
     } else {
-      return Bad(
-          at, at.key == "codecs" ? "takes int8 and fixed32" : "takes train_loss and heldout_loss");
+      return Bad(at, at.key == "codecs" ? "takes " + protocols::CodecNames()
+                                        : "takes train_loss and heldout_loss");
     }
   }
   return OkStatus();

@@ -1,5 +1,6 @@
 #include "gate/review.h"
 
+#include <bit>
 #include <cmath>
 
 #include "crypto/hash.h"
@@ -23,9 +24,41 @@ std::optional<Refusal> ReviewExport(const Policy& policy, const IntentLeaf& inte
                                        intent.ciphertext_bytes, policy.max_bytes_per_round)};
 }
 
-double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales) {
-  if (codec == protocols::Codec::kFixed32) return 32.0 * static_cast<double>(values);
-  return std::log2(255.0) * static_cast<double>(values) + 31.0 * static_cast<double>(scales);
+namespace {
+
+// How many scales a group of this codec may have, 0 left out: floats in order are integers in
+// order.
+double Scales(protocols::Codec codec) {
+  float largest = static_cast<float>(protocols::kMaxUpdateValue);
+  largest = std::nextafter(largest / static_cast<float>(protocols::UpdateMaxQ(codec)), largest);
+  while (!protocols::GoodScale(largest, codec)) largest = std::nextafter(largest, 0.0f);
+  return std::bit_cast<uint32_t>(largest) - std::bit_cast<uint32_t>(protocols::kMinUpdateScale) +
+         1.0;
+}
+
+// Of one group: all zeros, or a scale and numbers of which one is the largest.
+double GroupBits(protocols::Codec codec, uint64_t values) {
+  const auto n = static_cast<double>(values);
+  const double numbers = 2.0 * protocols::UpdateMaxQ(codec) + 1;
+  const double bits = n * std::log2(numbers) + std::log2(1 - std::pow((numbers - 2) / numbers, n)) +
+                      std::log2(Scales(codec));
+  return bits + std::log2(1 + std::exp2(-bits));
+}
+
+}  // namespace
+
+double CapacityBits(protocols::Codec codec, uint64_t values) {
+  const auto n = static_cast<double>(values);
+  if (codec == protocols::Codec::kFixed32) return 32.0 * n;
+  if (codec == protocols::Codec::kBf16) {
+    // Two signs, and no negative zero.
+    const auto limit = static_cast<float>(protocols::kMaxUpdateValue);
+    return std::log2(2.0 * (std::bit_cast<uint32_t>(limit) >> 16) - 1) * n;
+  }
+  const uint64_t group = protocols::UpdateGroup(codec), whole = values / group;
+  const uint64_t rest = values % group;
+  return static_cast<double>(whole) * GroupBits(codec, group) +
+         (rest == 0 ? 0 : GroupBits(codec, rest));
 }
 
 namespace {
@@ -39,14 +72,15 @@ double HeaderBits(const UpdateCase& c) {
 
 IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   const protocols::UpdateHeader& header = c.view->header();
-  uint64_t scales = 0;
-  for (const protocols::UpdateTensor& t : c.view->tensors()) scales += t.scales.size() / 4;
   IntentLeaf intent;
   intent.key = binding.key;
   intent.plaintext = binding.digest;
   intent.policy = c.policy.digest;
   intent.values = header.values;
-  intent.capacity_bits = CapacityBits(header.codec, header.values, scales) + HeaderBits(c);
+  intent.capacity_bits = HeaderBits(c);
+  for (const protocols::UpdateTensor& t : c.view->tensors()) {
+    intent.capacity_bits += CapacityBits(t.codec, t.count);
+  }
   intent.l2_norm = c.view->L2Norm();
   intent.weight = header.weight;
   intent.train_loss_milli = header.metrics.train_loss_milli;

@@ -25,7 +25,8 @@ class Review {
 // its losses, its bytes. (Its job is judged as any job.)
 std::optional<Refusal> ReviewExport(const Policy& policy, const IntentLeaf& intent);
 
-// The most bits that integers of this codec could carry: log2 of how many updates there are.
-double CapacityBits(protocols::Codec codec, uint64_t values, uint64_t scales);
+// The bits that a tensor of so many values could carry in this codec: log2 of how many there are
+// that the encoding rule takes.
+double CapacityBits(protocols::Codec codec, uint64_t values);
 
 }  // namespace tidegate::gate

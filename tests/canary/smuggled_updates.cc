@@ -56,7 +56,10 @@ void FillIntegers(const RoundFacts& facts, const std::string& words, float scale
     if (all || tensor.group == 1) {
       for (size_t i = 0; i < groups; ++i) std::memcpy(update->data() + at + 4 * i, &scale, 4);
       for (size_t i = 0; i < count; ++i) {
-        (*update)[at + 4 * groups + i] = static_cast<uint8_t>(words[next++ % words.size()]);
+        // A group's largest number is the end of the range, or it is not canonical.
+        const bool first = i % protocols::kInt8Group == 0;
+        (*update)[at + 4 * groups + i] =
+            static_cast<uint8_t>(first ? protocols::kInt8Max : words[next++ % words.size()]);
       }
     }
     at += 4 * groups + (count + 3) / 4 * 4;

@@ -22,8 +22,8 @@ std::string WithLayout(const protocols::Layout& layout, const std::string& updat
 
 Target Describe() {
   Target target;
-  for (const char* name : {"update_int8.hex", "update_fixed32.hex"}) {
-    const std::string update = WireVector(name);
+  for (const protocols::GoldenUpdate& golden : protocols::kGoldenUpdates) {
+    const std::string update = WireVector(golden.name);
     target.seeds.push_back('\0' + update);
     target.seeds.push_back(WithLayout(protocols::GoldenLayout(), update));
   }
@@ -42,7 +42,8 @@ void Parse(ByteSpan bytes, const protocols::Layout& layout) {
     protocols::ForEachValue(t, [&](uint64_t position, double value) {
       ++values;
       Require(position < end, "a value is in the layout");
-      Require(std::abs(value) < protocols::kMaxUpdateValue + 1e-6, "a value is in range");
+      Require(std::abs(value) < protocols::kMaxUpdateValue, "a value is in range");
+      Require(value != 0 || !std::signbit(value), "no value is a negative zero");
     });
   }
   Require(values == header.values, "an update has the values that its header says");

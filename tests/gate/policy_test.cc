@@ -56,7 +56,7 @@ TEST(Policy, UnknownKeysSectionsAndValuesAreErrorsWithTheirLine) {
   refused("[export]\nmax_exports_per_round = 0\n", "1 … 16");
   refused("[export]\nmax_exports_per_round = 17\n", "1 … 16");
   refused("[export]\nmax_rank = \"16\"\n", "policy.toml line 2: export.max_rank");
-  refused("[export]\ncodecs = [\"int4\"]\n", "takes int8 and fixed32");
+  refused("[export]\ncodecs = [\"int2\"]\n", "takes fixed32, int8, bf16, int4");
   refused("[export]\nnorm_clip = nan\n", "must be above 0");
   refused("[jobs]\nbase_hashes = [\"00\"]\n", "64 hex digits");
   refused(std::string(kMaxPolicyBytes + 1, '#'), "at most");

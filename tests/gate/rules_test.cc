@@ -153,11 +153,71 @@ TEST(UpdateRules, TheCapacityOfAnExportCountsWeightAndLossesToo) {
     return sealed->intent().capacity_bits;
   };
   protocols::JobManifest job = SampleJob();
-  const double integers = CapacityBits(job.codec, 600, 3);
+  const double integers = CapacityBits(job.codec, 400) + CapacityBits(job.codec, 200);
   EXPECT_NEAR(bits(job) - integers, 2 * std::log2(1'000'001.0), 1e-6);
   job.weighting = protocols::Weighting::kTokens;
   job.max_weight = 1 << 16;
   EXPECT_NEAR(bits(job) - integers, 16 + 2 * std::log2(1'000'001.0), 1e-6);
+}
+
+// log2 of how many tensors the parser takes, counted.
+TEST(UpdateRules, TheCapacityOfACodecIsTheNumberOfItsUpdates) {
+  using protocols::Codec;
+  EXPECT_EQ(CapacityBits(Codec::kFixed32, 3), 96.0);
+  // A sign, and the bits of 0 … 64; one zero.
+  EXPECT_NEAR(CapacityBits(Codec::kBf16, 10), 10 * std::log2(2.0 * 0x4280 - 1), 1e-9);
+  // Floats from `low`, a power of two, to below the limit.
+  const auto between = [](float low, double limit) {
+    double count = 0;
+    for (float power = low; power < limit; power *= 2) {
+      count += std::min(limit, 2.0 * power) >= 2.0 * power
+                   ? 0x1p23
+                   : std::ceil((limit - power) / power * 0x1p23);
+    }
+    return count;
+  };
+  const double int4 = between(0x1p-40f, 64.0 / 7), int8 = between(0x1p-40f, 64.0 / 127);
+  EXPECT_NEAR(CapacityBits(Codec::kInt4, 1), std::log2(1 + int4 * 2), 1e-9);
+  EXPECT_NEAR(CapacityBits(Codec::kInt4, 2), std::log2(1 + int4 * (15 * 15 - 13 * 13)), 1e-9);
+  EXPECT_NEAR(CapacityBits(Codec::kInt4, 66),
+              CapacityBits(Codec::kInt4, 64) + CapacityBits(Codec::kInt4, 2), 1e-9);
+  EXPECT_NEAR(CapacityBits(Codec::kInt8, 1), std::log2(1 + int8 * 2), 1e-9);
+  EXPECT_NEAR(CapacityBits(Codec::kInt8, 256),
+              256 * std::log2(255.0) + std::log2(1 - std::pow(253.0 / 255, 256)) + std::log2(int8),
+              1e-9);
+}
+
+TEST(JobRules, ACodecRunsWherePolicyNamesIt) {
+  for (const char* named : {"fixed32", "int8", "bf16", "int4"}) {
+    std::string text = SamplePolicyText();
+    const size_t at = text.find("codecs = [");
+    ASSERT_NE(at, std::string::npos);
+    text.replace(at, text.find('\n', at) - at, fmt::format("codecs = [\"{}\"]", named));
+    const auto policy = ParsePolicy(text, "policy.toml");
+    ASSERT_TRUE(policy.has_value()) << policy.error().ToString();
+    for (const char* asked : {"fixed32", "int8", "bf16", "int4"}) {
+      protocols::JobManifest job = SampleJob();
+      job.codec = *protocols::CodecOf(asked);
+      const auto refusal = ReviewJob({*policy, job, IdOf(job), "north"});
+      if (std::string(asked) == named) {
+        EXPECT_FALSE(refusal.has_value()) << refusal->reason;
+      } else {
+        ASSERT_TRUE(refusal.has_value());
+        EXPECT_EQ(refusal->reason, fmt::format("codec {} is not in export.codecs", asked));
+      }
+    }
+  }
+}
+
+TEST(UpdateRules, TakeAnUpdateInEachCodec) {
+  for (const char* name : {"bf16", "int4"}) {
+    Case c;
+    c.job.codec = c.header.codec = *protocols::CodecOf(name);
+    c.round.job = c.header.job = IdOf(c.job);
+    c.update = SampleUpdate(c.job, c.header);
+    EXPECT_EQ(c.Verdict(), "") << name;
+    EXPECT_EQ(c.WithHeader([](auto& h) { h.codec = protocols::Codec::kInt8; }), "encoding");
+  }
 }
 
 TEST(ParametersRule, TakesNumbersOfTheGridAlone) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the vectors of protocols/vectors/v1 that are not one archive's encoding: a whole frame, a
-CHUNK, the encoded update in both codecs, and a sealed body. Written from the pages alone
+CHUNK, the encoded update in each codec, and a sealed body. Written from the pages alone
 (protocols/header.md, messages.md, update.md, docs/formats/sealed-update.md), so that a field that
 both sides of our code take for another shows.
 
@@ -19,11 +19,15 @@ FOLDER = os.path.join(os.path.dirname(__file__), "../../protocols/vectors/v1")
 
 FEDERATION, JOB = bytes(range(1, 17)), bytes(range(9, 25))
 BASE_HASH, CONTENT = bytes(range(2, 34)), bytes(range(8, 40))
-ROUND, SITE, CODECS = 3, b"north", {"fixed32": 1, "int8": 2}
+ROUND, SITE, CODECS = 3, b"north", {"fixed32": 1, "int8": 2, "bf16": 3, "int4": 4}
 # name, rows, cols, group; the values of each as integers.
 LAYOUT = (("layer.0.lora_A", 1, 257, 0), ("layer.0.lora_B", 3, 2, 1))
 INT8 = ([(i * 37 % 255) - 127 for i in range(256)] + [127], [1, -2, 3, -127, 5, 0])
 INT8_SCALES = ([2.0 ** -10, 2.0 ** -7], [2.0 ** -12])
+INT4 = ([(i * 4 % 15) - 7 for i in range(256)] + [7], [1, -2, 3, -7, 5, 0])
+INT4_SCALES = ([2.0 ** -10, 2.0 ** -9, 0.75, 2.0 ** -40, 2.0 ** -7], [2.0 ** -12])
+BF16 = ([(i * 37 % 255 - 127) * 2.0 ** (-26 + i % 24) for i in range(257)],
+        [31.875, -31.875, 2.0 ** -133, 0.0, -1.5, 2.0 ** -9])
 FIXED32 = [1, -1, 2 ** 27, -2 ** 30, 12345, 0]
 
 
@@ -74,6 +78,28 @@ def update_fixed32():
     return update_header(1, 2, "fixed32", 1, 6) + struct.pack("<6i", *FIXED32)
 
 
+def update_bf16():
+    """A bfloat16 is the first half of a float32; these numbers have eight bits and lose nothing."""
+    out = update_header(0, 3, "bf16", 2, 263)
+    for values in BF16:
+        for value in values:
+            whole = struct.pack(">f", value)
+            if whole[2:] != bytes(2):
+                sys.exit(f"{value} is no bfloat16")
+            out += whole[1::-1]
+        out += bytes(-2 * len(values) % 4)
+    return out
+
+
+def update_int4():
+    out = update_header(0, 3, "int4", 2, 263)
+    for scales, values in zip(INT4_SCALES, INT4):
+        halves = [value % 16 for value in values] + [0] * (len(values) % 2)
+        packed = bytes(low + 16 * high for low, high in zip(halves[::2], halves[1::2]))
+        out += struct.pack(f"<{len(scales)}f", *scales) + packed + bytes(-len(packed) % 4)
+    return out
+
+
 def sealed_body():
     """300,000 bytes in two chunks; ciphertext by its digests and its ends."""
     plain = bytes(i % 251 for i in range(300_000))
@@ -109,6 +135,8 @@ def main():
         "chunk.hex": (CONTENT + struct.pack("<II", 5, 20) + bytes(range(200, 220))).hex() + "\n",
         "update_int8.hex": update_int8().hex() + "\n",
         "update_fixed32.hex": update_fixed32().hex() + "\n",
+        "update_bf16.hex": update_bf16().hex() + "\n",
+        "update_int4.hex": update_int4().hex() + "\n",
         "sealed_body.txt": sealed_body(),
     }
     for name, value in made.items():

@@ -19,7 +19,8 @@ std::string VectorPath(const std::string& name) {
   return std::string(TIDEGATE_SOURCE_DIR) + "/protocols/vectors/v1/" + name + ".hex";
 }
 
-// The vectors are never edited: a message whose encoding changes is another message.
+// From the first release on the vectors are never edited: a message whose encoding changes is
+// another message then.
 TEST(Vectors, EverySampleEncodesToItsGoldenBytes) {
   for (const Sample& sample : AllSamples()) {
     if (std::getenv("TIDEGATE_WRITE_VECTORS") != nullptr &&

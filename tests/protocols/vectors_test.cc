@@ -74,8 +74,10 @@ TEST(Update, ALayoutWhoseBytesAreNoNumberHasNoUpdate) {
 }
 
 TEST(Vectors, TheGoldenUpdatesReadAsWhatWentIn) {
-  ReadsAs("update_int8.hex", Codec::kInt8);
-  ReadsAs("update_fixed32.hex", Codec::kFixed32);
+  for (const GoldenUpdate& golden : kGoldenUpdates) {
+    SCOPED_TRACE(golden.name);
+    ReadsAs(golden.name, golden.codec);
+  }
 }
 
 }  // namespace

@@ -7,8 +7,8 @@ std::optional<Refusal> EncodingRule(UpdateCase& c) {
   if (!view) return Refusal{"encoding", view.error().reason};
   if (view->header().codec != c.job.codec) {
     return Refusal{"encoding", fmt::format("codec {} is not the job's {}",
-                                           static_cast<int>(view->header().codec),
-                                           static_cast<int>(c.job.codec))};
+                                           protocols::CodecName(view->header().codec),
+                                           protocols::CodecName(c.job.codec))};
   }
   c.view = std::move(*view);
   return std::nullopt;

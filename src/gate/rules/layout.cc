@@ -48,7 +48,8 @@ std::optional<Refusal> LayoutRule(const JobCase& c) {
   }
   if (std::find(c.policy.codecs.begin(), c.policy.codecs.end(), c.job.codec) ==
       c.policy.codecs.end()) {
-    return Refuse(fmt::format("codec {} is not in export.codecs", static_cast<int>(c.job.codec)));
+    return Refuse(
+        fmt::format("codec {} is not in export.codecs", protocols::CodecName(c.job.codec)));
   }
   const auto& phases = c.job.phase_groups.items;
   for (const uint8_t phase : phases) {

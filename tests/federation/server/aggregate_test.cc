@@ -75,6 +75,42 @@ TEST(WeightedSum, DoesNotDependOnTheOrderAndEqualsDoubleArithmetic) {
   }
 }
 
+// Numbers of every codec, by hand: halves of the grid's step too, where ties go to even.
+TEST(WeightedSum, AddsWhatEachCodecSaysAsDoubleArithmeticDoes) {
+  const size_t n = 301;
+  const uint32_t weights[] = {1, 65536, 777};
+  for (const Codec codec : {Codec::kFixed32, Codec::kInt8, Codec::kBf16, Codec::kInt4}) {
+    SCOPED_TRACE(protocols::CodecName(codec));
+    WeightedSum sum(n);
+    std::vector<int64_t> expected(n, 0);
+    for (uint32_t s = 0; s < 3; ++s) {
+      const double size = s == 0 ? 0x1p-22 : s == 1 ? 0.05 : 30.0;
+      auto delta = RandomValues(20 + s, n, codec == Codec::kFixed32 ? size / 4 : size);
+      if (s == 0 && codec == Codec::kBf16) {
+        delta[7] = 0x1p-33f, delta[8] = 0x3p-33f, delta[9] = -0x3p-33f, delta[10] = 0x5p-33f;
+      }
+      const Bytes bytes = Encoded(delta, codec);
+      const auto view = *protocols::UpdateView::Parse(bytes, OneTensor(n));
+      ASSERT_TRUE(sum.Add(view, weights[s]).ok());
+      size_t next = 0;
+      for (const auto& tensor : view.tensors()) {
+        protocols::ForEachValue(tensor, [&](uint64_t i, double value) {
+          EXPECT_EQ(i, next++);
+          expected[i] += static_cast<int64_t>(std::nearbyint(value * 0x1p32)) * weights[s];
+        });
+      }
+      EXPECT_EQ(next, n);
+    }
+    EXPECT_EQ(std::vector<int64_t>(sum.sum().begin(), sum.sum().end()), expected);
+    const auto start = RandomValues(5, n, 0.1);
+    const auto average = *sum.FedAvg(start, 0.5);
+    for (size_t i = 0; i < n; ++i) {
+      const double mean = static_cast<double>(expected[i]) * 0x1p-32 / (1 + 65536 + 777);
+      EXPECT_NEAR(average[i], start[i] + 0.5 * mean, 0x1p-23);
+    }
+  }
+}
+
 TEST(WeightedSum, IsBounded) {
   const Bytes bytes = Encoded(std::vector<float>(4, 0.0f), Codec::kInt8);
   const auto view = *protocols::UpdateView::Parse(bytes, OneTensor(4));

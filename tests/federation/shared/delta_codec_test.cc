@@ -97,8 +97,7 @@ TEST(DeltaCodec, Int8ErrorIsAtMostHalfAStepOfItsGroup) {
 
 // protocols/vectors/v1: made by another program from the page alone.
 TEST(DeltaCodec, UpdatesAreTheirGoldenBytes) {
-  for (const auto& [name, codec] :
-       {std::pair("update_int8.hex", Codec::kInt8), {"update_fixed32.hex", Codec::kFixed32}}) {
+  for (const auto& [name, codec] : protocols::kGoldenUpdates) {
     const auto golden = protocols::VectorBytes(name);
     ASSERT_FALSE(golden.empty()) << name;
     const protocols::Layout layout = protocols::GoldenLayout();
@@ -126,21 +125,32 @@ TEST(DeltaCodec, ASubsetHoldsOnlyItsGroup) {
 TEST(DeltaCodec, TheEncodedNormIsWithinTheClip) {
   const auto layout = TwoTensors();
   const auto delta = RandomDelta(548, 1.0);
-  for (const double clip : {5.0, 1.0, 0.01}) {
-    auto bytes = EncodeUpdate(Header(Codec::kInt8, 3), layout, Zeros(), delta, clip);
-    ASSERT_TRUE(bytes.has_value());
-    const double norm = protocols::UpdateView::Parse(*bytes, layout)->L2Norm();
-    EXPECT_LE(norm, clip);
-    EXPECT_GE(norm, clip * 0.98);
+  for (const Codec codec : {Codec::kInt8, Codec::kBf16, Codec::kInt4}) {
+    for (const double clip : {5.0, 1.0, 0.01}) {
+      std::vector<double> scaled(delta.begin(), delta.end());
+      auto bytes = EncodeDelta(Header(codec, 3), layout, scaled,
+                               {.norm_clip = clip, .rounding = protocols::Rounding::kStochastic});
+      ASSERT_TRUE(bytes.has_value());
+      const double norm = protocols::UpdateView::Parse(*bytes, layout)->L2Norm();
+      EXPECT_LE(norm, clip);
+      EXPECT_GE(norm, clip * 0.95);
+      // What is left is the same direction.
+      EXPECT_NEAR(scaled[100] / delta[100], scaled[500] / delta[500], 1e-12);
+    }
   }
 }
 
-TEST(DeltaCodec, RefusesWhatIsNotFinite) {
+TEST(DeltaCodec, RefusesWhatIsNotFiniteAndWhatIsTooLarge) {
   const auto layout = TwoTensors();
-  auto delta = RandomDelta(548, 1.0);
-  delta[17] = INFINITY;
-  EXPECT_EQ(EncodeUpdate(Header(Codec::kInt8, 3), layout, Zeros(), delta, 0).error().code(),
-            Code::kFailedPrecondition);
+  for (const Codec codec : {Codec::kInt8, Codec::kBf16, Codec::kInt4}) {
+    for (const float bad : {INFINITY, NAN, 32.0f}) {
+      auto delta = RandomDelta(548, 1.0);
+      delta[17] = bad;
+      EXPECT_EQ(EncodeUpdate(Header(codec, 3), layout, Zeros(), delta, 0).error().code(),
+                Code::kFailedPrecondition)
+          << protocols::CodecName(codec) << " " << bad;
+    }
+  }
 }
 
 TEST(UpdateView, EveryFlippedHeaderByteAndEveryLengthIsRefusedOrSeen) {
