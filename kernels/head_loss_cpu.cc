@@ -8,6 +8,7 @@
 #include "kernels/internal/head_tile.h"
 #include "kernels/internal/matmul.h"
 #include "kernels/internal/ops.h"
+#include "kernels/internal/simd_ops.h"
 #include "kernels/internal/weights.h"
 
 namespace tidegate::kernels {
@@ -44,11 +45,11 @@ class Sweep {
         kernel_(kernel),
         vocab_(args.w->n()),
         k_(args.w->k()),
-        weights_(static_cast<const char*>(Stored(args.w).data())) {}
+        w_(Stored(args.w)) {}
 
   void Run() {
     for (int64_t first = 0; first < args_.m; first += kRows) {
-      Workspace::Scope scope(*context_.workspace);
+      const Workspace::Scope scope(*context_.workspace);
       Chunk chunk = MakeChunk(first, std::min(kRows, args_.m - first));
       for (int64_t column = 0; column < vocab_; column += kColumns) {
         RunTile(chunk, column, std::min(kColumns, vocab_ - column));
@@ -58,8 +59,14 @@ class Sweep {
   }
 
  private:
-  const char* WeightRow(int64_t row) const {
-    return weights_ + static_cast<size_t>(row * k_) * SizeOf(dtype_);
+  // Rows of the weights in the activation type, as they lie or widened into the caller's scope.
+  const void* WeightRows(int64_t row, int64_t rows) const {
+    if (w_.LiesAs(dtype_)) {
+      return static_cast<const char*>(w_.data()) + static_cast<size_t>(row * k_) * SizeOf(dtype_);
+    }
+    float* out = context_.workspace->Array<float>(static_cast<size_t>(rows * k_));
+    SimdF32().dequantize(context_, {w_.format(), k_, row, row + rows, w_.view(), out});
+    return out;
   }
 
   Chunk MakeChunk(int64_t first, int64_t rows) const {
@@ -93,8 +100,10 @@ class Sweep {
   }
 
   void RunTile(const Chunk& c, int64_t column, int64_t columns) const {
+    const Workspace::Scope scope(*context_.workspace);
+    const void* w = WeightRows(column, columns);
     Matmul(context_, {dtype_, DType::kF32, c.padded, columns, k_, false, true, MatmulPost::kNone},
-           c.h, WeightRow(column), c.logits);
+           c.h, w, c.logits);
     // Before the tile kernel, which may write over the logits.
     for (int64_t i = 0; i < c.rows; ++i) {
       const int64_t at = args_.targets[c.first + i] - column;
@@ -108,8 +117,8 @@ class Sweep {
     }
     if (!args_.dh) return;
     const MatmulPost post = column == 0 ? MatmulPost::kNone : MatmulPost::kSum;
-    Matmul(context_, {dtype_, DType::kF32, c.padded, k_, columns, false, false, post}, c.p,
-           WeightRow(column), c.dx);
+    Matmul(context_, {dtype_, DType::kF32, c.padded, k_, columns, false, false, post}, c.p, w,
+           c.dx);
   }
 
   void Finish(const Chunk& c) const {
@@ -127,15 +136,18 @@ class Sweep {
     const int64_t row = c.first + i;
     const float weight = args_.weights ? args_.weights[row] : 1.0f;
     const float* dx = c.dx + i * k_;
-    const void* w = WeightRow(args_.targets[row]);
+    const int64_t at = args_.targets[row] * k_;
+    const uint16_t* half = static_cast<const uint16_t*>(w_.data()) + at;
     if (dtype_ == DType::kBF16) {
-      HeadGradientBF16Avx512(dx, static_cast<const uint16_t*>(w), 1.0f / c.sum[i], weight, k_,
+      HeadGradientBF16Avx512(dx, half, 1.0f / c.sum[i], weight, k_,
                              static_cast<uint16_t*>(args_.dh) + row * k_);
       return;
     }
+    const bool whole = w_.LiesAs(DType::kF32);
     float* dh = static_cast<float*>(args_.dh) + row * k_;
     for (int64_t d = 0; d < k_; ++d) {
-      dh[d] = weight * (dx[d] / c.sum[i] - static_cast<const float*>(w)[d]);
+      const float w = whole ? static_cast<const float*>(w_.data())[at + d] : WidenBF16(half[d]);
+      dh[d] = weight * (dx[d] / c.sum[i] - w);
     }
   }
 
@@ -144,7 +156,7 @@ class Sweep {
   const DType dtype_;
   const TileKernel kernel_;
   const int64_t vocab_, k_;
-  const char* const weights_;
+  const StoredWeights& w_;
 };
 
 }  // namespace

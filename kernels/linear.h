@@ -33,6 +33,8 @@ class PreparedWeights {
   int64_t n_, k_;
 };
 
+// A table takes weights in its activation type and quantized ones; that of floats takes bf16 too,
+// in half the memory and to the same bits as the floats that they stand for.
 struct WeightSource {
   WeightFormat format;
   int64_t n, k;

@@ -13,7 +13,7 @@ namespace {
 // The weights in the activation type: as they lie, or unpacked into the workspace for as long as
 // the caller's scope. For many rows that costs little beside their product.
 const void* Unpacked(const Context& context, const SimdOps& simd, const StoredWeights& w, DType t) {
-  if (!IsQuantized(w.format())) return w.data();
+  if (w.LiesAs(t)) return w.data();
   const size_t bytes = static_cast<size_t>(w.n() * w.k()) * SizeOf(t);
   void* out = context.workspace->Allocate(bytes);
   simd.dequantize(context, {w.format(), w.k(), 0, w.n(), w.view(), out});
@@ -47,6 +47,11 @@ void Forward(const Context& context, const SimdOps& simd, const LinearForwardArg
   const StoredWeights& w = Stored(args.w);
   if (args.m == 0) return;
   const Workspace::Scope scope(*context.workspace);
+  if (args.m <= kGemvMaxRows && w.format() == WeightFormat::kBF16) {
+    simd.gemv_bf16(context,
+                   {args.m, w.n(), w.k(), args.x, w.data(), args.residual, args.y, args.bias});
+    return;
+  }
   if (args.m == 1 && IsQuantized(w.format())) return ForwardOneRow<T>(context, simd, args);
   const void* data = Unpacked(context, simd, w, T);
   if (args.m <= kGemvMaxRows) {
@@ -77,6 +82,10 @@ void LogitsOf(const Context& context, const SimdOps& simd, const LogitsArgs& arg
   const StoredWeights& w = Stored(args.w);
   if (args.m == 0) return;
   const Workspace::Scope scope(*context.workspace);
+  if (T == DType::kF32 && args.m <= kGemvMaxRows && w.format() == WeightFormat::kBF16) {
+    simd.gemv_bf16(context, {args.m, w.n(), w.k(), args.h, w.data(), nullptr, args.logits});
+    return;
+  }
   const void* data = Unpacked(context, simd, w, T);
   if (args.m <= kGemvMaxRows) {
     simd.gemv_logits(context, {args.m, w.n(), w.k(), args.h, data, nullptr, args.logits});
@@ -97,18 +106,29 @@ void CopyRows(const Context& context, const EmbeddingArgs& args, size_t row_byte
   }
 }
 
-std::unique_ptr<PreparedWeights> Prepare(const WeightSource& source, WeightFormat taken) {
-  if (source.format != taken && !IsQuantized(source.format)) return nullptr;
+void WidenRows(const Context& context, const EmbeddingArgs& args) {
+  const int64_t k = args.table.k;
+  const uint16_t* table = static_cast<const uint16_t*>(args.table.data);
+  float* out = static_cast<float*>(args.out);
+  const ScopedThreads threads(context.threads);
+#pragma omp parallel for schedule(static) if (args.m >= 64)
+  for (int64_t i = 0; i < args.m; ++i) {
+    for (int64_t j = 0; j < k; ++j) out[i * k + j] = WidenBF16(table[args.ids[i] * k + j]);
+  }
+}
+
+std::unique_ptr<PreparedWeights> Prepare(const WeightSource& source) {
   return std::make_unique<StoredWeights>(source);
 }
 
 }  // namespace
 
 std::unique_ptr<PreparedWeights> PrepareWeightsCpuF32(const WeightSource& source) {
-  return Prepare(source, WeightFormat::kF32);
+  return source.format == WeightFormat::kF64 ? nullptr : Prepare(source);
 }
 std::unique_ptr<PreparedWeights> PrepareWeightsCpuBF16(const WeightSource& source) {
-  return Prepare(source, WeightFormat::kBF16);
+  const bool taken = source.format == WeightFormat::kBF16 || IsQuantized(source.format);
+  return taken ? Prepare(source) : nullptr;
 }
 
 void LinearForwardCpuF32(const Context& context, const LinearForwardArgs& args) {
@@ -133,6 +153,7 @@ void LogitsCpuBF16(const Context& context, const LogitsArgs& args) {
 }
 
 void EmbeddingCpuF32(const Context& context, const EmbeddingArgs& args) {
+  if (args.table.format == WeightFormat::kBF16) return WidenRows(context, args);
   CopyRows(context, args, static_cast<size_t>(args.table.k) * sizeof(float));
 }
 void EmbeddingCpuBF16(const Context& context, const EmbeddingArgs& args) {

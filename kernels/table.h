@@ -59,8 +59,8 @@ struct KernelTable {
 // The table for a backend and activation type, or null where this build or this machine has none:
 // (kRef, kF64) always; (kCpu, kF32) wherever oneDNN may generate code (not under PR_SET_MDWE);
 // (kCpu, kBF16) where moreover the CPU has AVX512-bf16, as every one with AMX has.
-// Chosen once, at run time. Weight formats each table takes: kRef all three; kCpu/kF32 kF32;
-// kCpu/kBF16 kBF16.
+// Chosen once, at run time. Weight formats each table takes: kRef all three; kCpu/kF32 kF32
+// and kBF16; kCpu/kBF16 kBF16; all of them the quantized ones.
 const KernelTable* TableFor(Backend backend, DType dtype);
 
 // Pins the worker threads to the CPUs this process may use, one each, when there are at least

@@ -34,6 +34,7 @@ void LinearGradient(const Context& context, const SimdOps& simd, const LinearGra
 template <DType T>
 void HeadGradient(const Context& context, const SimdOps& simd, const HeadGradientArgs& args) {
   const int64_t vocab = args.w->n(), k = args.w->k();
+  const StoredWeights& stored = Stored(args.w);
   for (int64_t row = 0; row < args.m; row += kRows) {
     const int64_t rows = std::min(kRows, args.m - row);
     const void* h = RowsFrom(args.h, row, k, T);
@@ -43,8 +44,15 @@ void HeadGradient(const Context& context, const SimdOps& simd, const HeadGradien
       const size_t count = static_cast<size_t>(rows * columns);
       float* logits = context.workspace->Array<float>(count);
       void* p = context.workspace->Allocate(count * SizeOf(T));
-      Matmul(context, {T, DType::kF32, rows, columns, k, false, true, MatmulPost::kNone}, h,
-             RowsFrom(Stored(args.w).data(), column, k, T), logits);
+      const void* w = RowsFrom(stored.data(), column, k, T);
+      if (!stored.LiesAs(T)) {
+        void* out = context.workspace->Allocate(static_cast<size_t>(columns * k) * SizeOf(T));
+        simd.dequantize(context,
+                        {stored.format(), k, column, column + columns, stored.view(), out});
+        w = out;
+      }
+      Matmul(context, {T, DType::kF32, rows, columns, k, false, true, MatmulPost::kNone}, h, w,
+             logits);
       simd.head_slopes(context, {rows, columns, logits, static_cast<const float*>(args.lse) + row,
                                  args.weights == nullptr ? nullptr : args.weights + row, p});
       Matmul(context, {T, DType::kF32, columns, k, rows, true, false, MatmulPost::kSum}, p, h,

@@ -18,6 +18,7 @@ constexpr SimdOps MakeSimdOps() {
   return {
       .gemv = Gemv<T, T>,
       .gemv_logits = Gemv<T, float>,
+      .gemv_bf16 = Gemv<T, T, uint16_t>,
       .dequantize = Dequantize<T>,
       .rmsnorm_forward = RmsNormForward<T>,
       .rmsnorm_backward = RmsNormBackward<T>,

@@ -13,13 +13,14 @@ inline constexpr int64_t kGemvMaxRows = 8;
 struct GemvArgs {
   int64_t m, n, k;
   const void* x;               // [m,k] activation type
-  const void* w;               // [n,k] activation type
+  const void* w;               // [n,k] activation type, or bf16 for gemv_bf16
   const void* residual;        // [m,n] output type or null
   void* y;                     // [m,n] output type
   const void* bias = nullptr;  // [n] output type
 };
 
-// out = rows [row_begin, row_end) of quantized weights in the activation type. row_begin must be a
+// out = rows [row_begin, row_end) of weights in the activation type, which they are not held in:
+// quantized, or bf16 (its view.codes) where activations are float. row_begin must be a
 // multiple of kUnpackRows, so that it is the beginning of a block of scales whatever k is.
 inline constexpr int64_t kUnpackRows = kQuantBlock;
 struct DequantizeArgs {
@@ -60,6 +61,7 @@ struct HeadSlopesArgs {
 struct SimdOps {
   void (*gemv)(const Context&, const GemvArgs&);         // activation type out
   void (*gemv_logits)(const Context&, const GemvArgs&);  // float out
+  void (*gemv_bf16)(const Context&, const GemvArgs&);    // of bf16 weights, activation type out
   void (*dequantize)(const Context&, const DequantizeArgs&);
   void (*rmsnorm_forward)(const Context&, const RmsNormForwardArgs&);
   void (*rmsnorm_backward)(const Context&, const RmsNormBackwardArgs&);

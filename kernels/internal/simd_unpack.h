@@ -1,4 +1,4 @@
-// Quantized weights to activations; part of simd_body.h.
+// Weights that are not held in the activation type, to activations; part of simd_body.h.
 #pragma once
 
 #include "kernels/internal/simd_ops.h"
@@ -93,8 +93,22 @@ void UnpackInt8(const Context& context, const DequantizeArgs& args) {
                 });
 }
 
+inline void Widen(const Context& context, const DequantizeArgs& args) {
+  const uint16_t* in = reinterpret_cast<const uint16_t*>(args.view.codes) + args.row_begin * args.k;
+  float* out = static_cast<float*>(args.out);
+  const int64_t count = (args.row_end - args.row_begin) * args.k;
+  ParallelParts(context.threads, count, kLanes, kLeastElements, [&](int64_t from, int64_t to) {
+    ForVectors(from, to, [&](int64_t i, int n) TIDEGATE_LAMBDA {
+      Store(out + i, WidenedBF16(in + i, n), n);
+    });
+  });
+}
+
 template <typename T>
 void Dequantize(const Context& context, const DequantizeArgs& args) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (args.format == WeightFormat::kBF16) return Widen(context, args);
+  }
   if (args.format == WeightFormat::kInt8) return UnpackInt8<T>(context, args);
   UnpackNf4<T>(context, args);
 }

@@ -71,6 +71,23 @@ TIDEGATE_INLINE void Store(T* p, F v, int n) {
   __builtin_memcpy(p, lanes, static_cast<size_t>(n) * sizeof(T));
 }
 
+// The first n of as many bf16 as there are lanes, the others zero, with any instruction set.
+TIDEGATE_INLINE F WidenedBF16(const uint16_t* p, int n = kLanes) {
+  H half = {};
+  if (n == kLanes) {
+    half = LoadBits<H>(p);
+  } else {
+    __builtin_memcpy(&half, p, static_cast<size_t>(n) * sizeof(uint16_t));
+  }
+#if defined(__AVX512F__)
+  return (F)((U)_mm512_cvtepu16_epi32((__m256i)half) << 16);
+#elif defined(__AVX2__)
+  return (F)((U)_mm256_cvtepu16_epi32((__m128i)half) << 16);
+#else
+  return (F)(__builtin_convertvector(half, U) << 16);
+#endif
+}
+
 // v as an activation of type T can hold it.
 template <typename T>
 TIDEGATE_INLINE F RoundTo(F v) {

@@ -13,8 +13,17 @@ class StoredWeights : public PreparedWeights {
       : PreparedWeights(source.n, source.k), format_(source.format), data_(source.data) {}
   WeightFormat format() const { return format_; }
   const void* data() const { return data_; }
-  // Of a quantized format.
-  QuantizedView view() const { return ViewOf(format_, n(), k(), data_); }
+  // Of a quantized format; of others the data alone.
+  QuantizedView view() const {
+    if (IsQuantized(format_)) return ViewOf(format_, n(), k(), data_);
+    return {.codes = static_cast<const uint8_t*>(data_)};
+  }
+  // Whether the weights lie in this activation type.
+  bool LiesAs(DType dtype) const {
+    return format_ == (dtype == DType::kBF16  ? WeightFormat::kBF16
+                       : dtype == DType::kF32 ? WeightFormat::kF32
+                                              : WeightFormat::kF64);
+  }
 
  private:
   WeightFormat format_;

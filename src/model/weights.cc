@@ -116,13 +116,11 @@ LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
       folder_(std::move(folder)),
       layers_(static_cast<size_t>(config_.num_layers)) {}
 
-Result<const void*> LoadedBase::Plain(const std::string& name) {
+Result<const void*> LoadedBase::Plain(const std::string& name, DType held) {
   TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
-  const size_t element = kernels::SizeOf(options_.dtype);
+  const size_t element = kernels::SizeOf(held);
   std::byte* out = owned_.Take(static_cast<size_t>(view->num_elements()) * element);
-  if (!ConvertTensor(*view, options_.dtype, out)) {
-    return NotFinite(name, *view, NameOf(options_.dtype));
-  }
+  if (!ConvertTensor(*view, held, out)) return NotFinite(name, *view, NameOf(held));
   ReleasePages(view->bytes);
   return static_cast<const void*>(out);
 }
@@ -130,8 +128,7 @@ Result<const void*> LoadedBase::Plain(const std::string& name) {
 Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_t n, int64_t k) {
   const kernels::WeightFormat format = FormatOf(options_.quantization);
   if (!kernels::IsQuantized(format)) {
-    TG_ASSIGN_OR_RETURN(const void* data, Plain(name));
-    return Source(data, n, k);
+    return Matrix(name, n, k);
   }
   TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
   const size_t bytes = static_cast<size_t>(view->num_elements()) * sizeof(float);
@@ -144,18 +141,24 @@ Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_
   return kernels::WeightSource{format, n, k, out};
 }
 
-kernels::WeightSource LoadedBase::Source(const void* data, int64_t n, int64_t k) const {
+Result<kernels::WeightSource> LoadedBase::Matrix(const std::string& name, int64_t n, int64_t k) {
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  const bool halves = options_.backend == kernels::Backend::kCpu && options_.dtype == DType::kF32 &&
+                      view->dtype == tensor::DType::kBF16;
+  const DType held = halves ? DType::kBF16 : options_.dtype;
+  TG_ASSIGN_OR_RETURN(const void* data, Plain(name, held));
   kernels::WeightFormat format = kernels::WeightFormat::kF32;
-  if (options_.dtype == DType::kBF16) format = kernels::WeightFormat::kBF16;
-  if (options_.dtype == DType::kF64) format = kernels::WeightFormat::kF64;
-  return {format, n, k, data};
+  if (held == DType::kBF16) format = kernels::WeightFormat::kBF16;
+  if (held == DType::kF64) format = kernels::WeightFormat::kF64;
+  return kernels::WeightSource{format, n, k, data};
 }
 
 Status LoadedBase::LoadLayer(int64_t index) {
   LayerWeights& layer = layers_[static_cast<size_t>(index)];
   const std::string at = fmt::format("model.layers.{}.", index);
-  TG_ASSIGN_OR_RETURN(layer.input_norm, Plain(at + "input_layernorm.weight"));
-  TG_ASSIGN_OR_RETURN(layer.mlp_norm, Plain(at + "post_attention_layernorm.weight"));
+  TG_ASSIGN_OR_RETURN(layer.input_norm, Plain(at + "input_layernorm.weight", options_.dtype));
+  TG_ASSIGN_OR_RETURN(layer.mlp_norm,
+                      Plain(at + "post_attention_layernorm.weight", options_.dtype));
   for (int i = 0; i < kModulesPerLayer; ++i) {
     const Module module = static_cast<Module>(i);
     const ModuleShape shape = ShapeOf(config_, module);
@@ -164,27 +167,27 @@ Status LoadedBase::LoadLayer(int64_t index) {
     layer.linear[static_cast<size_t>(i)] = table_->prepare_weights(source);
     if (HasBias(config_, module)) {
       TG_ASSIGN_OR_RETURN(layer.bias[static_cast<size_t>(i)],
-                          Plain(at + ModulePath(module) + ".bias"));
+                          Plain(at + ModulePath(module) + ".bias", options_.dtype));
     }
   }
   if (!config_.qk_norm) return OkStatus();
-  TG_ASSIGN_OR_RETURN(layer.q_norm, Plain(at + "self_attn.q_norm.weight"));
-  TG_ASSIGN_OR_RETURN(layer.k_norm, Plain(at + "self_attn.k_norm.weight"));
+  TG_ASSIGN_OR_RETURN(layer.q_norm, Plain(at + "self_attn.q_norm.weight", options_.dtype));
+  TG_ASSIGN_OR_RETURN(layer.k_norm, Plain(at + "self_attn.k_norm.weight", options_.dtype));
   return OkStatus();
 }
 
 Status LoadedBase::LoadAll() {
   TG_RETURN_IF_ERROR(CheckWeights(config_, folder_));
-  TG_ASSIGN_OR_RETURN(const void* table, Plain("model.embed_tokens.weight"));
-  embedding_ = Source(table, config_.vocab_size, config_.hidden_size);
+  const int64_t vocab = config_.vocab_size, hidden = config_.hidden_size;
+  TG_ASSIGN_OR_RETURN(embedding_, Matrix("model.embed_tokens.weight", vocab, hidden));
   for (int64_t i = 0; i < config_.num_layers; ++i) TG_RETURN_IF_ERROR(LoadLayer(i));
-  TG_ASSIGN_OR_RETURN(final_norm_, Plain("model.norm.weight"));
-  const void* head = table;
+  TG_ASSIGN_OR_RETURN(final_norm_, Plain("model.norm.weight", options_.dtype));
+  kernels::WeightSource head = embedding_;
   if (!config_.tied) {
-    TG_ASSIGN_OR_RETURN(head, Plain("lm_head.weight"));
+    TG_ASSIGN_OR_RETURN(head, Matrix("lm_head.weight", vocab, hidden));
   }
   floats_ = AlignedBuffer();
-  head_ = table_->prepare_weights(Source(head, config_.vocab_size, config_.hidden_size));
+  head_ = table_->prepare_weights(head);
   return OkStatus();
 }
 

@@ -48,11 +48,12 @@ class LoadedBase final : public Base {
              tensor::SafetensorsFolder folder);
   Status LoadAll();
   Status LoadLayer(int64_t index);
-  // The tensor in the activation type, checked for finite values.
-  Result<const void*> Plain(const std::string& name);
-  // A linear layer's weights: as Plain, or quantized from what is stored.
+  // The tensor in this type, checked for finite values.
+  Result<const void*> Plain(const std::string& name, kernels::DType held);
+  // A matrix in the activation type; bf16 stays bf16 where the kernels widen it as they multiply.
+  Result<kernels::WeightSource> Matrix(const std::string& name, int64_t n, int64_t k);
+  // A linear layer's weights: as Matrix, or quantized from what is stored.
   Result<kernels::WeightSource> Linear(const std::string& name, int64_t n, int64_t k);
-  kernels::WeightSource Source(const void* data, int64_t n, int64_t k) const;
 
   ModelConfig config_;
   ComputeOptions options_;
