@@ -146,9 +146,10 @@ TEST(SmolLm2Answers, AreSensible) {
   const auto chat = Must(LoadChatTemplate(dir, render));
   ASSERT_TRUE(chat.has_value());
   render.add_generation_prompt = true;
-  const std::pair<const char*, const char*> asked[] = {{"What is the capital of France?", "Paris"},
-                                                       {"What is 2 plus 2?", "4"},
-                                                       {"What is the opposite of hot?", "cold"}};
+  const std::pair<const char*, const char*> asked[] = {
+      {"What is the capital of France?", "Paris"},
+      {"What is 2 plus 2?", "4"},
+      {"What is the chemical symbol for water?", "H2O"}};
   std::vector<std::vector<int32_t>> prompts;
   for (const auto& [question, ignored] : asked) {
     const Rendered rendered =
