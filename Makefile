@@ -38,10 +38,13 @@ demo: build
 lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
 
-# kill -9 in every log step of either shore, with more seeds than `make test` has time for.
+# kill -9 in every log step of either shore, and while contents cross, with more seeds than
+# `make test` has time for.
 SOAK_SEEDS ?= 1-50
+SOAK_TRANSFER_SEEDS ?= 1-200
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
+	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
 
 # A round of a tiny adapter without training; fails over 100 ms.
 bench-round: build

@@ -247,7 +247,9 @@ Result<bool> BadLink(const Options& options) {
                                 77'777u * static_cast<uint64_t>(i));
   }
   TG_ASSIGN_OR_RETURN(const auto link, LinkEmulator::Start(receiver.port(), link_options));
-  const double ideal = static_cast<double>(bytes) * 8 / link_options.bits_per_second;
+  // What crosses is the sealed update: padded to its bucket.
+  const uint64_t sealed = crypto::SealedSizeOf(bytes).bytes;
+  const double ideal = static_cast<double>(sealed) * 8 / link_options.bits_per_second;
   TG_ASSIGN_OR_RETURN(const Crossing c, Cross(setting, options, link->port(), plain,
                                               static_cast<int64_t>(ideal * 3000 + 30'000)));
   TG_ASSIGN_OR_RETURN(const Told told, receiver.Stop());
@@ -259,7 +261,8 @@ Result<bool> BadLink(const Options& options) {
   const bool good = share >= 0.9 && resent <= allowed && counts.slowest_redial_millis <= 500 &&
                     told.commits == 1 && counts.cuts == static_cast<uint64_t>(options.cuts);
   const nlohmann::ordered_json json = {{"bench", "bad_link"},
-                                       {"bytes", bytes},
+                                       {"plaintext_bytes", bytes},
+                                       {"sealed_bytes", sealed},
                                        {"mbit_per_second", options.mbit},
                                        {"round_trip_ms", 2 * options.delay_ms},
                                        {"stripes", options.stripes},

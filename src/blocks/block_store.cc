@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kTemporary = ".tmp";
 // What a crash may cost at most to be fetched again.
-constexpr uint64_t kSyncBytes = 8u << 20;
+constexpr uint64_t kSyncBytes = 2u << 20;
 
 fs::path Temporary(fs::path path) {
   path += kTemporary;

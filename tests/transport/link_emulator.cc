@@ -30,7 +30,9 @@ using Millis = std::chrono::duration<double, std::milli>;
 
 constexpr size_t kSliceBytes = 4096;       // on a slow line: 8 ms at 4 Mbit/s
 constexpr size_t kFastSliceBytes = 65536;  // on one without a rate
-constexpr double kQueueMillis = 20;  // what waits before the line; the rest waits at its sender
+// What waits before the line; the rest waits at its sender. Less, and the line idles whenever this
+// thread comes late on a busy machine.
+constexpr double kQueueMillis = 100;
 constexpr size_t kMostUnderWay = 64u << 20;
 
 Time Now() { return std::chrono::steady_clock::now(); }
