@@ -75,7 +75,7 @@ class LinkProcessTest : public testing::Test {
     switch (event.type) {
       case MessageType::kOffer:
         ++offers_;
-        EXPECT_EQ(event.body, update_.offer);
+        EXPECT_EQ(ToHex(event.body), ToHex(update_.offer));
         if (answer_) return Say(Channel::kControl, MessageType::kError, *answer_);
         Say(Channel::kControl, MessageType::kHave, taker_.receiver.HaveMessage());
         for (auto& want : taker_.receiver.Ask()) {
