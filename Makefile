@@ -39,12 +39,13 @@ lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
 
 # kill -9 in every log step of either shore, and while contents cross, with more seeds than
-# `make test` has time for.
+# `make test` has time for; and every byte of a session flipped, not a sample of them.
 SOAK_SEEDS ?= 1-50
 SOAK_TRANSFER_SEEDS ?= 1-200
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
+	TIDEGATE_FLIP_STRIDE=1 $(BUILD)/bin/tests_transport_test --gtest_filter='SessionTest.EveryByte*'
 
 # A round of a tiny adapter without training; fails over 100 ms.
 bench-round: build

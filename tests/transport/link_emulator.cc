@@ -226,7 +226,7 @@ class Emulator final : public LinkEmulator {
         break;
       }
       bytes.resize(static_cast<size_t>(n));
-      Damage(bytes);
+      Damage(bytes, pipe.up);
       Time& free = line_free_[pipe.up ? 0 : 1];
       free = std::max(free, Now());
       if (limited) free = After(free, 8e3 * static_cast<double>(n) / options_.bits_per_second);
@@ -268,7 +268,16 @@ class Emulator final : public LinkEmulator {
     (up ? counts_.up_bytes : counts_.down_bytes) += n;
   }
 
-  void Damage(Bytes& bytes) {
+  void Damage(Bytes& bytes, bool up) {
+    uint64_t& taken = taken_[up ? 0 : 1];
+    const int64_t flip = up ? options_.flip_up : options_.flip_down;
+    const auto at = static_cast<uint64_t>(flip);
+    if (flip >= 0 && at >= taken && at - taken < bytes.size()) {
+      bytes[at - taken] ^= static_cast<uint8_t>(1u << at % 8);
+      const std::lock_guard lock(mutex_);
+      ++counts_.damaged;
+    }
+    taken += bytes.size();
     const uint64_t every = damage_every_;
     if (every == 0) return;
     if (std::bernoulli_distribution(std::min(
@@ -311,6 +320,7 @@ class Emulator final : public LinkEmulator {
   std::atomic<uint64_t> wanted_cuts_ = 0;
   // The thread's.
   uint64_t cuts_done_ = 0, up_bytes_ = 0;
+  uint64_t taken_[2] = {};
   size_t next_cut_ = 0;
   Time line_free_[2] = {};
   std::list<Connection> connections_;

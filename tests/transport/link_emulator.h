@@ -15,10 +15,12 @@
 namespace tidegate::transport {
 
 struct LinkOptions {
-  double bits_per_second = 0;    // of each direction, shared by all connections; 0: unlimited
-  double delay_millis = 0;       // one way
-  double jitter_millis = 0;      // more delay, up to this, each connection its own: they overtake
-  uint64_t damage_every = 0;     // a bit flips in about one of so many bytes; 0: none
+  double bits_per_second = 0;  // of each direction, shared by all connections; 0: unlimited
+  double delay_millis = 0;     // one way
+  double jitter_millis = 0;    // more delay, up to this, each connection its own: they overtake
+  uint64_t damage_every = 0;   // a bit flips in about one of so many bytes; 0: none
+  // One bit of the byte that is so manieth on its way up, or down; −1: none.
+  int64_t flip_up = -1, flip_down = -1;
   uint64_t seed = 1;             // of jitter and damage
   std::vector<uint64_t> cuts{};  // all connections are reset when so many bytes have gone up
 };
