@@ -1,10 +1,12 @@
 #include "crypto/keyfile.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/file.h"
 #include "crypto/armor.h"
@@ -72,7 +74,59 @@ Result<SecretBytes> ReadSecret(const std::filesystem::path& file, std::string_vi
   return SecretBytes(std::move(*content));
 }
 
+// The temporary file beside a key file, held against every other writer of the same key. One that a
+// crash left is taken over. Removed unless it was renamed.
+class TemporaryKeyFile {
+ public:
+  static Result<TemporaryKeyFile> Take(const std::string& path) {
+    TemporaryKeyFile file(path + ".tmp");
+    const Error busy = AlreadyExists("another process is writing {} now", path);
+    file.fd_ = Fd(::open(file.name_.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!file.fd_.valid()) return Unexpected(ErrnoStatus("create", file.name_, errno));
+    if (::flock(file.fd_.get(), LOCK_EX | LOCK_NB) != 0) return Unexpected(busy);
+    // Whoever had it may have renamed it between our open and our lock: then it is a key.
+    struct stat held, named;
+    if (::fstat(file.fd_.get(), &held) != 0 || ::lstat(file.name_.c_str(), &named) != 0 ||
+        held.st_ino != named.st_ino || held.st_dev != named.st_dev) {
+      return Unexpected(busy);
+    }
+    file.ours_ = true;
+    if (!S_ISREG(held.st_mode) || held.st_uid != ::geteuid()) {
+      return PermissionDenied("{} is there and is not this user's file; remove it", file.name_);
+    }
+    if (::fchmod(file.fd_.get(), 0600) != 0 || ::ftruncate(file.fd_.get(), 0) != 0) {
+      return Unexpected(ErrnoStatus("empty", file.name_, errno));
+    }
+    return file;
+  }
+  TemporaryKeyFile(TemporaryKeyFile&& other) noexcept
+      : name_(std::move(other.name_)),
+        fd_(std::move(other.fd_)),
+        ours_(std::exchange(other.ours_, false)) {}
+  ~TemporaryKeyFile() {
+    if (ours_) ::unlink(name_.c_str());
+  }
+
+  Status WriteAndRename(ByteSpan content, const std::filesystem::path& path) {
+    TG_RETURN_IF_ERROR(WriteAll(fd_.get(), content, name_));
+    if (::fsync(fd_.get()) != 0) return ErrnoStatus("fsync", name_, errno);
+    if (::rename(name_.c_str(), path.c_str()) != 0) {
+      return ErrnoStatus("rename to", path.native(), errno);
+    }
+    ours_ = false;
+    return SyncDirectory(path.parent_path());
+  }
+
+ private:
+  explicit TemporaryKeyFile(std::string name) : name_(std::move(name)) {}
+  std::string name_;
+  Fd fd_;
+  bool ours_ = false;
+};
+
 Status WriteSecret(const std::filesystem::path& file, std::string_view label, ByteSpan secret) {
+  TG_ASSIGN_OR_RETURN(auto temporary, TemporaryKeyFile::Take(file.native()));
+  // Looked for while no other writer can put one there.
   struct stat st;
   if (::lstat(file.c_str(), &st) == 0) {
     return AlreadyExists("{} exists and a key file is never replaced; move it away first",
@@ -80,7 +134,7 @@ Status WriteSecret(const std::filesystem::path& file, std::string_view label, By
   }
   if (errno != ENOENT) return ErrnoStatus("look for", file.native(), errno);
   TG_ASSIGN_OR_RETURN(std::string text, EncodeArmor(label, secret));
-  const Status status = WriteFileDurably(file, AsBytes(text), 0600);
+  const Status status = temporary.WriteAndRename(AsBytes(text), file);
   Cleanse(text.data(), text.size());
   return status;
 }

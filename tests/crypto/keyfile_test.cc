@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "base/file.h"
 #include "crypto/armor.h"
 #include "hex.h"
@@ -131,6 +133,48 @@ TEST_F(KeyFile, AnExistingFileIsNeverReplaced) {
   const auto link = directory_ / "link";
   ASSERT_EQ(::symlink("/nowhere", link.c_str()), 0);
   EXPECT_EQ(WriteKeyFile(link, *second).code(), Code::kAlreadyExists);
+}
+
+// Two starts of one verb at once: one of them makes the key, and it is the key that is there.
+TEST_F(KeyFile, OfManyWritersOneWins) {
+  for (int round = 0; round < 10; ++round) {
+    const auto path = directory_ / std::to_string(round);
+    std::vector<SigningKey> keys;
+    for (int i = 0; i < 8; ++i) keys.push_back(std::move(*SigningKey::Generate()));
+    std::vector<Status> results(keys.size());
+    std::vector<std::thread> writers;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      writers.emplace_back([&, i] { results[i] = WriteKeyFile(path, keys[i]); });
+    }
+    for (std::thread& writer : writers) writer.join();
+    size_t winner = keys.size();
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (!results[i].ok()) {
+        EXPECT_EQ(results[i].code(), Code::kAlreadyExists) << results[i].message();
+        continue;
+      }
+      EXPECT_EQ(winner, keys.size()) << "two writers were told that theirs is the key";
+      winner = i;
+    }
+    ASSERT_LT(winner, keys.size());
+    EXPECT_EQ(ReadSigningKey(path)->verify_key(), keys[winner].verify_key());
+  }
+}
+
+TEST_F(KeyFile, WhatACrashLeftIsTakenOverAndOpenToNobody) {
+  const auto left = std::filesystem::path(path_) += ".tmp";
+  ASSERT_TRUE(WriteFileDurably(left, Bytes(9000, 'x'), 0644).ok());
+  const SigningKey key = Written();
+  struct stat st;
+  ASSERT_EQ(::stat(path_.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0600u);
+  EXPECT_EQ(ReadSigningKey(path_)->verify_key(), key.verify_key());
+  EXPECT_FALSE(std::filesystem::exists(left));
+  // A link in its place is not followed.
+  std::filesystem::remove(path_);
+  ASSERT_EQ(::symlink((directory_ / "elsewhere").c_str(), left.c_str()), 0);
+  EXPECT_FALSE(WriteKeyFile(path_, key).ok());
+  EXPECT_FALSE(std::filesystem::exists(directory_ / "elsewhere"));
 }
 
 TEST_F(KeyFile, AKeyOfAnotherTypeOrDamagedIsRefusedWithoutShowingIt) {
