@@ -25,11 +25,15 @@ std::string Text(const ordered_json& report) {
   if (report.contains("layers_to_transform")) {
     targets += " of layers " + report["layers_to_transform"].dump();
   }
+  std::string patterns;
+  for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+    if (report.contains(key)) patterns += fmt::format("{} {}\n", key, report[key].dump());
+  }
   return fmt::format(
-      "rank        {}\nalpha       {} (scale {:.4g})\ndropout     {}\ntargets    {}\n"
+      "rank        {}\nalpha       {} (scale {:.4g})\n{}dropout     {}\ntargets    {}\n"
       "parameters  {} in {} tensors\nnorm A      {:.6g}\nnorm B      {:.6g}{}\n",
       report["r"].get<int64_t>(), report["lora_alpha"].get<double>(), report["scale"].get<double>(),
-      report["lora_dropout"].get<double>(), targets, report["parameters"].get<int64_t>(),
+      patterns, report["lora_dropout"].get<double>(), targets, report["parameters"].get<int64_t>(),
       report["tensors"].get<int64_t>(), report["norm_a"].get<double>(),
       report["norm_b"].get<double>(),
       report["norm_b"].get<double>() == 0 ? " (an adapter that changes nothing)" : "");
@@ -54,6 +58,12 @@ Status Run(const Invocation& invocation, const Options& options) {
   report["r"] = adapter.lora().r;
   report["lora_alpha"] = adapter.lora().alpha;
   report["scale"] = adapter.lora().scale();
+  if (const auto& lora = adapter.lora(); !lora.rank_pattern.empty()) {
+    report["rank_pattern"] = ordered_json::parse(model::RankPatternJson(lora));
+  }
+  if (const auto& lora = adapter.lora(); !lora.alpha_pattern.empty()) {
+    report["alpha_pattern"] = ordered_json::parse(model::AlphaPatternJson(lora));
+  }
   report["lora_dropout"] = adapter.lora().dropout;
   report["target_modules"] = ordered_json::array();
   for (const model::Module module : adapter.lora().targets) {

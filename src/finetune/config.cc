@@ -56,7 +56,7 @@ Status CheckConfig(const FinetuneConfig& config) {
       {"lora_r", static_cast<double>(config.lora_r), 1, model::kMaxLoraRank},
       {"max_length", static_cast<double>(config.max_length), 2, 1 << 20},
       {"per_device_train_batch_size", static_cast<double>(config.per_device_train_batch_size), 1,
-       4096},
+       kMaxRowsABatch},
       {"gradient_accumulation_steps", static_cast<double>(config.gradient_accumulation_steps), 1,
        1 << 20},
       {"learning_rate", config.learning_rate, 0, 100},
@@ -96,6 +96,14 @@ Result<model::LoraConfig> LoraOf(const FinetuneConfig& config) {
   auto layers = model::ParseLayers(config.layers_to_transform);
   if (!layers) return Unexpected(layers.error().WithContext("--layers_to_transform"));
   lora.layers = std::move(*layers);
+  if (!config.rank_pattern.empty()) {
+    TG_ASSIGN_OR_RETURN(lora.rank_pattern,
+                        model::ParseRankPattern(config.rank_pattern, "--rank_pattern"));
+  }
+  if (!config.alpha_pattern.empty()) {
+    TG_ASSIGN_OR_RETURN(lora.alpha_pattern,
+                        model::ParseAlphaPattern(config.alpha_pattern, "--alpha_pattern"));
+  }
   TG_RETURN_IF_ERROR(model::CheckLora(lora));
   return lora;
 }

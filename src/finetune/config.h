@@ -34,8 +34,10 @@ struct FinetuneConfig {
   double lora_dropout = 0.0;
   std::string lora_target_modules = "all-linear";
   std::string layers_to_transform;  // "0,1,5"; empty: all layers
-  bool use_rslora = false;          // scale alpha / sqrt(r)
-  bool use_dora = false;            // refused: not built
+  // JSON objects as adapter_config.json has them: {"q_proj": 8}; empty: none.
+  std::string rank_pattern, alpha_pattern;
+  bool use_rslora = false;  // scale alpha / sqrt(r)
+  bool use_dora = false;    // refused: not built
 
   int64_t max_length = 1024;  // tokens; longer examples are cut
   // Packing is on: the largest single gain on short examples, and it does not change the loss.
@@ -74,6 +76,9 @@ Result<model::LoraConfig> LoraOf(const FinetuneConfig& config);
 
 // Steps, warm-up and optimizer of a run with `windows_per_epoch` optimizer steps an epoch.
 Result<train::LoopConfig> LoopOf(const FinetuneConfig& config, uint64_t windows_per_epoch);
+
+// Of per_device_train_batch_size and per_device_eval_batch_size.
+inline constexpr int64_t kMaxRowsABatch = 4096;
 
 // The threads to use: config.threads, or the CPUs of this process' affinity. At most kMaxThreads.
 inline constexpr int kMaxThreads = 256;

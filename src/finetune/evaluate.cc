@@ -9,8 +9,11 @@ Status CheckEvalConfig(const EvalConfig& config) {
   same.dtype = config.dtype;
   same.threads = config.threads;
   same.max_length = config.max_length;
-  same.per_device_train_batch_size = config.per_device_eval_batch_size;
   TG_RETURN_IF_ERROR(CheckConfig(same));
+  if (config.per_device_eval_batch_size < 1 || config.per_device_eval_batch_size > kMaxRowsABatch) {
+    return InvalidArgument("--per_device_eval_batch_size {} must be between 1 and {}",
+                           config.per_device_eval_batch_size, kMaxRowsABatch);
+  }
   if (config.max_new_tokens < 1 || config.max_new_tokens > kMaxNewTokens) {
     return InvalidArgument("--max_new_tokens {} must be between 1 and {}", config.max_new_tokens,
                            kMaxNewTokens);

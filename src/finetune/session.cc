@@ -54,6 +54,7 @@ Status Session::OpenAdapter() {
   if (config_.adapter.empty()) {
     TG_ASSIGN_OR_RETURN(const model::LoraConfig lora, LoraOf(config_));
     TG_RETURN_IF_ERROR(model::CheckLoraFits(lora, shape));
+    TG_RETURN_IF_ERROR(model::CheckPatternsAreUsed(lora, shape));
     adapter_ = model::Adapter::Create(shape, lora, config_.seed);
   } else {
     TG_ASSIGN_OR_RETURN(adapter_, model::LoadPeft(config_.adapter, shape));
@@ -123,6 +124,8 @@ void Session::FillIdentity() {
   if (!lora.layers.empty()) {
     identity_["layers_to_transform"] = LayerNames(lora);
   }
+  if (!lora.rank_pattern.empty()) identity_["rank_pattern"] = model::RankPatternJson(lora);
+  if (!lora.alpha_pattern.empty()) identity_["alpha_pattern"] = model::AlphaPatternJson(lora);
 }
 
 Status Session::Restore(train::TrainState state) {

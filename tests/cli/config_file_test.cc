@@ -78,6 +78,7 @@ TEST_F(ConfigFile, DescribesARunThatEndsEarlyAndReportsToTensorBoard) {
                                "report_to = 'tensorboard'\n"
                                "layers_to_transform = [0, 2]\n"
                                "use_rslora = true\n"
+                               "rank_pattern = { 'v_proj' = 2, '.*_proj' = 4 }\n"
                                "dtype = 'f32'\n"
                                "threads = 1\n"
                                "lora_r = 4\n"
@@ -100,6 +101,7 @@ TEST_F(ConfigFile, DescribesARunThatEndsEarlyAndReportsToTensorBoard) {
   EXPECT_EQ(adapter["layers_to_transform"], (json{0, 2}));
   EXPECT_EQ(adapter["tensors"], 28);
   EXPECT_EQ(adapter["scale"], 16);  // 32 / sqrt(4)
+  EXPECT_EQ(adapter["rank_pattern"], (json{{"v_proj", 2}, {".*_proj", 4}}));
 
   const std::string cut = Write("cut.toml", settings + "output_dir = 'cut'\n");
   RunOptions stop;
@@ -145,6 +147,13 @@ TEST_F(ConfigFile, WhatIsWrongIsNamedByLineBeforeAnythingIsOpened) {
       {"lora_r = \n", 1, "job.toml line 1: "},
       {"walls = 'none'\n", 1, "line 1: walls can be given on the command line alone"},
       {"config = 'other.toml'\n", 1, "line 1: config can be given on the command line alone"},
+      {"rank_pattern = { 'q_proj' = '8' }\n", 1,
+       "line 1: rank_pattern must be a table of numbers, its patterns in quotes"},
+      {"rank_pattern.layers.0 = 8\n", 1, "line 1: rank_pattern must be a table of numbers"},
+      {whole + "output_dir = 'out'\n[rank_pattern]\n'q_proj' = 0\n", 1,
+       "rank_pattern has rank 0 for \"q_proj\": choose 1 to 4096"},
+      {whole + "output_dir = 'out'\nalpha_pattern = { '(q' = 8 }\n", 1,
+       "--alpha_pattern: the module pattern \"(q\" is no regular expression"},
       {"help = true\n", 1, "line 1: help is no flag"},
       {whole, 64, "--output_dir is required"},
       {whole + "output_dir = 'out'\nlora_r = 0\n", 1, "--lora_r 0 must be between 1 and"},

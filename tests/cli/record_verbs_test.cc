@@ -243,6 +243,50 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
       {With(tune, {"--report-to", "wandb"}), 12, "give none or tensorboard"},
       {With(tune, {"--use_dora"}), 12, "DoRA is not built"},
       {With(tune, {"--layers-to-transform", "0,x"}), 1, "--layers_to_transform: 'x' is no layer"},
+      {With(tune, {"--max_length", "64", "--rank_pattern", "{\"q_porj\": 8}"}), 1,
+       "rank_pattern has \"q_porj\", which decides nothing"},
+      {With(tune, {"--rank-pattern", "q_proj=8"}), 1, "--rank_pattern: malformed JSON"},
+      {With(tune, {"--alpha_pattern", "{\"q_proj\": -1}"}), 1, "alpha -1 for \"q_proj\""},
+      {With(tune, {"--seed", "-1"}), 64,
+       "--seed: -1 must be a whole number from 0 to 18446744073709551615"},
+      {With(tune, {"--seed", "18446744073709551616"}), 64, "--seed: 18446744073709551616 must be"},
+      {With(tune, {"--seed", "0x10"}), 64, "--seed: 0x10 must be a whole number"},
+      {With(tune, {"--lora_r", "-1"}), 1, "--lora_r -1 must be between 1 and 4096"},
+      {With(tune, {"--lora_r", "99999999999999999999"}), 1, "must be between 1 and 4096"},
+      {With(tune, {"--lora_alpha", "nan"}), 1, "alpha is nan"},
+      {With(tune, {"--lora_alpha", "-1"}), 1, "alpha is -1"},
+      {With(tune, {"--lora_alpha", "inf"}), 1, "alpha is inf"},
+      {With(tune, {"--lora_dropout", "1"}), 1, "dropout is 1"},
+      {With(tune, {"--lora_dropout", "-0.1"}), 1, "dropout is -0.1"},
+      {With(tune, {"--learning_rate", "-1e-4"}), 1, "--learning_rate -0.0001 must be between"},
+      {With(tune, {"--learning_rate", "inf"}), 1, "--learning_rate inf must be between"},
+      {With(tune, {"--weight_decay", "-1"}), 1, "weight_decay -1"},
+      {With(tune, {"--weight_decay", "nan"}), 1, "weight_decay nan"},
+      {With(tune, {"--max_grad_norm", "inf"}), 1, "max_grad_norm inf"},
+      {With(tune, {"--warmup_ratio", "1.5"}), 1, "--warmup_ratio 1.5 must be between 0 and 1"},
+      {With(tune, {"--warmup_steps", "-1"}), 1, "--warmup_steps -1 must be between"},
+      {With(tune, {"--max_steps", "-5"}), 1, "--max_steps -5 must be between"},
+      {With(tune, {"--num_train_epochs", "0"}), 1, "--num_train_epochs 0 must be between"},
+      {With(tune, {"--num_train_epochs", "nan"}), 1, "--num_train_epochs nan must be between"},
+      {With(tune, {"--gradient_accumulation_steps", "0"}), 1, "_steps 0 must be between 1 and"},
+      {With(tune, {"--per_device_train_batch_size", "-2"}), 1, "_size -2 must be between 1 and"},
+      {With(tune, {"--per_device_train_batch_size", "4097"}), 1, "between 1 and 4096"},
+      {With(tune, {"--max_length", "-8"}), 1, "--max_length -8 must be between 2 and"},
+      {With(tune, {"--logging_steps", "0"}), 1, "--logging_steps 0 must be between 1 and"},
+      {With(tune, {"--save_steps", "-1"}), 1, "--save_steps -1 must be between"},
+      {With(tune, {"--eval_split", "nan"}), 1, "--eval_split nan must be between"},
+      {With(tune, {"--early_stopping_threshold", "-1"}), 1, "_threshold -1 must be between"},
+      {With(tune, {"--threads", "-1"}), 1, "--threads -1 must be between 0 and 256"},
+      {With(tune, {"--threads", "3000000000"}), 64, "--threads"},
+      {With(tune, {"--lr_scheduler_type", "step"}), 1, "step"},
+      {With(tune, {"--bnb-4bit-use-double-quant", "false"}), 64, "is for --load_in_4bit"},
+      {On({"eval"}, {"--data", data, "--per_device_eval_batch_size", "0"}), 1,
+       "--per_device_eval_batch_size 0 must be between 1 and 4096"},
+      {On({"eval"}, {"--data", data, "--max_new_tokens", "5"}), 64, "is for --exact_match"},
+      {On({"eval"}, {"--data", data, "--exact_match", "--max_new_tokens", "0"}), 1,
+       "--max_new_tokens 0 must be between"},
+      {On({"eval"}, {"--data", data, "--lora_alpha", "4"}), 64, "--lora_alpha"},
+      {On({"data", "check"}, {"--data", data, "--max_length", "0"}), 1, "--max_length 0 must be"},
       {With(tune, {"--walls", "moat"}), 1, "'moat' is not a wall"},
       {With(tune, {"--data", At("none.jsonl")}), 2, "none.jsonl does not exist"},
       {With(tune, {"--eval_data", At("none.jsonl")}), 2, "--eval_data"},
@@ -254,7 +298,7 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
       {On({"generate"}, {"--prompt", "x", "--threads", "-1"}), 1, "--threads -1"},
       {On({"generate"}, {"--prompt", "x", "--max_new_tokens", "0"}), 1, "--max_new_tokens 0"},
       {On({"generate"}, {"--prompt", "x", "--temperature", "-1"}), 1, "temperature is -1"},
-      {On({"generate"}, {"--prompt", "x", "--top_p", "2"}), 1, "top_p is 2"},
+      {On({"generate"}, {"--prompt", "x", "--temperature", "1", "--top_p", "2"}), 1, "top_p is 2"},
       {On({"data", "check"}, {"--data", At("none.jsonl")}), 2, "none.jsonl does not exist"},
       {{"base", "inspect", At("none")}, 2, "none/config.json"},
       {{"adapter", "inspect", At("none"), "--base", kTinyBase.native()}, 2, "none"},
@@ -271,6 +315,32 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
     EXPECT_NE((run.err + run.out).find(row.told), std::string::npos) << row.told << ": " << run.err;
   }
   EXPECT_FALSE(std::filesystem::exists(root_ / "out/metrics.jsonl"));
+}
+
+// They would be silently those of its adapter_config.json.
+TEST_F(RecordVerbs, FlagsOfANewAdapterBesideAnAdapterAreRefusedByName) {
+  const std::string data = Records("data.jsonl", 1);
+  const std::vector<std::string> tune =
+      On({"finetune"}, {"--data", data, "--out", At("out"), "--adapter", At("none")});
+  const std::pair<const char*, const char*> flags[] = {{"lora_r", "16"},
+                                                       {"lora_alpha", "32"},
+                                                       {"lora_dropout", "0"},
+                                                       {"lora_target_modules", "q_proj"},
+                                                       {"layers_to_transform", "0"},
+                                                       {"rank_pattern", "{}"},
+                                                       {"alpha_pattern", "{}"},
+                                                       {"use_rslora", "false"},
+                                                       {"use_dora", "false"}};
+  for (const auto& [flag, value] : flags) {
+    const RunResult run = Tidegate(With(tune, {std::string("--") + flag, value}));
+    EXPECT_EQ(run.exit_code, 64) << flag << ": " << run.err;
+    EXPECT_NE(run.err.find(std::string("--") + flag + " is for a new adapter"), std::string::npos)
+        << run.err;
+  }
+  const std::string file = Write("job.toml", "lora_r = 8\n");
+  const RunResult run = Tidegate(With(tune, {"--config", file}));
+  EXPECT_EQ(run.exit_code, 64) << run.err;
+  EXPECT_NE(run.err.find("--lora_r is for a new adapter"), std::string::npos) << run.err;
 }
 
 }  // namespace

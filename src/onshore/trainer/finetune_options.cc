@@ -10,6 +10,7 @@ using finetune::FinetuneConfig;
 const FlagsFileRules kFileRules = {
     .paths = {"base", "data", "eval_data", "adapter", "output_dir"},
     .lists = {"lora_target_modules", "layers_to_transform"},
+    .tables = {"rank_pattern", "alpha_pattern"},
     // What stands around the run is said by who starts it, not by a file that came from elsewhere.
     .excluded = {"config", "format", "walls"},
 };
@@ -53,6 +54,10 @@ void AddModelOptions(CLI::App& verb, FinetuneConfig& c) {
       ->capture_default_str();
   verb.add_option(Flag("layers_to_transform"), c.layers_to_transform,
                   "Layers to adapt, from 0: 0,1,5; default: all");
+  verb.add_option(Flag("rank_pattern"), c.rank_pattern,
+                  "Ranks of modules, by PEFT's patterns: '{\"v_proj\": 32}'");
+  verb.add_option(Flag("alpha_pattern"), c.alpha_pattern,
+                  "Alphas of modules: '{\"layers.0.*q_proj\": 64}'");
   AddSwitch(verb, "use_rslora", c.use_rslora, "Scale is alpha / sqrt(r)");
   AddSwitch(verb, "use_dora", c.use_dora, "Refused: DoRA is not built");
   verb.add_option(Flag("max_length"), c.max_length, "Tokens; longer examples are cut")
@@ -83,7 +88,7 @@ void AddTrainingOptions(CLI::App& verb, FinetuneConfig& c) {
       ->capture_default_str();
   verb.add_option(Flag("num_train_epochs"), c.num_train_epochs, "May be a fraction")
       ->capture_default_str();
-  verb.add_option(Flag("seed"), c.seed, "Of adapter, order and dropout")->capture_default_str();
+  AddSeed(verb, c.seed, "Of adapter, order and dropout");
   verb.add_option(Flag("logging_steps"), c.logging_steps, "A progress line each so many steps")
       ->capture_default_str();
   verb.add_option(Flag("save_steps"), c.save_steps, "0: only at the end")->capture_default_str();
@@ -108,6 +113,16 @@ void AddFinetuneOptions(CLI::App& verb, FinetuneConfig& config, Invocation& invo
   AddFileOptions(verb, config);
   AddModelOptions(verb, config);
   AddTrainingOptions(verb, config);
+}
+
+void CheckFinetuneUsage(const CLI::App& verb, const FinetuneConfig& config) {
+  CheckHeldWeights(verb, config.held);
+  if (config.adapter.empty()) return;
+  RefuseGiven(verb,
+              {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "layers_to_transform",
+               "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"},
+              "is for a new adapter: that of --adapter keeps what its adapter_config.json says; "
+              "leave one of the two out");
 }
 
 }  // namespace tidegate::trainer

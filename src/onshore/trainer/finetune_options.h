@@ -12,4 +12,7 @@ namespace tidegate::trainer {
 // invocation.refused.
 void AddFinetuneOptions(CLI::App& verb, finetune::FinetuneConfig& config, Invocation& invocation);
 
+// The verb's `usage` (AddVerb): flags of a new adapter beside --adapter, which has its own.
+void CheckFinetuneUsage(const CLI::App& verb, const finetune::FinetuneConfig& config);
+
 }  // namespace tidegate::trainer

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
@@ -14,6 +15,18 @@ namespace tidegate::trainer {
 namespace {
 
 namespace fs = std::filesystem;
+
+using Keys = std::vector<std::pair<const toml::key*, const toml::node*>>;
+
+// The table's keys in the order of the lines.
+Keys InOrder(const toml::table& table) {
+  Keys keys;
+  for (const auto& [key, node] : table) keys.emplace_back(&key, &node);
+  std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) {
+    return a.first->source().begin < b.first->source().begin;
+  });
+  return keys;
+}
 
 struct Where {
   const std::string& file;
@@ -29,11 +42,13 @@ Error Bad(const Where& at, std::string_view why) {
 struct Kind {
   std::string type;
   bool list = false;
+  bool table = false;
   const char* Name() const {
     if (type == "BOOLEAN") return "true or false";
     if (type == "INT") return "a whole number";
     if (type == "UINT") return "a whole number, 0 or more";
     if (type == "FLOAT") return "a number";
+    if (table) return "a table of numbers, its patterns in quotes: { \"q_proj\" = 8 }";
     return list ? "a text or a list" : "a text";
   }
 };
@@ -57,6 +72,23 @@ std::optional<std::string> TextOfList(const toml::node& node) {
   return text;
 }
 
+// A table is the JSON object of the same entries, in their order.
+std::optional<std::string> TextOfTable(const toml::node& node) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) return node.value_exact<std::string>();
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const auto& [key, value] : InOrder(*table)) {
+    if (const auto whole = value->value_exact<int64_t>()) {
+      object[std::string(key->str())] = *whole;
+    } else if (const auto real = value->value_exact<double>()) {
+      object[std::string(key->str())] = *real;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return object.dump();
+}
+
 // The value as the command line would spell it; nothing where it is of another kind.
 std::optional<std::string> Spelled(const toml::node& node, const Kind& kind) {
   const auto whole = node.value_exact<int64_t>();
@@ -70,6 +102,7 @@ std::optional<std::string> Spelled(const toml::node& node, const Kind& kind) {
   if (kind.type == "INT" || kind.type == "UINT" || kind.type == "FLOAT") {
     return whole ? std::optional<std::string>(fmt::format("{}", *whole)) : std::nullopt;
   }
+  if (kind.table) return TextOfTable(node);
   return kind.list ? TextOfList(node) : node.value_exact<std::string>();
 }
 
@@ -84,7 +117,7 @@ Status ApplyKey(CLI::App& verb, const Where& at, const toml::node& node, const f
   if (rules.excluded.contains(name)) return Bad(at, "can be given on the command line alone");
   const auto [first, is_new] = taken.emplace(option, at.line());
   if (!is_new) return Bad(at, fmt::format("is the flag of line {} again", first->second));
-  const Kind kind{option->get_type_name(), rules.lists.contains(name)};
+  const Kind kind{option->get_type_name(), rules.lists.contains(name), rules.tables.contains(name)};
   auto value = Spelled(node, kind);
   if (!value) return Bad(at, fmt::format("must be {}", kind.Name()));
   if (option->count() > 0) return OkStatus();  // the command line wins
@@ -106,13 +139,8 @@ Status ApplyFlagsFile(CLI::App& verb, const fs::path& path, const FlagsFileRules
   std::map<const CLI::Option*, uint32_t> taken;
   try {
     const toml::table table = toml::parse(text, file);
-    // In the order of the lines, for messages that name the first line with a mistake.
-    std::vector<std::pair<const toml::key*, const toml::node*>> keys;
-    for (const auto& [key, node] : table) keys.emplace_back(&key, &node);
-    std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) {
-      return a.first->source().begin < b.first->source().begin;
-    });
-    for (const auto& [key, node] : keys) {
+    // In order, for messages that name the first line with a mistake.
+    for (const auto& [key, node] : InOrder(table)) {
       TG_RETURN_IF_ERROR(ApplyKey(verb, {file, *key}, *node, path.parent_path(), rules, taken));
     }
   } catch (const toml::parse_error& e) {

@@ -15,6 +15,7 @@ namespace tidegate::trainer {
 struct FlagsFileRules {
   std::set<std::string> paths;     // flags whose value is a path: taken from the file's folder
   std::set<std::string> lists;     // flags whose value may be a list: "a,b" on the command line
+  std::set<std::string> tables;    // flags whose value may be a table: JSON on the command line
   std::set<std::string> excluded;  // flags that only the command line may give
 };
 

@@ -1,6 +1,7 @@
 #include "onshore/trainer/verb.h"
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 
@@ -51,7 +52,8 @@ Status RunGuarded(const Invocation& invocation, const std::string& raised) {
 
 CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& help,
                   Invocation& invocation, std::function<Status()> prepare,
-                  std::function<Status(const std::string&)> run) {
+                  std::function<Status(const std::string&)> run,
+                  std::function<void(const CLI::App& verb)> usage) {
   CLI::App* verb = app.add_subcommand(name, help);
   verb->add_option_function<std::string>(
           "--format", [&invocation](const std::string& text) { invocation.json = text == "json"; },
@@ -61,7 +63,9 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& hel
   verb->add_option("--walls", invocation.walls.demanded,
                    "Process walls that must stand before a record is opened, or none")
       ->capture_default_str();
-  verb->callback([&invocation, name, prepare = std::move(prepare), run = std::move(run)] {
+  verb->callback([&invocation, name, verb, prepare = std::move(prepare), run = std::move(run),
+                  usage = std::move(usage)] {
+    if (usage) usage(*verb);
     invocation.verb = name == "data-check" ? "data check" : name;
     invocation.prepare = prepare;
     invocation.run = run;
@@ -73,6 +77,30 @@ std::string Flag(const std::string& name) {
   std::string dashed = name;
   std::replace(dashed.begin(), dashed.end(), '_', '-');
   return dashed == name ? "--" + name : "--" + name + ",--" + dashed;
+}
+
+void RefuseGiven(const CLI::App& verb, const std::vector<std::string>& flags,
+                 const std::string& why) {
+  for (const std::string& flag : flags) {
+    if (verb.get_option("--" + flag)->count() > 0) {
+      throw CLI::ExcludesError("--" + flag + " " + why, CLI::ExitCodes::ExcludesError);
+    }
+  }
+}
+
+void CheckHeldWeights(const CLI::App& verb, const finetune::HeldWeights& held) {
+  if (held.load_in_4bit) return;
+  RefuseGiven(verb, {"bnb_4bit_use_double_quant"}, "is for --load_in_4bit: give that too");
+}
+
+void AddSeed(CLI::App& verb, uint64_t& seed, const std::string& help) {
+  const auto whole = [](const std::string& text) -> std::string {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size()) return "";
+    return text + " must be a whole number from 0 to 18446744073709551615";
+  };
+  verb.add_option("--seed", seed, help)->check(CLI::Validator(whole, ""))->capture_default_str();
 }
 
 void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help) {

@@ -32,13 +32,24 @@ struct Invocation {
   std::function<Status(const std::string& raised)> run;
 };
 
-// Adds the verb with --format and --walls.
+// Adds the verb with --format and --walls. `usage` looks at the flags together, after the file of
+// flags was read, and throws a CLI::ParseError (exit code 64).
 CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& help,
                   Invocation& invocation, std::function<Status()> prepare,
-                  std::function<Status(const std::string&)> run);
+                  std::function<Status(const std::string&)> run,
+                  std::function<void(const CLI::App& verb)> usage = {});
+
+// For `usage`: refuses each of the flags that is given, saying why it would not be used.
+void RefuseGiven(const CLI::App& verb, const std::vector<std::string>& flags,
+                 const std::string& why);
+// RefuseGiven of --bnb_4bit_use_double_quant without --load_in_4bit.
+void CheckHeldWeights(const CLI::App& verb, const finetune::HeldWeights& held);
 
 // "--lora_r" as PEFT and TRL write it, and "--lora-r".
 std::string Flag(const std::string& name);
+
+// --seed: 0 to 18446744073709551615, in digits.
+void AddSeed(CLI::App& verb, uint64_t& seed, const std::string& help);
 
 // A yes or no that is on by itself ("--packing") and takes a value too ("--packing false").
 void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help);

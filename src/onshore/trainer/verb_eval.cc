@@ -74,6 +74,11 @@ void RegisterEval(CLI::App& app, Invocation& invocation) {
       [&invocation, config] { return PrepareEval(invocation, *config); },
       [&invocation, config](const std::string& raised) {
         return RunEvalVerb(invocation, *config, raised);
+      },
+      [config](const CLI::App& parsed) {
+        CheckHeldWeights(parsed, config->held);
+        if (config->exact_match) return;
+        RefuseGiven(parsed, {"max_new_tokens"}, "is for --exact_match: give that too");
       });
   AddDataOptions(*verb, *config);
   verb->add_option(Flag("adapter"), config->adapter, "PEFT folder; without it the base alone");

@@ -118,9 +118,8 @@ void RegisterFinetune(CLI::App& app, Invocation& invocation) {
   CLI::App* verb = AddVerb(
       app, "finetune", "Train a LoRA adapter on records of this machine", invocation,
       [&invocation, config] { return Prepare(invocation, *config); },
-      [&invocation, config](const std::string& raised) {
-        return Run(invocation, *config, raised);
-      });
+      [&invocation, config](const std::string& raised) { return Run(invocation, *config, raised); },
+      [config](const CLI::App& parsed) { CheckFinetuneUsage(parsed, *config); });
   AddFinetuneOptions(*verb, *config, invocation);
 }
 

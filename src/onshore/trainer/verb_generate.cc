@@ -36,6 +36,18 @@ Status Prepare(Invocation& invocation, GenerateConfig& c) {
   return OkStatus();
 }
 
+// Flags that the others leave without a use.
+void CheckUsage(const CLI::App& verb, const GenerateConfig& c) {
+  CheckHeldWeights(verb, c.held);
+  if (c.prompts.empty()) {
+    RefuseGiven(verb, {"batch_size"}, "is for the prompts of a file: give --prompts");
+  }
+  if (c.style.raw) RefuseGiven(verb, {"system"}, "is for chats, and --raw continues texts");
+  if (verb.get_option("--temperature")->count() > 0) return;
+  RefuseGiven(verb, {"top_k", "top_p", "seed"},
+              "is for sampling: give --temperature too, such as 1");
+}
+
 Status Run(const Invocation& invocation, const GenerateConfig& c) {
   CatchStopSignals();
   std::vector<Prompt> prompts;
@@ -47,6 +59,9 @@ Status Run(const Invocation& invocation, const GenerateConfig& c) {
   TG_ASSIGN_OR_RETURN(
       const finetune::LoadedBase base,
       finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads), c.held));
+  if (!c.style.system.empty() && !base.chat) {
+    return FailedPrecondition("--system needs a chat template, and {} has none", c.base.native());
+  }
   TG_ASSIGN_OR_RETURN(const auto engine, finetune::MakeEngine(base, c.adapter));
   Generator generator = {invocation, c, base, *engine, c.options};
   generator.options.stop_ids = base.stop_ids;
@@ -83,7 +98,8 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
   CLI::App* verb = AddVerb(
       app, "generate", "Complete prompts, or chat", invocation,
       [&invocation, c] { return Prepare(invocation, *c); },
-      [&invocation, c](const std::string&) { return Run(invocation, *c); });
+      [&invocation, c](const std::string&) { return Run(invocation, *c); },
+      [c](const CLI::App& parsed) { CheckUsage(parsed, *c); });
   verb->add_option(Flag("base"), c->base, "HF folder of the base model")->required();
   verb->add_option(Flag("adapter"), c->adapter, "PEFT folder; without it the base alone");
   CLI::App* input = verb->add_option_group("Input", "One of");
@@ -112,7 +128,7 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
   verb->add_option(Flag("repetition_penalty"), c->options.repetition_penalty,
                    "Above 1: against what was said already")
       ->capture_default_str();
-  verb->add_option(Flag("seed"), c->options.seed, "Of sampling")->capture_default_str();
+  AddSeed(*verb, c->options.seed, "Of sampling");
 }
 
 }  // namespace tidegate::trainer
