@@ -175,6 +175,16 @@ Takers TopTakers() {
   };
 }
 
+// What an adapter of one machine may have, and one of a federation not.
+constexpr std::string_view kLocalKeys[] = {"rank_pattern", "alpha_pattern", "layers_to_transform"};
+
+Status RefuseLocalKey(const Where& at) {
+  return Bad(at,
+             "is not for jobs: a job has one rank and one alpha for every module of every layer, "
+             "and each site's gate holds every tensor of an update against them; leave it out, or "
+             "train with `tidegate finetune`");
+}
+
 Takers LoraTakers() {
   return {
       {"r",
@@ -229,6 +239,9 @@ Status TakeTable(const std::string& file, const toml::table& table, const Takers
       continue;
     }
     const auto taker = takers.find(key.str());
+    if (taker == takers.end() && std::ranges::count(kLocalKeys, key.str()) > 0) {
+      return RefuseLocalKey(at);
+    }
     if (taker == takers.end()) {
       std::string known;
       for (const auto& [name, unused] : takers) known += (known.empty() ? "" : ", ") + name;
