@@ -288,6 +288,37 @@ TEST_P(Batches, AStepOfUpToEightHasTheBitsOfEachAlone) {
   }
 }
 
+// Another product kernel, which sums in another order: docs/cli.md says what that is worth.
+TEST_P(Batches, AStepBeyondEightIsNearEachAlone) {
+  for (const size_t rows : {size_t{9}, kMaxStepSequences}) {
+    std::vector<KvCache> together;
+    std::vector<KvCache*> caches;
+    std::vector<int32_t> ids;
+    std::vector<std::vector<float>> alone;
+    for (size_t i = 0; i < rows; ++i) {
+      const auto& prompt = prompts_[i % prompts_.size()];
+      ids.push_back(static_cast<int32_t>(5 + 3 * i));
+      together.push_back(engine_->NewCache());
+      (void)Must(engine_->Append(together.back(), prompt));
+      KvCache own = engine_->NewCache();
+      (void)Must(engine_->Append(own, prompt));
+      alone.push_back(LogitsAfter(*engine_, own, {&ids[i], 1}));
+    }
+    for (KvCache& cache : together) caches.push_back(&cache);
+    const std::span<float> logits = Must(engine_->Step(caches, ids));
+    double worst = 0;
+    for (size_t i = 0; i < rows; ++i) {
+      for (size_t j = 0; j < alone[i].size(); ++j) {
+        const double own = static_cast<double>(alone[i][j]);
+        worst =
+            std::max(worst, std::fabs(static_cast<double>(logits[i * alone[i].size() + j]) - own));
+      }
+    }
+    RecordProperty(fmt::format("worst_logit_of_{}", rows), fmt::format("{}", worst));
+    EXPECT_LT(worst, GetParam().dtype == DType::kF32 ? 2e-5 : 0.1) << rows << " at once";
+  }
+}
+
 TEST_P(Batches, ErrorsNameThePromptAndEndTheBatch) {
   prompts_[4].push_back(323);
   size_t answered = 0;

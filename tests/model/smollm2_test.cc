@@ -46,6 +46,7 @@ class SmolLm2 : public testing::TestWithParam<DType> {
   void ExpectLosses();
   void ExpectGradients(std::span<const float> gradients);
   void ExpectLogits();
+  void ExpectBatchesBeyondEight();
 
   const SafetensorsFile trace_ =
       Must(SafetensorsFile::Open(GoldenDir("smollm2") / "trace.safetensors"));
@@ -119,6 +120,37 @@ void SmolLm2::ExpectLogits() {
   }
 }
 
+// How far a batch's logits are from those alone: the bounds that docs/cli.md states.
+void SmolLm2::ExpectBatchesBeyondEight() {
+  const auto sequences = Sequences(trace_, 0);
+  std::vector<KvCache> together;
+  std::vector<KvCache*> caches;
+  std::vector<int32_t> ids;
+  std::vector<std::vector<float>> alone;
+  for (size_t i = 0; i < 12; ++i) {
+    const std::span<const int32_t> all(sequences[i % sequences.size()].ids);
+    KvCache own = engine_->NewCache();
+    together.push_back(engine_->NewCache());
+    for (KvCache* cache : {&own, &together.back()}) {
+      (void)Must(engine_->Append(*cache, all.first(4 + i)));
+    }
+    ids.push_back(all[4 + i]);
+    const auto logits = Must(engine_->Append(own, {&ids.back(), 1}));
+    alone.emplace_back(logits.begin(), logits.end());
+  }
+  for (KvCache& cache : together) caches.push_back(&cache);
+  const auto logits = Must(engine_->Step(caches, ids));
+  double worst = 0;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    for (size_t j = 0; j < alone[i].size(); ++j) {
+      worst = std::max(worst, std::fabs(static_cast<double>(logits[i * alone[i].size() + j]) -
+                                        static_cast<double>(alone[i][j])));
+    }
+  }
+  RecordProperty("worst_logit_of_a_batch", std::to_string(worst));
+  EXPECT_LT(worst, f32() ? 3e-4 : 1.5);
+}
+
 TEST_P(SmolLm2, LossesGradientsAndLogits) {
   const auto sum = Must(engine_->ForwardBackward(Pack(Sequences(trace_, 0)), 0, 0));
   const double targets = static_cast<double>(sum.targets);
@@ -129,6 +161,7 @@ TEST_P(SmolLm2, LossesGradientsAndLogits) {
   ExpectGradients(gradients);
   ExpectLosses();
   ExpectLogits();
+  ExpectBatchesBeyondEight();
 }
 
 // The whole way of a user's question: GGUF, tokenizer, template, cache, a batch of three.
