@@ -36,6 +36,10 @@ CONFINED = (
     ("nonce", re.compile(r"\bGcmNonce\b|\binternal::Gcm\b|\bSetup(Sender|Recipient)With\b"),
      ("src/crypto/",), ("tests/crypto/",),
      "nonces and ephemeral keys are chosen by src/crypto alone"),
+    ("wire", re.compile(r"\btransport::Client\b"), ("src/transport/", "src/onshore/link/main."),
+     ("tests/", "bench/"), "a site's wire is for src/onshore/link/main.cc alone"),
+    ("outbound", re.compile(r"\bclient_->Send\w*\((?!wire->)"), ("src/transport/",), ("tests/",),
+     "link sends what a permit::Outbound holds, and nothing else"),
 )
 
 # The headers of libraries that a module may see without linking them.

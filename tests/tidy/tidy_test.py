@@ -168,6 +168,8 @@ class TidyTest(unittest.TestCase):
         self.expect("bare", header, 1, "internal::BareEd25519::Sign(key, bytes);\n")
         self.expect("nonce", header, 1, "GcmNonce nonce{};\n")
         self.expect("nonce", header, 1, "crypto::internal::SetupSenderWith(a, b, c, d);\n")
+        self.expect("wire", header, 1, "std::unique_ptr<transport::Client> client;\n")
+        self.expect("outbound", header, 1, "client_->Send(channel, type, bytes);\n")
         self.assertEqual(self.findings({header: "class Sealing;\n"}), [])
 
     def test_unfinished_work(self):
