@@ -64,7 +64,8 @@ Result<std::string> PolicyToml(const protocols::SiteApproval& approval,
       "that\n# it needs is missing or a comment.\n[coordinator]\nkey = \"{}\"\nfederation = "
       "\"{}\"\n\n[jobs]\n{}{}max_rounds = 100\nmax_local_steps = 1000\n\n[export]\ntensors = "
       "[\"*.lora_A.weight\", \"*.lora_B.weight\"]\nmax_rank = 64\nmax_tensors = 2048\ncodecs = "
-      "[\"int8\", \"fixed32\"]\nnorm_clip = 10.0\nmax_bytes_per_round = 268435456\n"
+      "[\"int8\", \"int4\", \"bf16\", \"fixed32\"]\nnorm_clip = 10.0\nmax_bytes_per_round = "
+      "268435456\n"
       "max_bytes_per_day = 4294967296\nmax_exports_per_day = 200\nmax_exports_per_job = 100\n"
       "metrics = [\"train_loss\", \"heldout_loss\"]\n\n[privacy]\n{}\n[walls]\ndemanded = "
       "[\"netns\", \"seccomp\", \"landlock_fs\", \"pinned_address\"]\n",

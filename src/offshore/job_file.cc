@@ -24,6 +24,8 @@ struct Draft {
   model::LoraConfig lora;
   bool has_quorum = false;
   bool has_max_weight = false;
+  bool has_rounding = false;
+  bool has_error_feedback = false;
 };
 
 struct Where {
@@ -157,8 +159,25 @@ Takers TopTakers() {
          return OkStatus();
        }},
       {"sites", TakeSites},
-      {"codec", OneOf<protocols::Codec>(&J::codec, {{"int8", protocols::Codec::kInt8},
-                                                    {"fixed32", protocols::Codec::kFixed32}})},
+      {"codec",
+       [](const Where& at, const toml::node& node, Draft& draft) -> Status {
+         const auto codec = protocols::CodecOf(node.value_exact<std::string>().value_or(""));
+         if (!codec) return Bad(at, "must be one of: " + protocols::CodecNames());
+         draft.job.codec = *codec;
+         return OkStatus();
+       }},
+      {"rounding",
+       [](const Where& at, const toml::node& node, Draft& draft) {
+         draft.has_rounding = true;
+         return OneOf<protocols::Rounding>(
+             &J::rounding, {{"nearest", protocols::Rounding::kNearest},
+                            {"stochastic", protocols::Rounding::kStochastic}})(at, node, draft);
+       }},
+      {"error_feedback",
+       [](const Where& at, const toml::node& node, Draft& draft) {
+         draft.has_error_feedback = true;
+         return Flag(&J::error_feedback)(at, node, draft);
+       }},
       {"strategy",
        OneOf<protocols::Strategy>(&J::strategy, {{"fedit", protocols::Strategy::kFedIt}})},
       {"weighting",
@@ -280,6 +299,27 @@ Draft Defaults(const JobSource& source) {
   return draft;
 }
 
+Status CheckCodec(const std::string& file, const Draft& draft) {
+  const JobManifest& job = draft.job;
+  if (job.codec == protocols::Codec::kFixed32 && job.norm_clip > 0) {
+    return InvalidArgument(
+        "{}: codec fixed32 is exact and is never scaled; leave out norm_clip or take int8", file);
+  }
+  if (job.codec == protocols::Codec::kFixed32 && (draft.has_rounding || draft.has_error_feedback)) {
+    return InvalidArgument(
+        "{}: codec fixed32 is exact: nothing is rounded and nothing is left to feed back; leave "
+        "out rounding and error_feedback, or take int8",
+        file);
+  }
+  if (job.codec == protocols::Codec::kInt4 && !draft.has_error_feedback) {
+    return InvalidArgument(
+        "{}: codec int4 loses a tenth of each delta; say error_feedback = true, so that a site "
+        "sends later what was lost, or error_feedback = false to do without",
+        file);
+  }
+  return OkStatus();
+}
+
 // What the keys say together.
 Status CheckWhole(const std::string& file, const std::vector<std::string>& in_force, Draft& draft) {
   JobManifest& job = draft.job;
@@ -311,10 +351,7 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (job.weighting == protocols::Weighting::kTokens && !draft.has_max_weight) {
     job.max_weight = 4096;
   }
-  if (job.codec == protocols::Codec::kFixed32 && job.norm_clip > 0) {
-    return InvalidArgument(
-        "{}: codec fixed32 is exact and is never scaled; leave out norm_clip or take int8", file);
-  }
+  TG_RETURN_IF_ERROR(CheckCodec(file, draft));
   if (static_cast<uint64_t>(job.warmup_steps) >
       static_cast<uint64_t>(job.rounds) * job.local_steps) {
     return InvalidArgument("{}: warmup_steps {} is more than the job's {} steps", file,

@@ -4,9 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <csignal>
 
 #include "books.h"
+#include "crypto/hash.h"
 #include "federation.h"
+#include "federation/server/aggregate.h"
+#include "federation/shared/delta_codec.h"
 #include "federation/shared/grid.h"
 #include "finetune/session.h"
 #include "protocols/update.h"
@@ -71,14 +75,20 @@ double MaxDifference(const std::vector<float>& a, const std::vector<float>& b) {
 
 class LocalTwin : public testing::Test {
  protected:
-  // Runs the job and reads the books.
-  void Run(const std::string& codec) {
+  // Runs the job and reads the books. `kill`: the trainer, when it has been told of a round.
+  void Run(const std::string& keys, bool kill = false) {
     federation_ = std::make_unique<Federation>(
         std::vector<SiteSetup>{{.name = "north"}},
-        JobSetup{
-            fmt::format("rounds = {}\ndeadline_seconds = 600\ncodec = \"{}\"\n", kRounds, codec)});
+        JobSetup{fmt::format("rounds = {}\ndeadline_seconds = 600\n{}", kRounds, keys)});
     TIDEGATE_RUNS(*federation_, federation_->Provision());
     TIDEGATE_RUNS(*federation_, federation_->Begin());
+    for (int round = 1; kill && round <= kRounds; ++round) {
+      TIDEGATE_RUNS(*federation_, federation_->WaitForLine(
+                                      federation_->poc().site_log(0),
+                                      fmt::format("round_started round={} ", round), kJobMillis));
+      const pid_t trainer = federation_->poc().child_pid(0, "trainer");
+      if (trainer > 0 && ::kill(trainer, SIGKILL) == 0) ++kills_;
+    }
     TIDEGATE_RUNS(*federation_, federation_->RunToTheEnd(kJobMillis));
     ASSERT_TRUE(federation_->Stop().ok());
     auto books = ReadCoordinator(federation_->poc().coordinator_dir());
@@ -89,10 +99,11 @@ class LocalTwin : public testing::Test {
 
   std::unique_ptr<Federation> federation_;
   CoordinatorBooks books_;
+  int kills_ = 0;
 };
 
 TEST_F(LocalTwin, WithoutACodecEachVersionIsLocalTrainingBitForBit) {
-  Run("fixed32");
+  Run("codec = \"fixed32\"\n");
   if (IsSkipped() || HasFatalFailure()) return;
   const auto local = OpenLocal(*federation_);
   ASSERT_NE(local, nullptr);
@@ -119,7 +130,7 @@ TEST_F(LocalTwin, WithoutACodecEachVersionIsLocalTrainingBitForBit) {
 
 // The error that int8 states: at most half a scale, which is max|delta| / 127 of 256 values.
 TEST_F(LocalTwin, WithInt8EachVersionIsLocalTrainingWithinTheCodecsError) {
-  Run("int8");
+  Run("codec = \"int8\"\n");
   if (IsSkipped() || HasFatalFailure()) return;
   const auto local = OpenLocal(*federation_);
   ASSERT_NE(local, nullptr);
@@ -146,6 +157,46 @@ TEST_F(LocalTwin, WithInt8EachVersionIsLocalTrainingWithinTheCodecsError) {
     }
     EXPECT_EQ(first, result.size());
     EXPECT_NE(version, result) << "int8 is not exact: this test compares what it says";
+  }
+}
+
+// int4, rounded by chance, what it lost fed back; the trainer is killed in each round. The twin
+// does the same sum beside a trainer that never dies: every version has its bits.
+TEST_F(LocalTwin, WithInt4AndErrorFeedbackEachVersionIsTheTwinsWhoeverIsKilled) {
+  Run("codec = \"int4\"\nrounding = \"stochastic\"\nerror_feedback = true\n", true);
+  if (IsSkipped() || HasFatalFailure()) return;
+  EXPECT_GT(kills_, 0);
+  const auto local = OpenLocal(*federation_);
+  ASSERT_NE(local, nullptr);
+  const protocols::JobManifest& job = books_.job;
+  uint8_t seed[8];
+  StoreLe64(seed, job.seed);
+  const Digest digest = crypto::Sha256::Of(
+      {AsBytes("tidegate/v1/rounding"), Bytes{0}, seed, books_.id, AsBytes("north")});
+  std::vector<float> kept(books_.parameters[0].size(), 0.0f);
+  for (uint32_t round = 1; round <= kRounds; ++round) {
+    const std::vector<float>& start = books_.parameters[round - 1];
+    std::vector<double> v = federation::Difference(start, TrainRound(*local, start));
+    for (size_t i = 0; i < v.size(); ++i) v[i] += static_cast<double>(kept[i]);
+    protocols::UpdateHeader header;
+    header.round = round;
+    header.groups = 3;
+    header.codec = protocols::Codec::kInt4;
+    header.weight = 1;
+    const auto update = federation::EncodeDelta(header, job.layout, v,
+                                                {.norm_clip = 10,  // of the site's policy
+                                                 .rounding = protocols::Rounding::kStochastic,
+                                                 .key = LoadLe64(digest.data())});
+    ASSERT_TRUE(update.has_value()) << update.error().ToString();
+    const auto view = protocols::UpdateView::Parse(*update, job.layout);
+    ASSERT_TRUE(view.has_value());
+    federation::WeightedSum sum(v.size());
+    ASSERT_TRUE(sum.Add(*view, 1).ok());
+    EXPECT_TRUE(*sum.FedAvg(start, 1.0) == books_.parameters[round]) << "version " << round;
+    for (const protocols::UpdateTensor& tensor : view->tensors()) {
+      protocols::ForEachValue(
+          tensor, [&](uint64_t i, double sent) { kept[i] = static_cast<float>(v[i] - sent); });
+    }
   }
 }
 

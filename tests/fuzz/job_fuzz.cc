@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kJob =
     "base = \"../base\"\nname = \"triage\"\nrounds = 6\nquorum = 2\ndeadline_seconds = 900.5\n"
-    "sites = [\"north\", \"south\"]\ncodec = \"int8\"\nstrategy = \"fedit\"\nweighting = "
+    "sites = [\"north\", \"south\"]\ncodec = \"int4\"\nrounding = \"stochastic\"\n"
+    "error_feedback = true\nstrategy = \"fedit\"\nweighting = "
     "\"tokens\"\nmax_weight = 4096\nserver_learning_rate = 1.0\nnorm_clip = 2.5\nseed = 7\n"
     "[lora]\nr = 4\nalpha = 8\ndropout = 0.05\ntargets = [\"q_proj\", \"v_proj\"]\n[train]\n"
     "local_steps = 8\nbatch_size = 2\ngradient_accumulation_steps = 1\nlearning_rate = 2e-4\n"

@@ -30,7 +30,8 @@ Target Describe() {
       R"({"event":"end","stopped":true})"
       "\n",
       R"({"round":3,"adapter_version":2,"begin_step":8,"end_step":12,"at_step":10,"loss_sum":4.5,)"
-      R"("targets":99,"trained":true,"weight":1,"train_loss_milli":2000,"heldout_loss_milli":0})"};
+      R"("targets":99,"trained":true,"weight":1,"train_loss_milli":2000,"heldout_loss_milli":0,)"
+      R"("residuals":["kept-2",""]})"};
   target.memory = 8u << 20;
   target.memory_per_byte = 512;
   return target;

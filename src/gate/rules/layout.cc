@@ -51,6 +51,10 @@ std::optional<Refusal> LayoutRule(const JobCase& c) {
     return Refuse(
         fmt::format("codec {} is not in export.codecs", protocols::CodecName(c.job.codec)));
   }
+  if (c.job.codec == protocols::Codec::kFixed32 &&
+      (c.job.error_feedback || c.job.rounding != protocols::Rounding::kNearest)) {
+    return Refuse("codec fixed32 rounds nothing and feeds nothing back");
+  }
   const auto& phases = c.job.phase_groups.items;
   for (const uint8_t phase : phases) {
     if (phase == 0 || (phase & ~groups) != 0) {

@@ -228,6 +228,27 @@ std::optional<std::string> GateCore::RoundRefused(uint32_t round) const {
   return std::nullopt;
 }
 
+bool GateCore::AwaitsReceipt() const {
+  return std::any_of(open_.begin(), open_.end(),
+                     [this](const auto& entry) { return entry.second.key.job == job_->id; });
+}
+
+uint32_t GateCore::CountedRound() const {
+  uint32_t round = 0;
+  for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
+    if (leaf.entry.type != gate::LeafType::kReceipt) continue;
+    // It was verified before it became a leaf.
+    const auto document = protocols::Decode<gate::ReceiptLeaf>(leaf.entry.body.items);
+    if (!document) continue;
+    const auto receipt = protocols::Decode<protocols::Receipt>(document->receipt.body.items);
+    if (receipt && receipt->key.job == job_->id &&
+        receipt->outcome == protocols::ReceiptOutcome::kCounted) {
+      round = std::max(round, receipt->key.round);
+    }
+  }
+  return round;
+}
+
 Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   if (!job_ || !round_ || round_->closed || job_ended_) return OkStatus();
   const uint32_t round = round_->announcement.round;

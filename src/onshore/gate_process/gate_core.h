@@ -136,6 +136,9 @@ class GateCore {
   bool RoundSpent(uint32_t round, uint8_t phase) const;
   bool RefusedForGood(uint32_t round, const Hash32& content) const;
   std::optional<std::string> RoundRefused(uint32_t round) const;
+  // What the trainer has to know of the updates before this round, where the job feeds errors back.
+  bool AwaitsReceipt() const;
+  uint32_t CountedRound() const;
 
   GateIdentity identity_;
   GateSpool spool_;

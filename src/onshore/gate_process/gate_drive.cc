@@ -196,6 +196,9 @@ Status GateCore::DriveTrainer(GateEffects* out) {
   }
   const protocols::RoundAnnouncement& round = round_->announcement;
   if (RoundSpent(round.round, round.phase) || RoundRefused(round.round)) return OkStatus();
+  // It begins with what became of the one before: soon known, for an OFFER of a round that has
+  // ended is answered with its receipt.
+  if (job_->manifest.error_feedback && AwaitsReceipt()) return OkStatus();
   trainer_round_ = round.round;
   RoundStart start;
   start.job = job_->id;
@@ -205,6 +208,7 @@ Status GateCore::DriveTrainer(GateEffects* out) {
   start.norm_clip = identity_.policy.norm_clip;
   start.train_loss = identity_.policy.train_loss;
   start.heldout_loss = identity_.policy.heldout_loss;
+  start.counted_round = CountedRound();
   if (job_->manifest.norm_clip > 0) {
     start.norm_clip = std::min(start.norm_clip, job_->manifest.norm_clip);
   }

@@ -102,9 +102,12 @@ struct RoundStart {
   double norm_clip = 0;  // the lesser of policy's and job's; 0: none
   // The metrics that policy lets go along; the others are sent as 0.
   bool train_loss = false, heldout_loss = false;
+  // The latest round of the job whose receipt says that the update is in the sum; 0: none. Where
+  // the job feeds errors back no round starts before the receipts of those before it are here.
+  uint32_t counted_round = 0;
   template <class A>
   void serialize(A& ar) {
-    ar(job, round, phase, adapter_version, norm_clip, train_loss, heldout_loss);
+    ar(job, round, phase, adapter_version, norm_clip, train_loss, heldout_loss, counted_round);
   }
 };
 

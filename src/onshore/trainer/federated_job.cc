@@ -8,11 +8,13 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "crypto/base_hash.h"
 #include "crypto/hash.h"
 #include "federation/shared/delta_codec.h"
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
+#include "onshore/trainer/residual_file.h"
 #include "train/checkpoint.h"
 
 namespace tidegate::trainer {
@@ -153,9 +155,8 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
   return Encode(start, *note);
 }
 
-Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
-  std::vector<float> result = session_->state().parameters;
-  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
+protocols::UpdateHeader FederatedJob::HeaderOf(const onshore::RoundStart& start,
+                                               const RoundNote& note) const {
   protocols::UpdateHeader header;
   header.job = id_;
   header.round = start.round;
@@ -169,7 +170,73 @@ Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const Round
   header.weight = note.weight;
   if (start.train_loss) header.metrics.train_loss_milli = note.train_loss_milli;
   if (start.heldout_loss) header.metrics.heldout_loss_milli = note.heldout_loss_milli;
-  return federation::EncodeUpdate(header, layout_, start_, result, start.norm_clip);
+  return header;
+}
+
+Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
+  std::vector<float> result = session_->state().parameters;
+  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
+  std::vector<double> delta = federation::Difference(start_, result);
+  if (job_.error_feedback) TG_RETURN_IF_ERROR(AddResidual(note, start.phase, &delta));
+  auto update = federation::EncodeDelta(
+      HeaderOf(start, note), layout_, delta,
+      {.norm_clip = start.norm_clip, .rounding = job_.rounding, .key = RoundingKey()});
+  // Before anybody has the update: whatever becomes of it, the next round knows what to begin with.
+  if (update && job_.error_feedback) {
+    TG_RETURN_IF_ERROR(SaveResiduals(start.round, *update, delta));
+  }
+  return update;
+}
+
+// Each site and job rounds by numbers of its own.
+uint64_t FederatedJob::RoundingKey() const {
+  uint8_t seed[8];
+  StoreLe64(seed, job_.seed);
+  const Digest digest = crypto::Sha256::Of(
+      {AsBytes(std::string_view("tidegate/v1/rounding\0", 21)), seed, id_, AsBytes(options_.name)});
+  return LoadLe64(digest.data());
+}
+
+Status FederatedJob::AddResidual(const RoundNote& note, uint8_t phase,
+                                 std::vector<double>* delta) const {
+  const std::string name = phase < note.residuals.size() ? note.residuals[phase] : "";
+  if (name.empty()) return OkStatus();
+  const uint8_t groups = job_.phase_groups.items.at(phase);
+  const auto residual =
+      LoadResidual(JobDir(options_, id_), name, protocols::UpdateValues(layout_, groups));
+  if (!residual && residual.error().code() == Code::kNotFound) {
+    LogWarning("residual_missing {}", residual.error().message());
+    return OkStatus();
+  }
+  if (!residual) return residual.error();
+  size_t flat = 0, next = 0;
+  for (const protocols::LayoutTensor& t : layout_.tensors.items) {
+    const size_t count = static_cast<size_t>(t.rows) * t.cols;
+    for (size_t i = 0; (groups >> t.group & 1) != 0 && i < count; ++i) {
+      (*delta)[flat + i] += static_cast<double>((*residual)[next++]);
+    }
+    flat += count;
+  }
+  return OkStatus();
+}
+
+Status FederatedJob::SaveResiduals(uint32_t round, const Bytes& update,
+                                   const std::vector<double>& clipped) const {
+  const auto view = protocols::UpdateView::Parse(update, layout_);
+  if (!view) return Internal("an encoded update does not parse: {}", view.error().reason);
+  std::vector<float> carried;
+  carried.reserve(view->header().values);
+  std::vector<float> kept;
+  kept.reserve(view->header().values);
+  for (const protocols::UpdateTensor& tensor : view->tensors()) {
+    protocols::ForEachValue(tensor, [&](uint64_t at, double sent) {
+      carried.push_back(static_cast<float>(clipped[at]));
+      kept.push_back(static_cast<float>(clipped[at] - sent));
+    });
+  }
+  const std::filesystem::path dir = JobDir(options_, id_);
+  TG_RETURN_IF_ERROR(SaveResidual(dir, CarriedName(round), carried));
+  return SaveResidual(dir, KeptName(round), kept);
 }
 
 // The session at the state of this step: in memory already, on disk, or the job's first.
@@ -181,6 +248,23 @@ Status FederatedJob::GoTo(int64_t step) {
   TG_ASSIGN_OR_RETURN(train::TrainState state,
                       States(options_, id_).Load(step, session_->identity()));
   return session_->Restore(std::move(state));
+}
+
+// What the round begins with: what the one before it left in its phase's residual. Of a round that
+// published no version nothing is left.
+void FederatedJob::Settle(const onshore::RoundStart& start, const std::optional<RoundNote>& before,
+                          RoundNote* note) const {
+  if (!job_.error_feedback) return;
+  if (before) note->residuals = before->residuals;
+  const size_t phases = job_.phase_groups.size();
+  note->residuals.resize(phases);
+  if (!before || !before->trained || before->adapter_version == start.adapter_version) return;
+  const std::string name =
+      start.counted_round == before->round ? KeptName(before->round) : CarriedName(before->round);
+  // One that never was an update has left none.
+  if (HasResidual(JobDir(options_, id_), name)) {
+    note->residuals[(before->round - 1) % phases] = name;
+  }
 }
 
 // A new round goes on from where the one before ended, if that published a version. If it did not,
@@ -202,7 +286,12 @@ Result<RoundNote> FederatedJob::Begin(const onshore::RoundStart& start,
   note.end_step = note.begin_step + job_.local_steps;
   // First, or a state of the round before could pass for one of this round.
   TG_RETURN_IF_ERROR(KeepStates(note.begin_step));
+  Settle(start, before, &note);
   TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
+  // Not before the note says which it begins with.
+  if (job_.error_feedback) {
+    TG_RETURN_IF_ERROR(KeepResiduals(JobDir(options_, id_), note.residuals));
+  }
   return note;
 }
 

@@ -2,8 +2,8 @@
 //
 // Moments, schedule and data cursor live on across rounds; the parameters are replaced by each
 // round's adapter version. A round that published no version counts as never trained. The update of
-// a round is a function of the states before it: trained again after a crash, or in parts, it has
-// the same bytes. Not thread-safe.
+// a round is a function of the states before it, residuals included: trained again after a crash,
+// or in parts, it has the same bytes. Not thread-safe.
 #pragma once
 
 #include <functional>
@@ -71,7 +71,14 @@ class FederatedJob {
   Status GoTo(int64_t step);
   Status SaveState(const RoundNote& note);
   Status KeepStates(int64_t begin_step);
+  void Settle(const onshore::RoundStart& start, const std::optional<RoundNote>& before,
+              RoundNote* note) const;
   Result<Bytes> Encode(const onshore::RoundStart& start, const RoundNote& note) const;
+  protocols::UpdateHeader HeaderOf(const onshore::RoundStart& start, const RoundNote& note) const;
+  uint64_t RoundingKey() const;
+  Status AddResidual(const RoundNote& note, uint8_t phase, std::vector<double>* delta) const;
+  Status SaveResiduals(uint32_t round, const Bytes& update,
+                       const std::vector<double>& clipped) const;
   Status AppendRoundLine(const RoundNote& note, double seconds) const;
 
   protocols::JobManifest job_;

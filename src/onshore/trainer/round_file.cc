@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "onshore/trainer/residual_file.h"
 
 namespace tidegate::trainer {
 namespace {
@@ -38,7 +39,8 @@ Status SaveRoundNote(const std::filesystem::path& job_dir, const RoundNote& note
                                        {"trained", note.trained},
                                        {"weight", note.weight},
                                        {"train_loss_milli", note.train_loss_milli},
-                                       {"heldout_loss_milli", note.heldout_loss_milli}};
+                                       {"heldout_loss_milli", note.heldout_loss_milli},
+                                       {"residuals", note.residuals}};
   return WriteFileDurably(PathOf(job_dir), AsBytes(json.dump(2) + "\n"));
 }
 
@@ -61,11 +63,16 @@ Result<std::optional<RoundNote>> LoadRoundNote(const std::filesystem::path& job_
     note.weight = Whole<uint32_t>(json, "weight");
     note.train_loss_milli = Whole<uint32_t>(json, "train_loss_milli");
     note.heldout_loss_milli = Whole<uint32_t>(json, "heldout_loss_milli");
+    note.residuals = json.at("residuals").get<std::vector<std::string>>();
   } catch (const nlohmann::json::exception& e) {
     return DataLoss("{} is damaged: {}", PathOf(job_dir).native(), e.what());
   } catch (const std::out_of_range& e) {
     return DataLoss("{} is damaged: {} is no number of its range", PathOf(job_dir).native(),
                     e.what());
+  }
+  for (const std::string& name : note.residuals) {
+    if (name.empty() || IsResidualName(name)) continue;
+    return DataLoss("{} is damaged: a residual's name", PathOf(job_dir).native());
   }
   return note;
 }

@@ -4,12 +4,15 @@
 // tells by its step how far the round's training is: `end_step` reached, at the step where it was
 // paused, or not begun. Whatever it is, training goes on from a state that is on disk, with the
 // same bits. The state of `begin_step` is kept until the next round begins: a round that the
-// coordinator abandoned leaves no trace in moments, schedule and data cursor.
+// coordinator abandoned leaves no trace in moments, schedule and data cursor, nor in what error
+// feedback carries: the note names the residuals that the round begins with (residual_file.h).
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
 
@@ -30,6 +33,8 @@ struct RoundNote {
   uint32_t weight = 1;
   uint32_t train_loss_milli = 0;
   uint32_t heldout_loss_milli = 0;
+  // The residual file of each phase; "": there is none yet. Empty without error feedback.
+  std::vector<std::string> residuals;
 };
 
 Status SaveRoundNote(const std::filesystem::path& job_dir, const RoundNote& note);

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "onshore/trainer/federated_job.h"
+#include "onshore/trainer/residual_file.h"
 #include "site_samples.h"
 
 namespace tidegate::trainer {
@@ -25,8 +26,10 @@ struct Round {
 Bytes TrainRound(FederatedJob& job, uint32_t number, const std::vector<float>& parameters) {
   const Status set = job.SetAdapter(number - 1, BytesOf(parameters));
   EXPECT_TRUE(set.ok()) << set.ToString();
-  const auto update =
-      job.RunRound({.job = job.id(), .round = number, .adapter_version = number - 1});
+  const auto update = job.RunRound({.job = job.id(),
+                                    .round = number,
+                                    .adapter_version = number - 1,
+                                    .counted_round = number - 1});
   EXPECT_TRUE(update) << update.error().ToString();
   return update ? *update : Bytes();
 }
@@ -52,7 +55,7 @@ fs::path NewestState(const fs::path& job_dir) {
 }
 
 // The folder after round 1 and after round 2 of an undisturbed job, and all its updates.
-class CrashImages : public testing::Test {
+class CrashImages : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     const auto job = OpenJob(job_, site_.options());
@@ -61,6 +64,7 @@ class CrashImages : public testing::Test {
     for (uint32_t number = 1; number <= 3; ++number) {
       rounds_.push_back({parameters, TrainRound(*job, number, parameters)});
       parameters = Applied(parameters, rounds_.back().update, job_.layout);
+      ASSERT_TRUE(federation::SnapAllToGrid(parameters).ok());
       if (number == 1) CopyTree(site_.job_dir(job_), before_);
       if (number == 2) CopyTree(site_.job_dir(job_), after_);
     }
@@ -81,20 +85,34 @@ class CrashImages : public testing::Test {
     }
   }
 
-  const protocols::JobManifest job_ = SampleJob();
+  // With error feedback a round begins with a residual too, and rounds by chance.
+  static protocols::JobManifest Manifest() {
+    protocols::JobManifest job = SampleJob();
+    if (!GetParam()) return job;
+    job.codec = protocols::Codec::kInt4;
+    job.rounding = protocols::Rounding::kStochastic;
+    job.error_feedback = true;
+    return job;
+  }
+
+  const protocols::JobManifest job_ = Manifest();
   SampleSite site_;
   const fs::path before_ = site_.options().site / "before", after_ = site_.options().site / "after";
   std::vector<Round> rounds_;
 };
 
-TEST_F(CrashImages, EachMomentOfARoundGivesTheSameUpdate) {
+TEST_P(CrashImages, EachMomentOfARoundGivesTheSameUpdate) {
   ASSERT_NE(rounds_.at(1).update, rounds_.at(2).update);
   ExpectTheSameUpdates("before the round was noted", [](const fs::path&) {});
-  ExpectTheSameUpdates("noted, nothing trained", [](const fs::path& dir) {
-    ASSERT_TRUE(
-        SaveRoundNote(
-            dir, {.round = 2, .adapter_version = 1, .begin_step = 3, .end_step = 6, .at_step = 3})
-            .ok());
+  const std::vector<std::string> residuals(GetParam() ? 1 : 0, KeptName(1));
+  ExpectTheSameUpdates("noted, nothing trained", [&residuals](const fs::path& dir) {
+    ASSERT_TRUE(SaveRoundNote(dir, {.round = 2,
+                                    .adapter_version = 1,
+                                    .begin_step = 3,
+                                    .end_step = 6,
+                                    .at_step = 3,
+                                    .residuals = residuals})
+                    .ok());
   });
   ExpectTheSameUpdates("noted as trained, the state not saved", [this](const fs::path& dir) {
     fs::copy_file(after_ / "round.json", dir / "round.json", fs::copy_options::overwrite_existing);
@@ -118,7 +136,17 @@ TEST_F(CrashImages, EachMomentOfARoundGivesTheSameUpdate) {
   });
   ExpectTheSameUpdates("trained, nobody told",
                        [this](const fs::path& dir) { CopyTree(after_, dir); });
+  if (!GetParam()) return;
+  ExpectTheSameUpdates("trained, one of its residuals not written", [this](const fs::path& dir) {
+    CopyTree(after_, dir);
+    ASSERT_TRUE(fs::remove(dir / "residual" / KeptName(2)));
+  });
+  ExpectTheSameUpdates("noted, what it does not need not removed", [](const fs::path& dir) {
+    fs::copy_file(dir / "residual" / KeptName(1), dir / "residual" / "kept-0");
+  });
 }
+
+INSTANTIATE_TEST_SUITE_P(Feedback, CrashImages, testing::Bool());
 
 // Waits until a file of this name is moved into the folder that `watch` looks at.
 bool WaitForFile(int watch, const std::string& name) {

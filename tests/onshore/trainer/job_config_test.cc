@@ -91,7 +91,8 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
                        .trained = true,
                        .weight = 900,
                        .train_loss_milli = 1234,
-                       .heldout_loss_milli = 2345};
+                       .heldout_loss_milli = 2345,
+                       .residuals = {"kept-6", "", "carried-4294967295"}};
   ASSERT_TRUE(SaveRoundNote(dir, note).ok());
   const auto read = LoadRoundNote(dir);
   ASSERT_TRUE(read && *read);
@@ -106,6 +107,7 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
   EXPECT_EQ((*read)->weight, 900u);
   EXPECT_EQ((*read)->train_loss_milli, 1234u);
   EXPECT_EQ((*read)->heldout_loss_milli, 2345u);
+  EXPECT_EQ((*read)->residuals, note.residuals);
   const std::string text = *ReadTextFile(dir / "round.json", 1 << 16);
   for (size_t size = 0; size + 1 < text.size(); ++size) {
     std::ofstream(dir / "round.json") << text.substr(0, size);
@@ -113,6 +115,15 @@ TEST(RoundFile, IsReadAsItWasWrittenAndNeverHalf) {
     ASSERT_FALSE(cut) << size;
     EXPECT_EQ(cut.error().code(), Code::kDataLoss);
     EXPECT_NE(cut.error().message().find("round.json"), std::string::npos);
+  }
+  for (const char* name :
+       {"kept-", "kept-4294967296", "kept-6x", "sent-6", "../kept-6", "kept--6"}) {
+    std::string other = text;
+    other.replace(other.find("kept-6"), 6, name);
+    std::ofstream(dir / "round.json") << other;
+    const auto wrong = LoadRoundNote(dir);
+    ASSERT_FALSE(wrong) << name;
+    EXPECT_EQ(wrong.error().code(), Code::kDataLoss);
   }
   for (const char* weight : {"1e300", "-1", "4294967296", "1.5", "\"1\""}) {
     std::string other = text;
