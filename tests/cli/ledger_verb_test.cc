@@ -1,6 +1,7 @@
 // ledger show and verify, as an auditor runs them.
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/clock.h"
@@ -171,6 +172,62 @@ TEST_F(LedgerVerb, DamageAnotherKeyAndARewrittenPastAreErrors) {
   const RunResult run = Run({"verify", path_.native(), "--key", Key(), "--head", head});
   EXPECT_EQ(run.exit_code, static_cast<int>(Code::kDataLoss));
   EXPECT_NE(run.err.find("rewritten"), std::string::npos) << run.err;
+}
+
+// scripts/verify_ledger.py shares no line with us: what it says must be what we say.
+class SecondVerifier : public LedgerVerb {
+ protected:
+  SecondVerifier() {
+    auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
+    gate::ReceiptLeaf leaf;
+    leaf.receipt = *protocols::Decode<protocols::Signed>(receipt_);
+    EXPECT_TRUE(ledger->Append(gate::LeafType::kReceipt, leaf).has_value());
+  }
+  RunResult Second(const std::string& path, std::vector<std::string> more = {}) const {
+    std::vector<std::string> words = {
+        "/usr/bin/python3", TIDEGATE_SOURCE_DIR "/scripts/verify_ledger.py", path, "--key", Key()};
+    words.insert(words.end(), more.begin(), more.end());
+    return RunProgram(words);
+  }
+};
+
+TEST_F(SecondVerifier, SaysWhatOursSays) {
+  const std::string head = Write("b.receipt", receipt_);
+  const RunResult alone = Second(path_.native());
+  EXPECT_EQ(alone.exit_code, 65) << alone.err;
+  EXPECT_NE(alone.out.find("4 leaves, 2 exports, 1 receipts"), std::string::npos) << alone.out;
+  const RunResult held = Second(path_.native(), {"--head", head});
+  EXPECT_EQ(held.exit_code, 0) << held.err;
+  EXPECT_NE(held.out.find("covers leaves 0 to 1"), std::string::npos) << held.out;
+  const std::string armoured =
+      Write("a.receipt", AsBytes(*crypto::EncodeArmor("RECEIPT", receipt_)));
+  EXPECT_EQ(Second(path_.native(), {"--head", armoured}).exit_code, 0);
+}
+
+TEST_F(SecondVerifier, FindsFlippedBytesACutTailAndARewrittenPast) {
+  const std::string head = Write("b.receipt", receipt_);
+  const Bytes file = *ReadFile(path_, 1u << 30);
+  const size_t end = static_cast<size_t>(
+      std::find_if(file.rbegin(), file.rend(), [](uint8_t b) { return b != 0; }).base() -
+      file.begin());
+  for (size_t at = 0; at < end; at += 97) {
+    Bytes flipped = file;
+    flipped[at] ^= static_cast<uint8_t>(1u << at % 8);
+    EXPECT_EQ(Second(Write("flipped", flipped)).exit_code, 1) << "byte " << at;
+  }
+  // Another past, by the site's own key.
+  fs::remove(path_);
+  auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(gate::Debit(*ledger, 1).ok());
+  EXPECT_EQ(Second(path_.native()).exit_code, 65);
+  const RunResult rewritten = Second(path_.native(), {"--head", head});
+  EXPECT_EQ(rewritten.exit_code, 1);
+  EXPECT_NE(rewritten.err.find("root"), std::string::npos) << rewritten.err;
+  // Cut before the head: the file alone is consistent, the receipt is not of it.
+  fs::remove(path_);
+  auto cut = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
+  EXPECT_EQ(Second(path_.native()).exit_code, 65);
+  EXPECT_EQ(Second(path_.native(), {"--head", head}).exit_code, 1);
 }
 
 }  // namespace
