@@ -121,7 +121,9 @@ Status ContentTaker::OnOffer(const std::string& site, ByteSpan body) {
 
 Status ContentTaker::OnChunk(const std::string& site, ByteSpan body) {
   const auto chunk = protocols::DecodeChunk(body);
-  if (!taking_ || !chunk || !taking_->receiver.Fits(*chunk)) {
+  // Of a connection before this taker's time.
+  if (!taking_ || (chunk && chunk->content != taking_->manifest.content)) return OkStatus();
+  if (!chunk || !taking_->receiver.Fits(*chunk)) {
     ++refused_;
     return OkStatus();
   }
