@@ -209,6 +209,24 @@ TEST(JobRules, ACodecRunsWherePolicyNamesIt) {
   }
 }
 
+// Nothing of it is rounded: a job that says otherwise means another codec.
+TEST(JobRules, Fixed32TakesNeitherChanceNorFeedback) {
+  const auto why_not = [](protocols::Rounding rounding, bool feedback, protocols::Codec codec) {
+    protocols::JobManifest job = SampleJob();
+    job.codec = codec;
+    job.rounding = rounding;
+    job.error_feedback = feedback;
+    const auto refusal = ReviewJob({SamplePolicy(), job, IdOf(job), "north"});
+    return refusal ? refusal->rule + ": " + refusal->reason : "";
+  };
+  using protocols::Codec, protocols::Rounding;
+  const std::string reason = "layout: codec fixed32 rounds nothing and feeds nothing back";
+  EXPECT_EQ(why_not(Rounding::kStochastic, false, Codec::kFixed32), reason);
+  EXPECT_EQ(why_not(Rounding::kNearest, true, Codec::kFixed32), reason);
+  EXPECT_EQ(why_not(Rounding::kNearest, false, Codec::kFixed32), "");
+  EXPECT_EQ(why_not(Rounding::kStochastic, true, Codec::kInt8), "");
+}
+
 TEST(UpdateRules, TakeAnUpdateInEachCodec) {
   for (const char* name : {"bf16", "int4"}) {
     Case c;
