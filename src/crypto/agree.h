@@ -11,6 +11,9 @@ namespace tidegate::crypto {
 
 class AgreePublicKey {
  public:
+  // kInvalidArgument for another length than 32, and for the points of small order, with which
+  // every shared secret is zero. Any other 32 bytes are a key: RFC 7748 reduces u, ignores bit 255,
+  // and takes points of the twist.
   static Result<AgreePublicKey> FromBytes(ByteSpan bytes);
 
   std::span<const uint8_t, 32> bytes() const { return bytes_; }
@@ -31,8 +34,7 @@ class AgreeSecretKey {
   const AgreePublicKey& public_key() const { return public_key_; }
   // The 32 secret bytes for storage.
   Secret<32> Serialize() const { return secret_.Clone(); }
-  // The shared secret, to be fed to a KDF. kInvalidArgument when it is all zero, as a peer's point
-  // of small order makes it.
+  // The shared secret, to be fed to a KDF. kInvalidArgument when it is all zero.
   Result<Secret<32>> Agree(const AgreePublicKey& peer) const;
 
  private:

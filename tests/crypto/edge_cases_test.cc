@@ -128,14 +128,14 @@ TEST_F(X25519Edges, EachCaseGivesItsSecretOrIsRefused) {
   for (const auto& row : rows_) {
     SCOPED_TRACE(row.at(0));
     const auto peer = AgreePublicKey::FromBytes(Hex(row.at(1)));
-    ASSERT_TRUE(peer);
-    const auto shared = key_->Agree(*peer);
     if (row.at(2) == "refused") {
       ++refused;
-      ASSERT_FALSE(shared);
-      EXPECT_EQ(shared.error().code(), Code::kInvalidArgument);
-      EXPECT_NE(shared.error().message().find("small order"), std::string::npos);
+      ASSERT_FALSE(peer);
+      EXPECT_EQ(peer.error().code(), Code::kInvalidArgument);
+      EXPECT_NE(peer.error().message().find("small order"), std::string::npos);
     } else {
+      ASSERT_TRUE(peer) << peer.error().message();
+      const auto shared = key_->Agree(*peer);
       ASSERT_TRUE(shared) << shared.error().message();
       EXPECT_EQ(ToHex(shared->reveal()), row.at(2));
     }
@@ -143,14 +143,12 @@ TEST_F(X25519Edges, EachCaseGivesItsSecretOrIsRefused) {
   EXPECT_EQ(refused, 14);
 }
 
-// No sender and no recipient of HPKE goes on with such a point.
-TEST_F(X25519Edges, HpkeRefusesEveryPointOfSmallOrderOnBothSides) {
+// No recipient of HPKE goes on with such a point. (A sender can not be given one.)
+TEST_F(X25519Edges, HpkeRefusesEveryPointOfSmallOrder) {
   for (const auto& row : rows_) {
     if (row.at(2) != "refused") continue;
     SCOPED_TRACE(row.at(0));
     EXPECT_EQ(SetupRecipient(Hex(row.at(1)), *key_, {}).error().code(), Code::kInvalidArgument);
-    EXPECT_EQ(SetupSender(*AgreePublicKey::FromBytes(Hex(row.at(1))), {}).error().code(),
-              Code::kInvalidArgument);
   }
 }
 

@@ -114,6 +114,10 @@ Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) 
       announcement->adapter_version >= job_->manifest.rounds) {
     return refuse("round", "the round's number, phase or adapter version is not the job's");
   }
+  // Nothing could be sealed to it, after the training.
+  if (const auto key = crypto::AgreePublicKey::FromBytes(announcement->recipient); !key) {
+    return refuse("recipient", key.error().message());
+  }
   TG_RETURN_IF_ERROR(spool_.StoreDocument("round", document));
   round_ = OpenRound{document, std::move(*announcement), false};
   return OkStatus();

@@ -76,6 +76,23 @@ TEST_F(HostileCoordinator, AnAdapterThatIsNotTheJobsNextIsRefusedByName) {
   EXPECT_NE(BulkOf(GiveBlock(2), BulkKind::kParameters), nullptr) << "the honest one is taken";
 }
 
+// Nothing could be sealed to it: the gate would end over every update of the round, again and
+// again.
+TEST_F(HostileCoordinator, ARoundWhoseRecipientIsOfSmallOrderIsRefusedAndTheNextOneRuns) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  protocols::RoundAnnouncement round = RoundOf(1);
+  for (const uint8_t first : {0, 1}) {
+    round.recipient = {first};
+    const GateEffects effects =
+        Bulk(To::kLink, BulkKind::kRound, Sign(crypto::domains::kRound, round));
+    EXPECT_EQ(MessageOf(effects, IpcType::kRoundStart), nullptr);
+    EXPECT_NE(LastRefusal().find("rule=recipient"), std::string::npos) << LastRefusal();
+  }
+  OpenRound(1);
+  EXPECT_NE(BulkOf(Bulk(To::kTrainer, BulkKind::kUpdate, Update(1)), BulkKind::kOffer), nullptr);
+}
+
 TEST_F(HostileCoordinator, AnAdapterThatThePinnedKeyDidNotSignAsOneIsRefused) {
   StartWithVersionOne();
   protocols::Signed changed =
