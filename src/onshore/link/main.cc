@@ -26,7 +26,7 @@ constexpr size_t kMaxQueuedToGate = 16u << 20;
 constexpr int kGateWaitMillis = 100;
 
 struct Options {
-  uint32_t generation = 0, uid = 0;
+  uint32_t generation = 0, uid = 0, stripes = 1;
   std::filesystem::path site, records;
   std::string address, walls;
 };
@@ -176,6 +176,7 @@ Status RunLink(const Options& options) {
   client_options.server_key = approval.coordinator_curve_key;
   client_options.site = approval.site.text;
   client_options.federation = approval.federation;
+  client_options.stripes = options.stripes;
   TG_ASSIGN_OR_RETURN(std::unique_ptr<transport::Client> client,
                       transport::Client::Connect(client_options, key));
   LinkLoop loop(LinkCore(site_key, approval.federation, approval.site.text), std::move(client),
@@ -195,6 +196,7 @@ int main(int argc, char** argv) {
   app.add_option("--generation", options.generation, "number of this start")->required();
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
+  app.add_option("--stripes", options.stripes, "connections for bulk");
   app.add_option("--walls", options.walls, "walls demanded")->required();
   app.add_option("--records", options.records, "the site's records: tried at the start, refused");
   app.add_option("--uid", options.uid, "a start as root: the uid to become");
