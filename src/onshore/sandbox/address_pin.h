@@ -35,8 +35,11 @@ class AddressPin {
  public:
   // Sockets made and not yet connected. One more makes the oldest unconnectable, so that sockets
   // which were closed unused do not add up.
+  // libzmq connects each that it makes before it makes another, so these are enough for any number
+  // of stripes.
   static constexpr size_t kMaxWaiting = 16;
-  static constexpr int kBurst = 16;     // calls answered at once
+  // Calls answered at once: those of a start with 16 stripes of bulk and a line for control, twice.
+  static constexpr int kBurst = 34;
   static constexpr int kPerSecond = 8;  // and each second after that
 
   struct Counts {

@@ -19,6 +19,7 @@
 #include "base/site_name.h"
 #include "onshore/sandbox/address_pin.h"
 #include "onshore/sandbox/walls.h"
+#include "protocols/limits.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -68,9 +69,9 @@ Status SetCount(const std::filesystem::path& file, const toml::key& key, const t
 
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",          "base",         "records",     "heldout",
-                                        "threads",       "dtype",        "coordinator", "walls",
-                                        "separate_uids", "ready_seconds"};
+  constexpr std::string_view kKeys[] = {"name",          "base",          "records",     "heldout",
+                                        "threads",       "dtype",         "coordinator", "walls",
+                                        "separate_uids", "ready_seconds", "stripes"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
@@ -78,6 +79,9 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   if (key == "separate_uids") return TakeUids(file, key, node, config);
   if (key == "threads") return SetCount(file, key, node, 256, &config->threads);
   if (key == "ready_seconds") return SetCount(file, key, node, 3600, &config->ready_seconds);
+  if (key == "stripes") {
+    return SetCount(file, key, node, protocols::kMaxStripes, &config->stripes);
+  }
   TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
   if (key == "name") {
     if (!IsSiteName(text)) return BadKey(file, key, fmt::format("must be {}", kSiteNameRule));

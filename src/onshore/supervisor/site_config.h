@@ -19,6 +19,7 @@ struct SiteConfig {
   std::filesystem::path heldout;  // JSONL, may be empty
   int threads = 1;                // of the trainer
   int ready_seconds = 120;        // a process that takes longer to start is started again
+  int stripes = 1;                // link's connections for bulk
   std::string dtype = "auto";
   std::string coordinator;  // "tcp://192.0.2.1:7443" or "tcp://name:7443"
   // A start as root: the uid and gid of trainer, gate and link, in this order.

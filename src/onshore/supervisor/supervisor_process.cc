@@ -10,6 +10,7 @@
 #include "onshore/supervisor/events.h"
 #include "onshore/supervisor/generations.h"
 #include "onshore/supervisor/supervisor.h"
+#include "protocols/limits.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -20,6 +21,10 @@ constexpr int kAllMessages = 4096;            // more than a pair holds
 constexpr int kUsage = 64;                    // docs/exit-codes.md
 
 int64_t MonotonicNow() { return SystemClock().MonotonicMillis(); }
+
+// A start of link dials its line for control and every stripe at once; where the network then cuts
+// them all, so does the first try to come back, a tenth of a second later.
+static_assert(AddressPin::kBurst >= 2 * (1 + protocols::kMaxStripes));
 
 // Whether a process that exits so would do so again: it said what is wrong with its input.
 bool IsRefusal(const ChildEnd& end) {
@@ -59,7 +64,10 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
                                 : process.kind == Kind::kGate  ? gate
                                                                : link));
   }
-  if (process.kind == Kind::kLink) add("--address", "tcp://" + FormatAddress(address_));
+  if (process.kind == Kind::kLink) {
+    add("--address", "tcp://" + FormatAddress(address_));
+    add("--stripes", std::to_string(config_.stripes));
+  }
   // The trainer's to read; gate and link try that they cannot.
   add("--records", config_.records.native());
   if (process.kind == Kind::kTrainer) {

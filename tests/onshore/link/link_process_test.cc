@@ -174,6 +174,20 @@ TEST_F(LinkProcessTest, AnUpdateAndAnAdapterCross) {
   EXPECT_EQ(end->end, End::kClean) << end->exit_status << " " << site_.log();
 }
 
+// As many as there may be, made within what the supervisor lets a start make.
+TEST_F(LinkProcessTest, AnUpdateAndAnAdapterCrossInSixteenStripes) {
+  site_.stripes = protocols::kMaxStripes;
+  Begin();
+  if (IsSkipped()) return;
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(commits_, 1);
+  const auto all = [this] { return site_.pin().connects == 1u + protocols::kMaxStripes; };
+  EXPECT_TRUE(site_.Until(all)) << "control and each stripe: " << site_.pin().connects;
+  EXPECT_EQ(site_.pin().limited, 0u);
+  EXPECT_EQ(site_.server().refused(), 0u);
+}
+
 TEST_F(LinkProcessTest, TheCoordinatorIsStartedAgainInTheMiddle) {
   held_ = true;
   Begin();

@@ -77,10 +77,9 @@ bool LinkSite::StartLink() {
   const Fd log_write(pipe_fds[1]);
   SpawnSpec spec;
   spec.program = fs::path(TIDEGATE_BIN_DIR) / "tidegate-link";
-  spec.arguments = {"--generation", std::to_string(generation_),
-                    "--dir",        dir_.native(),
-                    "--address",    address_,
-                    "--walls",      "netns,seccomp"};
+  spec.arguments = {
+      "--generation", std::to_string(generation_), "--dir",   dir_.native(),  "--address", address_,
+      "--stripes",    std::to_string(stripes),     "--walls", "netns,seccomp"};
   spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS=report_bugs=0"};
   spec.fds = {control.child.get(), pair_.child.get(), pin.child.get()};
   spec.log_fd = log_write.get();

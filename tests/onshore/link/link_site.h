@@ -28,6 +28,7 @@ class LinkSite {
   // Binds the coordinator's port: a free one the first time, then the same.
   void StartServer();
   void StopServer() { server_.reset(); }
+  uint32_t stripes = 1;  // link's connections for bulk
   // Starts link on its pairs; false when it did not come to READY.
   bool StartLink();
   void KillLink();

@@ -90,7 +90,7 @@ std::string ProbePin() {
   note("inet6", Errno(::socket(AF_INET6, SOCK_STREAM, 0)));
   std::vector<int> waiting;
   int error = 0;
-  for (int i = 0; i < 20 && error == 0; ++i) {
+  for (int i = 0; i < 40 && error == 0; ++i) {
     const int next = ::socket(AF_INET, SOCK_STREAM, 0);
     error = next < 0 ? errno : 0;
     if (next >= 0) waiting.push_back(next);

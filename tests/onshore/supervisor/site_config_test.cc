@@ -42,29 +42,47 @@ TEST_F(SiteConfigTest, RelativePathsAreFromTheSiteAndTheRestHasDefaults) {
   EXPECT_EQ(config->records, "/data/r.jsonl");
   EXPECT_TRUE(config->heldout.empty());
   EXPECT_EQ(config->threads, 1);
+  EXPECT_EQ(config->stripes, 1);
   EXPECT_EQ(config->dtype, "auto");
   EXPECT_EQ(config->walls, "netns seccomp landlock_fs pinned_address");
 }
 
 TEST_F(SiteConfigTest, EveryKeyIsTaken) {
-  const auto config =
-      Load(kWhole +
-           "heldout = \"h.jsonl\"\nthreads = 256\nready_seconds = 3600\ndtype = \"bf16\"\n"
-           "walls = \"netns,seccomp\"  # a comment\n");
+  const auto config = Load(
+      kWhole +
+      "heldout = \"h.jsonl\"\nthreads = 256\nready_seconds = 3600\nstripes = 16\ndtype = \"bf16\"\n"
+      "walls = \"netns,seccomp\"  # a comment\n");
   ASSERT_TRUE(config) << config.error().message();
   EXPECT_EQ(config->heldout, dir_ / "h.jsonl");
   EXPECT_EQ(config->threads, 256);
   EXPECT_EQ(config->ready_seconds, 3600);
+  EXPECT_EQ(config->stripes, 16);
   EXPECT_EQ(config->dtype, "bf16");
   EXPECT_EQ(config->walls, "netns,seccomp");
 }
 
 TEST_F(SiteConfigTest, AWrongLineIsNamedByItsNumber) {
-  for (const std::string line :
-       {"thread = 2", "threads = 0", "threads = 257", "ready_seconds = 0", "ready_seconds = 3601",
-        "threads = \"2\"", "threads = 2.0", "dtype = \"f16\"", "dtype = 3", "heldout = \"\"",
-        "walls = \"netns moat\"", "walls = \"netns netns\"", "walls = [\"netns\"]", "[table]",
-        "a.b = 1", "name = \"x\"", "dtype = auto", "dtype = \"auto", "= 1"}) {
+  for (const std::string line : {"thread = 2",
+                                 "threads = 0",
+                                 "threads = 257",
+                                 "ready_seconds = 0",
+                                 "ready_seconds = 3601",
+                                 "threads = \"2\"",
+                                 "threads = 2.0",
+                                 "stripes = 0",
+                                 "stripes = 17",
+                                 "dtype = \"f16\"",
+                                 "dtype = 3",
+                                 "heldout = \"\"",
+                                 "walls = \"netns moat\"",
+                                 "walls = \"netns netns\"",
+                                 "walls = [\"netns\"]",
+                                 "[table]",
+                                 "a.b = 1",
+                                 "name = \"x\"",
+                                 "dtype = auto",
+                                 "dtype = \"auto",
+                                 "= 1"}) {
     const auto config = LoadWith(line);
     ASSERT_FALSE(config) << line;
     EXPECT_EQ(config.error().code(), Code::kInvalidArgument) << line;

@@ -21,7 +21,7 @@ TEST_F(SupervisorTest, GateAndLinkGetGoAndATrainerStartsWhenTheGateAsks) {
   EXPECT_EQ(LastStart("gate"),
             "start --generation 1" + dir + kDefaultDemanded.ToString() + records);
   EXPECT_EQ(LastStart("link"), "start --generation 2" + dir + kDefaultDemanded.ToString() +
-                                   " --address tcp://127.0.0.1:7443" + records);
+                                   " --address tcp://127.0.0.1:7443 --stripes 1" + records);
   EXPECT_TRUE(LogHas("process_ready name=gate walls=0x5"));
   // Ctrl-C in a terminal must not reach them before the supervisor has told them to stop.
   EXPECT_EQ(::getsid(LastPid("gate")), LastPid("gate"));
