@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need on Debian 12, by package name. Does nothing when all is there.
 set -euo pipefail
+# chromium: opens the status page in a test.
 # ocl-icd-opencl-dev: oneDNN's CMake package asks for OpenCL, which nothing here uses.
 packages=(
   g++ cmake ninja-build pkg-config git ccache clang-format python3 python3-pip openssl
   libssl-dev libsqlite3-dev libfmt-dev libexpected-dev libcereal-dev nlohmann-json3-dev
   libtomlplusplus-dev libcli11-dev libzmq3-dev libseccomp-dev libdnnl-dev ocl-icd-opencl-dev libhwy-dev
   libzstd-dev libutf8proc-dev libpcre2-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libcpp-httplib-dev libjs-chart.js chromium
 )
 missing=()
 for p in "${packages[@]}"; do

@@ -48,6 +48,12 @@ std::string Text(const ordered_json& report) {
       report["fingerprint"].get<std::string>(), report["dir"].get<std::string>());
 }
 
+// Beside the port that sites dial.
+int WebPort(const std::string& address) {
+  const int port = std::atoi(address.c_str() + address.rfind(':') + 1);
+  return port < 65535 ? port + 1 : port - 1;
+}
+
 Status Init(const Invocation& invocation, const Options& options) {
   TG_RETURN_IF_ERROR(CheckOptions(options));
   const fs::path config = options.dir / "coordinator.toml";
@@ -69,9 +75,10 @@ Status Init(const Invocation& invocation, const Options& options) {
   const std::string text = fmt::format(
       "name = \"{}\"\nfederation = \"{}\"\naddress = \"{}\"  # where sites dial\n"
       "# listen = \"tcp://*:7443\"   # default: every interface, the port of the address\n"
+      "web = \"127.0.0.1:{}\"      # status page and Prometheus metrics; \"off\" for none\n"
       "# block_store_gib = 64\n# keep_versions = 8        # adapter versions of a job that can be "
       "exported\n# lease_seconds = 10\n",
-      options.name, ToHex(id), options.address);
+      options.name, ToHex(id), options.address, WebPort(options.address));
   TG_RETURN_IF_ERROR(WriteFileDurably(config, AsBytes(text)));
   ordered_json report;
   report["dir"] = options.dir.native();

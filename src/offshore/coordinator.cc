@@ -83,8 +83,28 @@ Status Coordinator::LoadJob(federation::StoredJob stored) {
     job->losses[update.key.site.text] = {update.key.round, update.train_loss_milli,
                                          update.heldout_loss_milli};
   }
+  TG_RETURN_IF_ERROR(LoadHistory(*job, events));
   job->stored = std::move(stored);
   jobs_.push_back(std::move(job));
+  return OkStatus();
+}
+
+Status Coordinator::LoadHistory(JobRun& job, const std::vector<Event>& events) {
+  std::vector<const federation::RoundOpened*> opened;
+  for (const Event& event : events) {
+    if (const auto* o = std::get_if<federation::RoundOpened>(&event)) opened.push_back(o);
+  }
+  const size_t first =
+      opened.size() > RoundHistory::kRemembered ? opened.size() - RoundHistory::kRemembered : 0;
+  for (size_t i = first; i < opened.size(); ++i) {
+    job.history.Opened(opened[i]->round, opened[i]->unix_millis);
+    TG_ASSIGN_OR_RETURN(const auto updates, store_->Updates(job.facts.id, opened[i]->round));
+    for (const federation::StoredUpdate& update : updates) {
+      const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
+      if (!release) return DataLoss("a stored release: {}", release.error().reason);
+      job.history.Took(update, release->ciphertext_bytes);
+    }
+  }
   return OkStatus();
 }
 

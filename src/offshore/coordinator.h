@@ -20,6 +20,7 @@
 #include "blocks/block_store.h"
 #include "federation/server/store.h"
 #include "offshore/federation_config.h"
+#include "offshore/round_history.h"
 #include "offshore/sealed_update.h"
 #include "offshore/transfers.h"
 #include "protocols/header.h"
@@ -75,6 +76,9 @@ class Coordinator {
   // Inside a turn. `fatal` is set when the disk failed or our own code did: the process ends then.
   Result<nlohmann::ordered_json> OnRequest(const nlohmann::json& request, Status* fatal);
 
+  // What `tidegate status` prints, with the time and each job's history: for the status page.
+  nlohmann::ordered_json StatusJson();
+
   std::vector<AccessChange> TakeAccessChanges();
   const FederationConfig& config() const { return config_; }
   const FederationKeys& keys() const { return keys_; }
@@ -113,6 +117,7 @@ class Coordinator {
     protocols::RoundAnnouncement announcement;
     uint64_t bytes_in = 0;                     // since this process started
     std::map<std::string, SiteLosses> losses;  // of its last counted update, by site
+    RoundHistory history;
     bool ended() const { return std::holds_alternative<federation::Ended>(state.phase); }
     bool collecting() const { return std::holds_alternative<federation::Collecting>(state.phase); }
     bool Names(const std::string& site) const;
@@ -186,7 +191,7 @@ class Coordinator {
   Result<JobRun*> JobOf(const nlohmann::json& request);
   Json SitesJson() const;
   Json JobJson(const JobRun& job) const;
-  Json StatusJson();
+  Status LoadHistory(JobRun& job, const std::vector<federation::Event>& events);
 
   FederationConfig config_;
   FederationKeys keys_;

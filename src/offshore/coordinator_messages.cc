@@ -278,6 +278,7 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   site.offers.erase(release.content);
   site.Remember(release);
   job->losses[name] = {release.key.round, update.train_loss_milli, update.heldout_loss_milli};
+  job->history.Took(update, release.ciphertext_bytes);
   LogInfo("update_accepted job={} round={} site={} bytes={} weight={}",
           job->facts.manifest.name.text, release.key.round, name, release.ciphertext_bytes,
           header->weight);

@@ -262,6 +262,7 @@ ordered_json Coordinator::JobJson(const JobRun& job) const {
 
 ordered_json Coordinator::StatusJson() {
   Json out;
+  out["time"] = FormatUtc(clock_.UnixMillis());
   out["federation"] = {{"id", ToHex(config_.federation)},
                        {"name", config_.name},
                        {"address", config_.address},
@@ -269,7 +270,10 @@ ordered_json Coordinator::StatusJson() {
                        {"fingerprint", ToHex(keys_.sign.verify_key().Fingerprint())}};
   out["sites"] = SitesJson();
   out["jobs"] = Json::array();
-  for (const auto& job : jobs_) out["jobs"].push_back(JobJson(*job));
+  for (const auto& job : jobs_) {
+    out["jobs"].push_back(JobJson(*job));
+    out["jobs"].back()["history"] = job->history.ToJson();
+  }
   out["block_bytes"] = blocks_.used_bytes();
   const auto equivocations = store_->Equivocations();
   out["equivocations"] = equivocations ? *equivocations : 0;

@@ -94,6 +94,7 @@ Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) 
                       crypto::SignDocument(keys_.sign, crypto::domains::kRound, round));
   const federation::RoundOpened event{effect.round, now};
   TG_RETURN_IF_ERROR(store_->OpenRound(job.facts.id, event, *job.announcement_document, recipient));
+  job.history.Opened(effect.round, now);
   TG_RETURN_IF_ERROR(Apply(job, event));
   LogInfo("round_opened job={} round={} version={}", job.facts.manifest.name.text, effect.round,
           job.version.version);

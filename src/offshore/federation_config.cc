@@ -25,6 +25,21 @@ Status TakeNumber(const fs::path& file, const toml::key& key, const toml::node& 
   return OkStatus();
 }
 
+Status TakeWeb(const fs::path& file, const toml::key& key, const std::string& text,
+               FederationConfig* config) {
+  if (text == "off") return OkStatus();
+  const size_t colon = text.rfind(':');
+  const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
+  const bool number = !port.empty() && port.size() <= 5 &&
+                      port.find_first_not_of("0123456789") == std::string::npos;
+  if (!number || colon == 0 || std::stoi(port) < 1 || std::stoi(port) > 65535) {
+    return BadKey(file, key, "must be HOST:PORT, as 127.0.0.1:7444, or off");
+  }
+  config->web_host = text.substr(0, colon);
+  config->web_port = std::stoi(port);
+  return OkStatus();
+}
+
 Status Take(const fs::path& file, const toml::key& key, const toml::node& node,
             FederationConfig* config) {
   int64_t number = 0;
@@ -44,6 +59,7 @@ Status Take(const fs::path& file, const toml::key& key, const toml::node& node,
     return OkStatus();
   }
   const auto text = node.value_exact<std::string>();
+  if (key == "web") return TakeWeb(file, key, text.value_or(""), config);
   if (key == "federation") {
     const auto id = FromHex(text.value_or(""));
     if (!id || id->size() != config->federation.size()) {
@@ -55,8 +71,8 @@ Status Take(const fs::path& file, const toml::key& key, const toml::node& node,
   const bool known = key == "name" || key == "address" || key == "listen";
   if (!known) {
     return BadKey(file, key,
-                  "is not known; the keys are name, federation, address, listen, block_store_gib, "
-                  "keep_versions, lease_seconds");
+                  "is not known; the keys are name, federation, address, listen, web, "
+                  "block_store_gib, keep_versions, lease_seconds");
   }
   const size_t most = key == "name" ? protocols::kMaxName : protocols::kMaxAddress;
   if (!text || text->empty() || text->size() > most) {

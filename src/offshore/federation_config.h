@@ -18,6 +18,9 @@ struct FederationConfig {
   uint64_t block_store_bytes = 64ull << 30;
   uint32_t keep_versions = 8;  // adapter versions of a job whose content is kept
   uint32_t lease_millis = 10'000;
+  // "127.0.0.1:7444": the status page and Prometheus' metrics; empty: none.
+  std::string web_host;
+  int web_port = 0;
 };
 
 // Unknown keys are errors, with the line.

@@ -3,6 +3,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -11,6 +12,7 @@
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
 #include "transport/server.h"
+#include "web/status_server.h"
 
 namespace tidegate::offshore {
 namespace {
@@ -29,10 +31,15 @@ Result<Fd> SignalFd() {
   return fd;
 }
 
+// The page shows a turn's outcome after this long at most; not more often.
+constexpr int64_t kPublishMillis = 250;
+
 class Loop {
  public:
-  Loop(Coordinator& coordinator, Server& server, AdminSocket& admin, const Fd& signals)
-      : coordinator_(coordinator), server_(server), admin_(admin), signals_(signals) {}
+  // `web` may be null.
+  Loop(Coordinator& coordinator, Server& server, AdminSocket& admin, const Fd& signals,
+       web::StatusServer* web)
+      : coordinator_(coordinator), server_(server), admin_(admin), signals_(signals), web_(web) {}
 
   Status Run() {
     TG_RETURN_IF_ERROR(Turn([this] { return coordinator_.Resume(); }));
@@ -42,8 +49,8 @@ class Loop {
       events.clear();
       fds.assign(1, {signals_.get(), POLLIN, 0});
       admin_.AddPollFds(&fds);
-      TG_RETURN_IF_ERROR(
-          server_.Poll(static_cast<int>(coordinator_.MillisToDeadline()), fds, &events));
+      const int64_t wait = std::min(coordinator_.MillisToDeadline(), PublishIfDue());
+      TG_RETURN_IF_ERROR(server_.Poll(static_cast<int>(wait), fds, &events));
       if (fds[0].revents != 0) return OkStatus();
       if (!events.empty() || coordinator_.MillisToDeadline() == 0) {
         TG_RETURN_IF_ERROR(Turn([&] { return Handle(events); }));
@@ -57,6 +64,7 @@ class Loop {
   // Everything in one transaction; what it says goes out after the commit.
   template <typename F>
   Status Turn(F&& what) {
+    changed_ = true;
     TG_RETURN_IF_ERROR(coordinator_.BeginTurn());
     TG_RETURN_IF_ERROR(what());
     TG_ASSIGN_OR_RETURN(const std::vector<Outgoing> out, coordinator_.EndTurn());
@@ -75,6 +83,19 @@ class Loop {
       }
     }
     return OkStatus();
+  }
+
+  // Milliseconds until it has something to do.
+  int64_t PublishIfDue() {
+    if (web_ == nullptr || !changed_) return INT32_MAX;
+    const int64_t now = SystemClock().MonotonicMillis();
+    if (now < publish_at_) return publish_at_ - now;
+    publish_at_ = now + kPublishMillis;
+    changed_ = false;
+    auto status = coordinator_.StatusJson();
+    status["refused_peers"] = server_.refused();
+    web_->Publish(status);
+    return INT32_MAX;
   }
 
   Status Handle(const std::vector<Server::Event>& events) {
@@ -120,8 +141,30 @@ class Loop {
   Server& server_;
   AdminSocket& admin_;
   const Fd& signals_;
+  web::StatusServer* web_;
+  bool changed_ = true;
+  int64_t publish_at_ = 0;
   Status fatal_;
 };
+
+}  // namespace
+
+namespace {
+
+// A status page that can't be is no reason to hold no rounds.
+std::unique_ptr<web::StatusServer> StartWeb(const FederationConfig& config) {
+  if (config.web_host.empty()) return nullptr;
+  web::StatusServerOptions options;
+  options.host = config.web_host;
+  options.port = config.web_port;
+  auto server = web::StatusServer::Start(options);
+  if (!server) {
+    LogWarning("no_status_page reason=\"{}\"", server.error().message());
+    return nullptr;
+  }
+  LogInfo("status_page url=http://{}:{}/", options.host, options.port);
+  return std::move(*server);
+}
 
 }  // namespace
 
@@ -145,7 +188,8 @@ Status Serve(const std::filesystem::path& dir) {
   TG_ASSIGN_OR_RETURN(AdminSocket admin, AdminSocket::Listen(dir, SystemClock()));
   LogInfo("serving federation={} address={} sites={}", coordinator->config().name,
           server->address(), options.sites.size());
-  const Status status = Loop(*coordinator, *server, admin, signals).Run();
+  const std::unique_ptr<web::StatusServer> web = StartWeb(coordinator->config());
+  const Status status = Loop(*coordinator, *server, admin, signals, web.get()).Run();
   if (status.ok()) LogInfo("stopped");
   return status;
 }
