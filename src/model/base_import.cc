@@ -114,6 +114,13 @@ std::string TransformersName(tensor::DType dtype) {
 
 Result<ModelConfig> GgufConfig(const tensor::GgufFile& gguf, std::string_view what) {
   TG_ASSIGN_OR_RETURN(const std::string_view architecture, gguf.GetString("general.architecture"));
+  if (gguf.Has("general.type")) {
+    TG_ASSIGN_OR_RETURN(const std::string_view type, gguf.GetString("general.type"));
+    if (type != "model") {
+      return Unsupported("{} is a GGUF of type \"{}\", not of a model; give the base's file", what,
+                         type);
+    }
+  }
   if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3") {
     return Unsupported(
         "{}: the architecture \"{}\" is not supported; \"llama\", \"qwen2\" and \"qwen3\" are",

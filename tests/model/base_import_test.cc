@@ -179,6 +179,7 @@ TEST_F(BaseImport, WhatIsNotBuiltIsRefusedByName) {
     EXPECT_NE(status.message().find(name), std::string::npos) << status.ToString();
   };
   refused([](auto& b) { b.SetText("general.architecture", "mamba"); }, "\"mamba\"");
+  refused([](auto& b) { b.SetText("general.type", "adapter"); }, "of type \"adapter\", not of a");
   refused([](auto& b) { b.SetText("tokenizer.ggml.model", "llama"); }, "\"llama\"");
   refused([](auto& b) { b.SetText("tokenizer.ggml.pre", "tekken"); }, "\"tekken\"");
   refused([](auto& b) { b.SetUnsigned("llama.expert_count", 8); }, "8 experts");

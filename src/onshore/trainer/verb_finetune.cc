@@ -33,8 +33,25 @@ Status LockFolder(Invocation& invocation, const std::filesystem::path& dir) {
   return OkStatus();
 }
 
+// What a run reads stays as it is: a base is named by the hash of its folder, and a resumed run
+// begins with the adapter that the first one began with.
+Status CheckOutputDir(const FinetuneConfig& c) {
+  const std::pair<const char*, const std::filesystem::path&> read[] = {{"base", c.base},
+                                                                       {"adapter", c.adapter}};
+  for (const auto& [option, path] : read) {
+    std::error_code error;
+    if (!path.empty() && std::filesystem::equivalent(path, c.output_dir, error)) {
+      return InvalidArgument("--output_dir {} is the folder of --{} too; give another",
+                             c.output_dir.native(), option);
+    }
+  }
+  return OkStatus();
+}
+
 Status Prepare(Invocation& invocation, const FinetuneConfig& c) {
   TG_RETURN_IF_ERROR(finetune::CheckConfig(c));
+  if (c.output_dir.empty()) return InvalidArgument("--output_dir is empty; give it a folder");
+  TG_RETURN_IF_ERROR(CheckOutputDir(c));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "base", c.base));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "data", c.data));
   if (!c.eval_data.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "eval_data", c.eval_data));
