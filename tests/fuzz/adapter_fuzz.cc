@@ -49,8 +49,10 @@ Sample& TheSample() {
 Target Describe() {
   Target target;
   for (int i = 0; i < 2; ++i) target.seeds.push_back(static_cast<char>(i) + TheSample().good[i]);
-  std::string golden = SourceFile("tests/golden/tiny_llama/adapter_in/adapter_config.json");
-  target.seeds.push_back('\0' + golden);
+  for (const char* folder : {"tiny_llama/adapter_in", "patterns/plain", "patterns/rslora"}) {
+    target.seeds.push_back('\0' +
+                           SourceFile(fmt::format("tests/golden/{}/adapter_config.json", folder)));
+  }
   target.memory = 256u << 10;  // less than this base's adapter of the greatest rank
   target.memory_per_byte = 256;
   return target;
