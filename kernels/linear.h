@@ -2,6 +2,7 @@
 // W.
 #pragma once
 
+#include "kernels/lora.h"
 #include "kernels/types.h"
 
 namespace tidegate::kernels {
@@ -42,14 +43,16 @@ struct WeightSource {
 };
 
 // y[m,n] = x[m,k] Wᵀ + bias[n] + residual[m,n], summed in the wide type and rounded once. residual
-// may be null or alias y; y may not alias x.
+// may be null or alias y; y may not alias x. With `lora`, what lora_forward does follows (m, n, k,
+// x and y the same); whether y is rounded between the two is the backend's.
 struct LinearForwardArgs {
   const PreparedWeights* w;
   int64_t m;
   const void* x;
   const void* residual;
   void* y;
-  const void* bias = nullptr;  // activation type; null: none
+  const void* bias = nullptr;             // activation type; null: none
+  const LoraForwardArgs* lora = nullptr;  // its low-rank branch into the same y; null: none
 };
 
 // dx[m,k] = dy[m,n] W, or += when accumulate.
@@ -59,6 +62,8 @@ struct LinearBackwardArgs {
   const void* dy;
   bool accumulate;
   void* dx;
+  // Its low-rank branch with the same m, n, k, dy and dx, accumulate_dx set; null: none.
+  const LoraBackwardArgs* lora = nullptr;
 };
 
 // logits[m,n] = h[m,k] Wᵀ in GradType, for generation: few rows, whole vocabulary.

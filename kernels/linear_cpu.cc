@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/internal/amx_linear.h"
+#include "kernels/internal/cpu.h"
+#include "kernels/internal/lora_gradients.h"
 #include "kernels/internal/matmul.h"
 #include "kernels/internal/ops.h"
 #include "kernels/internal/simd_ops.h"
@@ -19,6 +22,8 @@ const void* Unpacked(const Context& context, const SimdOps& simd, const StoredWe
   simd.dequantize(context, {w.format(), w.k(), 0, w.n(), w.view(), out});
   return out;
 }
+
+const uint16_t* Halves(const void* data) { return static_cast<const uint16_t*>(data); }
 
 // One row of x: unpacks as many rows of the weights as stay in the cache until they are read.
 constexpr int64_t kUnpackBytes = 1 << 20;
@@ -42,8 +47,16 @@ void ForwardOneRow(const Context& context, const SimdOps& simd, const LinearForw
   }
 }
 
+// In one pass with the low-rank branch.
+void ForwardAmx(const Context& context, const LinearForwardArgs& args, const void* w) {
+  const LoraForwardArgs lora = args.lora == nullptr ? LoraForwardArgs{} : *args.lora;
+  AmxLinear(context, {args.m, args.w->n(), args.w->k(), lora.r, true, Halves(args.x), Halves(w),
+                      Halves(lora.a), Halves(lora.b), Halves(args.bias), Halves(args.residual),
+                      static_cast<uint16_t*>(lora.u), static_cast<uint16_t*>(args.y)});
+}
+
 template <DType T>
-void Forward(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
+void ForwardBase(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
   const StoredWeights& w = Stored(args.w);
   if (args.m == 0) return;
   const Workspace::Scope scope(*context.workspace);
@@ -68,13 +81,42 @@ void Forward(const Context& context, const SimdOps& simd, const LinearForwardArg
 }
 
 template <DType T>
+void Forward(const Context& context, const SimdOps& simd, const LinearForwardArgs& args) {
+  if (T == DType::kBF16 && AmxLinearFits(args.m, args.w->n(), args.w->k())) {
+    const Workspace::Scope scope(*context.workspace);
+    ForwardAmx(context, args, Unpacked(context, simd, Stored(args.w), T));
+    return;
+  }
+  ForwardBase<T>(context, simd, args);
+  if (args.lora == nullptr) return;
+  (T == DType::kBF16 ? LoraForwardCpuBF16 : LoraForwardCpuF32)(context, *args.lora);
+}
+
+// As ForwardAmx. The gradients of A and B are then added up from the v that it leaves.
+void BackwardAmx(const Context& context, const LinearBackwardArgs& args, const void* w) {
+  const LoraBackwardArgs lora = args.lora == nullptr ? LoraBackwardArgs{} : *args.lora;
+  uint16_t* v = context.workspace->Array<uint16_t>(static_cast<size_t>(args.m * lora.r));
+  AmxLinear(context,
+            {args.m, args.w->k(), args.w->n(), lora.r, false, Halves(args.dy), Halves(w),
+             Halves(lora.b), Halves(lora.a), nullptr, args.accumulate ? Halves(args.dx) : nullptr,
+             v, static_cast<uint16_t*>(args.dx)});
+  if (args.lora != nullptr) AddLoraGradients(context, DType::kBF16, lora, v);
+}
+
+template <DType T>
 void Backward(const Context& context, const SimdOps& simd, const LinearBackwardArgs& args) {
   const StoredWeights& w = Stored(args.w);
   if (args.m == 0) return;
   const Workspace::Scope scope(*context.workspace);
   const void* data = Unpacked(context, simd, w, T);
+  if (T == DType::kBF16 && AmxLinearFits(args.m, w.k(), w.n())) {
+    BackwardAmx(context, args, data);
+    return;
+  }
   const MatmulPost post = args.accumulate ? MatmulPost::kSum : MatmulPost::kNone;
   Matmul(context, {T, T, args.m, w.k(), w.n(), false, false, post}, args.dy, data, args.dx);
+  if (args.lora == nullptr) return;
+  (T == DType::kBF16 ? LoraBackwardCpuBF16 : LoraBackwardCpuF32)(context, *args.lora);
 }
 
 template <DType T>
@@ -122,6 +164,13 @@ std::unique_ptr<PreparedWeights> Prepare(const WeightSource& source) {
 }
 
 }  // namespace
+
+// Batches of decoding stay with oneDNN, which does better on so few rows.
+constexpr int64_t kDecodingRows = 32;
+
+bool AmxLinearFits(int64_t m, int64_t n, int64_t k) {
+  return m > kDecodingRows && n % 32 == 0 && k % 32 == 0 && DetectCpuIsa() >= CpuIsa::kAmxBF16;
+}
 
 std::unique_ptr<PreparedWeights> PrepareWeightsCpuF32(const WeightSource& source) {
   return source.format == WeightFormat::kF64 ? nullptr : Prepare(source);

@@ -47,10 +47,11 @@ std::unique_ptr<PreparedWeights> PrepareWeightsRef(const WeightSource& source) {
   return std::make_unique<StoredWeights>(source);
 }
 
-void LinearForwardRef(const Context&, const LinearForwardArgs& args) {
+void LinearForwardRef(const Context& context, const LinearForwardArgs& args) {
   MultiplyTransposed(Stored(args.w), args.m, static_cast<const double*>(args.x),
                      static_cast<const double*>(args.bias),
                      static_cast<const double*>(args.residual), static_cast<double*>(args.y));
+  if (args.lora != nullptr) LoraForwardRef(context, *args.lora);
 }
 
 void LogitsRef(const Context&, const LogitsArgs& args) {
@@ -58,7 +59,7 @@ void LogitsRef(const Context&, const LogitsArgs& args) {
                      static_cast<double*>(args.logits));
 }
 
-void LinearBackwardRef(const Context&, const LinearBackwardArgs& args) {
+void LinearBackwardRef(const Context& context, const LinearBackwardArgs& args) {
   const StoredWeights& w = Stored(args.w);
   const double* dy = static_cast<const double*>(args.dy);
   double* dx = static_cast<double*>(args.dx);
@@ -69,6 +70,7 @@ void LinearBackwardRef(const Context&, const LinearBackwardArgs& args) {
       dx[i * w.k() + l] = sum;
     }
   }
+  if (args.lora != nullptr) LoraBackwardRef(context, *args.lora);
 }
 
 void EmbeddingRef(const Context&, const EmbeddingArgs& args) {

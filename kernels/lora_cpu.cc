@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/internal/lora_gradients.h"
 #include "kernels/internal/matmul.h"
 #include "kernels/internal/ops.h"
 #include "kernels/internal/simd_ops.h"
@@ -25,16 +26,15 @@ void Forward(const Context& context, const SimdOps& simd, const LoraForwardArgs&
 }
 
 // out[r, columns] += thinᵀ wide over chunks of rows.
-template <DType T>
-void AddGradient(const Context& context, int64_t m, int64_t r, int64_t columns, const void* thin,
-                 const void* wide, void* out) {
+void AddGradient(const Context& context, DType dtype, int64_t m, int64_t r, int64_t columns,
+                 const void* thin, const void* wide, void* out) {
   const char* left = static_cast<const char*>(thin);
   const char* right = static_cast<const char*>(wide);
   for (int64_t row = 0; row < m; row += kGradientRows) {
     const int64_t rows = std::min(kGradientRows, m - row);
-    Matmul(context, {T, DType::kF32, r, columns, rows, true, false, MatmulPost::kSum},
-           left + static_cast<size_t>(row * r) * SizeOf(T),
-           right + static_cast<size_t>(row * columns) * SizeOf(T), out);
+    Matmul(context, {dtype, DType::kF32, r, columns, rows, true, false, MatmulPost::kSum},
+           left + static_cast<size_t>(row * r) * SizeOf(dtype),
+           right + static_cast<size_t>(row * columns) * SizeOf(dtype), out);
   }
 }
 
@@ -44,14 +44,19 @@ void Backward(const Context& context, const LoraBackwardArgs& args) {
   void* v = context.workspace->Allocate(static_cast<size_t>(args.m * args.r) * SizeOf(T));
   Matmul(context, {T, T, args.m, args.r, args.n, false, false, MatmulPost::kNone}, args.dy, args.b,
          v);
-  AddGradient<T>(context, args.m, args.r, args.n, args.u, args.dy, args.db_t);
-  AddGradient<T>(context, args.m, args.r, args.k, v, args.x, args.da);
+  AddLoraGradients(context, T, args, v);
   if (args.dx == nullptr) return;
   const MatmulPost post = args.accumulate_dx ? MatmulPost::kSum : MatmulPost::kNone;
   Matmul(context, {T, T, args.m, args.k, args.r, false, false, post}, v, args.a, args.dx);
 }
 
 }  // namespace
+
+void AddLoraGradients(const Context& context, DType dtype, const LoraBackwardArgs& args,
+                      const void* v) {
+  AddGradient(context, dtype, args.m, args.r, args.n, args.u, args.dy, args.db_t);
+  AddGradient(context, dtype, args.m, args.r, args.k, v, args.x, args.da);
+}
 
 void LoraForwardCpuF32(const Context& context, const LoraForwardArgs& args) {
   Forward<DType::kF32>(context, SimdF32(), args);

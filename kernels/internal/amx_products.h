@@ -4,6 +4,7 @@
 // Only for files compiled with AVX512-bf16 and AMX flags; internal linkage (see avx512_tiles.h).
 #pragma once
 
+#include "kernels/internal/amx_scope.h"
 #include "kernels/internal/attention_policies.h"
 
 namespace tidegate::kernels {
@@ -14,31 +15,12 @@ struct AmxProducts {
   static constexpr bool kWholeTiles = true;
 
   // Every thread needs one around its products.
-  class Scope {
-   public:
-    Scope() {
-      alignas(64) struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-      } shape = {};
-      shape.palette = 1;
-      for (int i = 0; i < 8; ++i) {
-        shape.row_bytes[i] = 64;
-        shape.rows[i] = 16;
-      }
-      _tile_loadconfig(&shape);
-    }
-    ~Scope() { _tile_release(); }
-    Scope(const Scope&) = delete;
-    Scope& operator=(const Scope&) = delete;
-  };
+  using Scope = AmxScope;
 
   template <class P, Init kInit>
   static void Run(int64_t rows, int64_t columns, int64_t steps, AMatrix a, BMatrix b, CMatrix c) {
     if constexpr (kInit == Init::kScale) ScaleColumns(rows, columns, c);
-    // The compiler does not know that tile loads read memory.
-    __asm__ volatile("" ::: "memory");
+    BeforeTileLoads();
     for (int64_t n = 0; n < columns; n += 32) {
       for (int64_t r = 0; r < rows; r += 32) {
         Block<kInit>(steps, static_cast<const char*>(a.data) + r * a.stride, a.stride,

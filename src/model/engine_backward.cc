@@ -21,8 +21,10 @@ void TransformerEngine::BackwardLinear(int layer, Module module, const Rows& row
   const size_t index = static_cast<size_t>(module);
   const kernels::PreparedWeights* w =
       base_->layers()[static_cast<size_t>(layer)].linear[index].get();
-  if (dx != nullptr) table_.linear_backward(context_, {w, rows.m, dy, accumulate, dx});
-  if (!modules_.Has(layer, module)) return;
+  kernels::LinearBackwardArgs base{w, rows.m, dy, accumulate, dx};
+  const bool adapted = modules_.Has(layer, module);
+  if (dx != nullptr && (!adapted || rows.dropout)) table_.linear_backward(context_, base);
+  if (!adapted) return;
   const Activations& a = *activations_;
   const ModuleSlot slot = Slot(layer, module);
   kernels::LoraBackwardArgs args{rows.m,    w->n(),
@@ -32,8 +34,10 @@ void TransformerEngine::BackwardLinear(int layer, Module module, const Rows& row
                                  slot.b,    slot.da,
                                  slot.db_t, true,
                                  dx};
+  if (!rows.dropout && dx == nullptr) return table_.lora_backward(context_, args);
   if (!rows.dropout) {
-    table_.lora_backward(context_, args);
+    base.lora = &args;
+    table_.linear_backward(context_, base);
     return;
   }
   // The adapter saw the dropped x: the same mask again for dA, and for what flows into dx.

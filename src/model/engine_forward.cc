@@ -14,17 +14,21 @@ void TransformerEngine::ForwardLinear(int layer, Module module, const Rows& rows
   const size_t index = static_cast<size_t>(module);
   const LayerWeights& weights = base_->layers()[static_cast<size_t>(layer)];
   const kernels::PreparedWeights* w = weights.linear[index].get();
-  table_.linear_forward(context_, {w, rows.m, x, residual, y, weights.bias[index]});
-  if (!modules_.Has(layer, module)) return;
-  const void* adapter_x = x;
-  if (rows.dropout) {
-    table_.dropout_forward(context_, {rows.m * w->k(), lora_.dropout,
-                                      DropoutKeyOf(layer, module, rows), x, activations_->drop});
-    adapter_x = activations_->drop;
-  }
+  kernels::LinearForwardArgs args{w, rows.m, x, residual, y, weights.bias[index]};
+  if (!modules_.Has(layer, module)) return table_.linear_forward(context_, args);
   const ModuleSlot slot = Slot(layer, module);
-  table_.lora_forward(context_, {rows.m, w->n(), w->k(), modules_.rank(layer, module), adapter_x,
-                                 slot.a, slot.b, buffers.u[index], y});
+  kernels::LoraForwardArgs lora{
+      rows.m, w->n(), w->k(), modules_.rank(layer, module), x, slot.a, slot.b, buffers.u[index], y};
+  if (!rows.dropout) {
+    args.lora = &lora;
+    table_.linear_forward(context_, args);
+    return;
+  }
+  table_.linear_forward(context_, args);
+  table_.dropout_forward(context_, {rows.m * w->k(), lora_.dropout,
+                                    DropoutKeyOf(layer, module, rows), x, activations_->drop});
+  lora.x = activations_->drop;
+  table_.lora_forward(context_, lora);
 }
 
 // q and k, normalised per head where the family does so, and rotated.
