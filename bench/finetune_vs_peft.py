@@ -4,7 +4,9 @@
 
 Prints a line of JSON for each engine and case and one with the ratios: "speed" is our tokens per
 second over theirs in the fastest step of each (what else runs on the machine only slows a step),
-"mean_speed" over all steps, "memory" our peak over theirs. Exit status 1 when bf16 is under
+"mean_speed" over all steps, "memory" our peak over theirs, "gflops" all that our step computes (4 N,
+LoRA, causal attention) in a second, and "of_packed_gemm" the share of the best rate of a single product
+(packed_gemm_bench, beside --bench). Exit status 1 when bf16 is under
 --min-speed times or any case over --max-memory times; 2 when a case did not run. Only a quiet
 machine gives numbers to quote: the load average is printed with them. The last line is the least
 speed in bf16 and the most memory. FOLDER is a Hugging Face folder (scripts/smollm2_base.sh makes
@@ -50,7 +52,35 @@ def run(command):
     return record
 
 
-def compare(args, dtype, shape):
+def flop_a_token(base, length, rank=16):
+    """Of a step: forward and the way back through frozen weights (4 N), LoRA, causal attention."""
+    with open(os.path.join(base, "config.json"), encoding="utf-8") as text:
+        config = json.load(text)
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    queries, keys = heads * head_dim, config["num_key_value_heads"] * head_dim
+    linear = [(hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden)]
+    linear += [(hidden, inner), (hidden, inner), (inner, hidden)]
+    layers = config["num_hidden_layers"]
+    weights = layers * sum(k * n for k, n in linear) + config["vocab_size"] * hidden
+    lora = layers * 6 * rank * sum(k + n for k, n in linear)
+    return 4 * weights + lora + layers * 7 * length * queries
+
+
+def packed_rates(args):
+    """The machine's best rate of a single product, GF/s by type; empty when it was not measured."""
+    program = os.path.join(os.path.dirname(args.bench), "packed_gemm_bench")
+    rates = {}
+    if os.access(program, os.X_OK):
+        for dtype in args.dtype:
+            record = run([program, "--dtype", dtype, "--threads", str(args.threads)])
+            if record is not None:
+                rates[dtype] = record["best_gflops"]
+    return rates
+
+
+def compare(args, dtype, shape, packed):
     """Runs both engines; returns the ratios and what was missed, or None when one did not run."""
     rows, length = shape.split("x")
     common = ["--base", args.base, "--dtype", dtype, "--steps", str(args.steps)]
@@ -70,6 +100,10 @@ def compare(args, dtype, shape):
         missed.append(f"{dtype} {shape}: memory {memory:.2f}, allowed {args.max_memory}")
     load = round(os.getloadavg()[0], 2)
     ratios = {"speed": speed, "mean_speed": mean_speed, "memory": memory, "load_average": load}
+    gflops = ours["best_tokens_per_second"] * flop_a_token(args.base, int(length)) * 1e-9
+    ratios["gflops"] = gflops
+    if packed is not None:
+        ratios["of_packed_gemm"] = gflops / packed
     line = {"compared": "tidegate/peft", "dtype": dtype, "shape": shape}
     line |= {name: round(value, 3) for name, value in ratios.items()}
     print(json.dumps(line), flush=True)
@@ -79,9 +113,10 @@ def compare(args, dtype, shape):
 def main():
     args = parse()
     cases = []
+    packed = packed_rates(args)
     for dtype in args.dtype:
         for shape in args.shape:
-            cases.append(compare(args, dtype, shape))
+            cases.append(compare(args, dtype, shape, packed.get(dtype)))
             if cases[-1] is None:
                 return 2
     missed = [line for case in cases for line in case["missed"]]
