@@ -48,6 +48,11 @@ inline constexpr uint32_t kMaxContributions = 1u << 8;
 inline constexpr size_t kIpcMaxMessage = 64u << 10;
 inline constexpr size_t kIpcMaxData = kIpcMaxMessage - 512;
 
+// In a folder that is carried by hand (docs/formats/air-gap.md)
+inline constexpr size_t kMaxFolderOffers = 16;     // of one site
+inline constexpr size_t kMaxFolderMessages = 128;  // for one site
+inline constexpr size_t kMaxFolderBlocks = 1u << 18;
+
 static_assert(kMaxChunkBody < (1u << 20) + (1u << 18), "CHUNK stays under ZMQ_MAXMSGSIZE");
 static_assert(kMaxBlocks * 32 < kMaxSignedBody, "a manifest with every block id fits a message");
 static_assert(6 + 16 + 8 + kGridBits <= 62, "the integer sum can not overflow int64");

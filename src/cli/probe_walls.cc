@@ -48,7 +48,7 @@ class ProbeFolders {
       return Unexpected(ErrnoStatus("make a folder for", "the wall probe", errno));
     }
     ProbeFolders folders(name);
-    for (const Role role : {Role::kGate, Role::kLink}) {
+    for (const Role role : {Role::kGate, Role::kLink, Role::kCarrier}) {
       std::filesystem::create_directory(folders.Of(role), error);
       if (error) {
         return Unexpected(ErrnoStatus("make", folders.Of(role).native(), error.value()));
@@ -78,7 +78,7 @@ onshore::WallSpec SpecOf(Role role, const ProbeFolders& folders, pid_t parent) {
   onshore::WallSpec spec;
   spec.role = role;
   spec.kept_fds = {{kChannelFd, onshore::FdKind::kChannel}};
-  if (role == Role::kGate) spec.read_write = {folders.Of(role)};
+  if (role == Role::kGate || role == Role::kCarrier) spec.read_write = {folders.Of(role)};
   if (role != Role::kTrainer) spec.chroot = folders.Of(role);
   if (role == Role::kLink) {
     spec.kept_fds.push_back({kPinFd, onshore::FdKind::kChannel});
@@ -221,7 +221,7 @@ Result<ordered_json> ProbeRole(Role role, const ProbeFolders& folders) {
 Result<ordered_json> ProbeWalls() {
   TG_ASSIGN_OR_RETURN(const ProbeFolders folders, ProbeFolders::Make());
   ordered_json roles = ordered_json::array();
-  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink}) {
+  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink, Role::kCarrier}) {
     TG_ASSIGN_OR_RETURN(ordered_json probed, ProbeRole(role, folders));
     roles.push_back(std::move(probed));
   }

@@ -172,6 +172,8 @@ bool RoleAllows(const WallSpec& spec, std::string_view name) {
       return Contains(kGateCalls, name);
     case Role::kLink:
       return Contains(kLinkCalls, name);
+    case Role::kCarrier:
+      return Contains(kCarrierCalls, name);
   }
   return false;
 }
@@ -198,6 +200,9 @@ Status AddRoleRules(FilterBuilder& filter, const WallSpec& spec) {
     case Role::kLink:
       TG_RETURN_IF_ERROR(filter.AddAll(kAllow, kLinkCalls));
       return AddLinkSocketRules(filter);
+    case Role::kCarrier:
+      TG_RETURN_IF_ERROR(filter.Add(kRefuse, "sched_setscheduler"));
+      return filter.AddAll(kAllow, kCarrierCalls);
   }
   return OkStatus();
 }

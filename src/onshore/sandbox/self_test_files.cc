@@ -138,7 +138,7 @@ void AppendFileTries(std::vector<Try>& tries) {
       {"open_by_handle_at", kAll, TryOpenByHandle, {EFAULT, EBADF}, 0},
       // Landlock lets path metadata through: only a process that has a root of its own, or no file
       // call at all, is refused. What is left open for the trainer is named in SECURITY.md.
-      {kStatOutside, kG | kL, TryStat, {}, 0, true},
+      {kStatOutside, kG | kL | kC, TryStat, {}, 0, true},
   };
   tries.insert(tries.end(), table.begin(), table.end());
 }

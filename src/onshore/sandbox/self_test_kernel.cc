@@ -176,8 +176,8 @@ void AppendKernelTries(std::vector<Try>& tries) {
       {"vmsplice", kAll, TryVmsplice, {EBADF}, 0},
       {"splice", kAll, TrySplice, {EBADF}, 0},
       {"fcntl_set_owner", kAll, TrySetOwner, {EBADF}, 0},
-      {"mprotect_executable", kG | kL, TryExecutablePage, {}, 0},
-      {"mmap_executable", kG | kL, TryExecutableMap, {}, 0},
+      {"mprotect_executable", kG | kL | kC, TryExecutablePage, {}, 0},
+      {"mmap_executable", kG | kL | kC, TryExecutableMap, {}, 0},
   };
   tries.insert(tries.end(), table.begin(), table.end());
 }

@@ -184,8 +184,8 @@ int TryFamily(int family, Role role) {
 
 void AppendNetworkTries(std::vector<Try>& tries) {
   const std::vector<Try> table = {
-      {"socket_inet_stream", kT | kG, TryInetStream, {}, 0},
-      {"socket_inet6_stream", kT | kG, TryInet6Stream, {}, 0},
+      {"socket_inet_stream", kT | kG | kC, TryInetStream, {}, 0},
+      {"socket_inet6_stream", kT | kG | kC, TryInet6Stream, {}, 0},
       {"socket_mptcp", kAll, TryMptcp, {}, 0},
       {"socket_mptcp_inet6", kAll, TryMptcp6, {}, 0},
       {"socket_udp", kAll, TryUdp, {}, 0},

@@ -11,7 +11,7 @@
 
 namespace tidegate::onshore {
 
-enum RoleBits : unsigned { kT = 1, kG = 2, kL = 4, kAll = 7 };
+enum RoleBits : unsigned { kT = 1, kG = 2, kL = 4, kC = 8, kAll = 15 };
 
 struct Try {
   const char* name;

@@ -75,7 +75,7 @@ Status DecodeHead(Lines& lines, WallReport& report) {
     TG_ASSIGN_OR_RETURN(const auto words, lines.Next());
     if (words.size() != 2 || words[0] != key) return lines.Bad(fmt::format("no '{}'", key));
     bool ok = true;
-    if (key == "role") ok = ParseName(words[1], RoleName, 3, report.role);
+    if (key == "role") ok = ParseName(words[1], RoleName, 4, report.role);
     if (key == "kernel") ok = StoreWord(words[1], report.kernel);
     if (key == "landlock_abi") ok = ParseInt(words[1], report.landlock_abi);
     if (key == "passrights_error") ok = ParseInt(words[1], report.passrights_error);

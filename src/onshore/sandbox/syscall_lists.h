@@ -51,6 +51,7 @@ inline constexpr std::array kTrainerCalls = {"rename", "getrusage"};
 inline constexpr std::array kGpuCalls = {"ioctl",  "eventfd2",           "mlock",         "munlock",
                                          "mlock2", "sched_getscheduler", "sched_getparam"};
 inline constexpr std::array kGateCalls = {"rename", "geteuid", "mlock", "munlock"};
+inline constexpr std::array kCarrierCalls = {"geteuid"};
 inline constexpr std::array kLinkCalls = {"epoll_create1",  "epoll_ctl",   "epoll_wait",
                                           "epoll_pwait",    "eventfd2",    "getsockopt",
                                           "getsockname",    "getpeername", "sched_getscheduler",

@@ -7,7 +7,7 @@
 namespace tidegate::onshore {
 namespace {
 
-constexpr std::array<std::string_view, 3> kRoles = {"trainer", "gate", "link"};
+constexpr std::array<std::string_view, 4> kRoles = {"trainer", "gate", "link", "carrier"};
 constexpr std::array<std::string_view, kWallCount> kWalls = {
     "netns",         "seccomp",      "landlock_fs",    "chroot", "pinned_address",
     "separate_uids", "landlock_net", "landlock_scope", "mdwe"};
@@ -57,7 +57,7 @@ Result<Role> ParseRole(std::string_view name) {
   for (size_t i = 0; i < kRoles.size(); ++i) {
     if (kRoles[i] == name) return static_cast<Role>(i);
   }
-  return InvalidArgument("'{}' is not a role; use trainer, gate or link", name);
+  return InvalidArgument("'{}' is not a role; use trainer, gate, link or carrier", name);
 }
 
 std::string WallSet::ToString() const {

@@ -31,7 +31,9 @@
 
 namespace tidegate::onshore {
 
-enum class Role : uint8_t { kTrainer = 0, kGate = 1, kLink = 2 };
+// kCarrier: link without a network, for a site whose coordinator is reached by a folder that a
+// person carries: files below that folder, and no socket at all.
+enum class Role : uint8_t { kTrainer = 0, kGate = 1, kLink = 2, kCarrier = 3 };
 std::string_view RoleName(Role role);
 Result<Role> ParseRole(std::string_view name);
 
@@ -40,12 +42,12 @@ enum class Wall : uint8_t {
   kNetns = 0,          // an empty network namespace
   kSeccomp = 1,        // an allowlist of system calls, architecture checked
   kLandlockFs = 2,     // files: nothing but the listed paths
-  kChroot = 3,         // gate, link: an own root directory
+  kChroot = 3,         // gate, link, carrier: an own root directory
   kPinnedAddress = 4,  // link: sockets are made by the supervisor, connected to one address
   kSeparateUids = 5,   // an own uid for the process (a start as root)
   kLandlockNet = 6,    // no TCP bind or connect (ABI 4); a second layer under seccomp only
   kLandlockScope = 7,  // no signal to and no abstract socket of a process outside (ABI 6)
-  kMdwe = 8,           // gate, link: memory that was writable never becomes executable
+  kMdwe = 8,           // all but the trainer: memory that was writable never becomes executable
 };
 inline constexpr int kWallCount = 9;
 // "netns", "seccomp", ... as policy files write them.

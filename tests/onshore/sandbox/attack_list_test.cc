@@ -61,7 +61,7 @@ class AttackListTest : public testing::TestWithParam<AttackCase> {
 TEST_P(AttackListTest, IsRefusedInEveryRole) {
   const AttackCase& attack = GetParam();
   size_t refused = 0;
-  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink}) {
+  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink, Role::kCarrier}) {
     SCOPED_TRACE(RoleName(role));
     const HelperResult result = Run(role, attack.after);
     refused += ExpectRefused(result, attack.rows);
@@ -128,7 +128,7 @@ TEST_F(AttackListTest, ConnectOnEverySocketFamilyIsRefused) {
   for (int number = AF_UNIX; number <= AF_MAX; ++number) {
     EXPECT_TRUE(numbers.contains(number)) << "family " << number << " is not tried";
   }
-  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink}) {
+  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink, Role::kCarrier}) {
     SCOPED_TRACE(RoleName(role));
     const HelperResult result = Run(role, "connect");
     ExpectRefused(result, rows);
@@ -144,7 +144,9 @@ TEST_F(AttackListTest, ConnectOnEverySocketFamilyIsRefused) {
 TEST_F(AttackListTest, KeysAndRecordsAreNotReadFromTheWrongProcess) {
   EXPECT_EQ(ExpectRefused(Run(Role::kTrainer, ""), {"read_key_file"}), 1U);
   EXPECT_EQ(ExpectRefused(Run(Role::kGate, ""), {"read_record_file"}), 1U);
-  EXPECT_EQ(ExpectRefused(Run(Role::kLink, ""), {"read_key_file", "read_record_file"}), 2U);
+  for (const Role role : {Role::kLink, Role::kCarrier}) {
+    EXPECT_EQ(ExpectRefused(Run(role, ""), {"read_key_file", "read_record_file"}), 2U);
+  }
 }
 
 }  // namespace

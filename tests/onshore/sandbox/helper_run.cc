@@ -192,7 +192,7 @@ Site::Site() {
   std::filesystem::permissions(root_, std::filesystem::perms(0755));
   MakeFile(root_ / "key", "a private key");
   MakeFile(root_ / "records.jsonl", "{\"text\":\"private\"}");
-  for (const char* directory : {"trainer", "gate", "empty", "base"}) {
+  for (const char* directory : {"trainer", "gate", "empty", "medium", "base"}) {
     std::filesystem::create_directory(root_ / directory);
     // Failing as an ordinary user is right: the directories are its own then.
     if (::geteuid() == 0) {
@@ -222,6 +222,10 @@ std::vector<std::string> Site::Words(Role role) const {
       break;
     case Role::kLink:
       words.insert(words.end(), {"forbidden=" + key + "," + records, "chroot=" + Path("empty")});
+      break;
+    case Role::kCarrier:
+      words.insert(words.end(), {"forbidden=" + key + "," + records, "rw=" + Path("medium"),
+                                 "chroot=" + Path("medium"), "work=/"});
       break;
   }
   return words;

@@ -14,7 +14,9 @@
 #include <thread>
 #include <vector>
 
+#include "airgap/folder.h"
 #include "base/file.h"
+#include "crypto/hash.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -107,6 +109,24 @@ Status GateWork(const std::string& directory) {
   TG_ASSIGN_OR_RETURN(const std::string back, ReadTextFile(directory + "/spool", 100));
   if (back != "ciphertext") return Internal("the spool file differs");
   return Threads();
+}
+
+Status CarrierWork(const std::string& directory) {
+  TG_ASSIGN_OR_RETURN(airgap::Folder folder, airgap::Folder::Open(directory, "FOLDER"));
+  const Bytes block(200'000, 9);
+  const Digest id = crypto::Sha256::Of(block);
+  TG_RETURN_IF_ERROR(folder.PutBlock(id, block));
+  TG_RETURN_IF_ERROR(folder.SyncBlocks());
+  TG_RETURN_IF_ERROR(folder.Write({"up", "north", "lease"}, AsBytes("first")));
+  TG_RETURN_IF_ERROR(folder.Write({"up", "north", "lease"}, AsBytes("second")));
+  TG_ASSIGN_OR_RETURN(const auto lease, folder.Read({"up", "north", "lease"}, 100));
+  TG_ASSIGN_OR_RETURN(const Bytes back, folder.Block(id));
+  TG_ASSIGN_OR_RETURN(const auto blocks, folder.Blocks());
+  if (!lease || AsText(*lease) != "second" || back != block || blocks.size() != 1) {
+    return Internal("the folder does not give back what was put into it");
+  }
+  TG_RETURN_IF_ERROR(folder.RemoveBlock(id));
+  return folder.Remove({"up", "north", "lease"});
 }
 
 Status LinkWork(const HelperOptions& options) {

@@ -10,6 +10,8 @@ namespace tidegate::onshore {
 
 Status TrainerWork(const std::string& directory);
 Status GateWork(const std::string& directory);
+// Files and blocks of an air-gap folder, as the real code reads and writes them.
+Status CarrierWork(const std::string& directory);
 // A CURVE request to a server that the address pin leads to; dials another address on purpose.
 Status LinkWork(const HelperOptions& options);
 // The server of LinkWork, unwalled: says "PORT PUBLIC_KEY" and echoes requests for ever.

@@ -110,7 +110,7 @@ TEST(WallSetTest, NamesAndSetsAgree) {
   EXPECT_NE(ParseWallSet("netns netz").error().message().find("'netz' is not a wall"),
             std::string::npos);
   EXPECT_NE(ParseWallSet("netns,netns").error().message().find("twice"), std::string::npos);
-  for (Role role : {Role::kTrainer, Role::kGate, Role::kLink}) {
+  for (Role role : {Role::kTrainer, Role::kGate, Role::kLink, Role::kCarrier}) {
     EXPECT_EQ(ParseRole(RoleName(role)), role);
   }
   EXPECT_FALSE(ParseRole("supervisor"));

@@ -22,7 +22,7 @@ HelperResult RunTested(Role role, const std::vector<std::string>& more) {
 }
 
 TEST(TestedWallsTest, EachRoleStartsAndIsLockedDown) {
-  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink}) {
+  for (const Role role : {Role::kTrainer, Role::kGate, Role::kLink, Role::kCarrier}) {
     const HelperResult result = RunTested(role, {"attack=io_uring"});
     EXPECT_TRUE(CheckNoneOpen(result.Statement().rows).ok()) << result.Everything();
     EXPECT_EQ(result.end.end, End::kWallHit) << RoleName(role) << "\n" << result.Everything();

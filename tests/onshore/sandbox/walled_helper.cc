@@ -171,6 +171,8 @@ Status Work(const HelperOptions& options, Role role) {
       return GateWork(options.Get("work"));
     case Role::kLink:
       return LinkWork(options);
+    case Role::kCarrier:
+      return CarrierWork(options.Get("work"));
   }
   return Internal("no role");
 }

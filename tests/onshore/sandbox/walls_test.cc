@@ -144,7 +144,8 @@ TEST_P(WallsTest, AskingForATerminalOrAnUnknownCallIsNotDeath) {
 INSTANTIATE_TEST_SUITE_P(Roles, WallsTest,
                          testing::Values(Case{Role::kTrainer, false}, Case{Role::kTrainer, true},
                                          Case{Role::kGate, false}, Case{Role::kGate, true},
-                                         Case{Role::kLink, false}, Case{Role::kLink, true}),
+                                         Case{Role::kLink, false}, Case{Role::kLink, true},
+                                         Case{Role::kCarrier, false}, Case{Role::kCarrier, true}),
                          CaseName);
 
 TEST(SeparateUidTest, ARootStartEndsUnderItsOwnUid) {
