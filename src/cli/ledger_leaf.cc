@@ -41,6 +41,7 @@ ordered_json Fields(const gate::IsolationLeaf& leaf) {
   json["kernel"] = report.kernel;
   json["landlock_abi"] = report.landlock_abi;
   if (!statement->pinned_address.empty()) json["pinned_address"] = statement->pinned_address;
+  if (!statement->proxy.empty()) json["proxy"] = statement->proxy;
   json["walls"] = ordered_json::array();
   for (int i = 0; i < onshore::kWallCount; ++i) {
     const auto wall = static_cast<onshore::Wall>(i);

@@ -77,6 +77,7 @@ TEST_F(LedgerVerb, ShowGivesWallsTriesAndPolicyInFull) {
   onshore::IsolationStatement statement;
   statement.report.role = onshore::Role::kLink;
   statement.pinned_address = "192.0.2.7:7443";
+  statement.proxy = "198.51.100.1:1080";
   onshore::TryRow row;
   std::strncpy(row.name, "socket_udp", sizeof(row.name) - 1);
   row.walled = 38;
@@ -103,6 +104,8 @@ TEST_F(LedgerVerb, ShowGivesWallsTriesAndPolicyInFull) {
   const RunResult walls = Run({"show", dir_.native(), "--leaf", "3"});
   EXPECT_EQ(walls.exit_code, 0) << walls.err;
   EXPECT_NE(walls.out.find("pinned_address    192.0.2.7:7443\n"), std::string::npos) << walls.out;
+  EXPECT_NE(walls.out.find("proxy             198.51.100.1:1080\n"), std::string::npos)
+      << walls.out;
   EXPECT_NE(walls.out.find(
                 "    try        control walled verdict\n    socket_udp 0       38     refused\n"),
             std::string::npos)

@@ -28,7 +28,7 @@ constexpr int kGateWaitMillis = 100;
 struct Options {
   uint32_t generation = 0, uid = 0, stripes = 1;
   std::filesystem::path site, records;
-  std::string address, walls;
+  std::string address, proxy, walls;
 };
 
 // What of the approval link goes by. Whose key signed it is the gate's business: a false one only
@@ -168,11 +168,13 @@ Status RunLink(const Options& options) {
                           {"policy", (options.site / "policy.toml").native()}};
   if (!options.records.empty()) spec.tries.forbidden.push_back({"records", options.records});
   spec.pinned_address = options.address.substr(options.address.find("//") + 2);
+  spec.proxy = options.proxy;
   spec.generation = options.generation;
   spec.uid = options.uid;
   TG_ASSIGN_OR_RETURN(Started started, StartWalled(spec));
   transport::ClientOptions client_options;
-  client_options.address = options.address;
+  // What is dialled decides nothing but the family of the sockets, which is the proxy's then.
+  client_options.address = options.proxy.empty() ? options.address : "tcp://" + options.proxy;
   client_options.server_key = approval.coordinator_curve_key;
   client_options.site = approval.site.text;
   client_options.federation = approval.federation;
@@ -196,6 +198,7 @@ int main(int argc, char** argv) {
   app.add_option("--generation", options.generation, "number of this start")->required();
   app.add_option("--dir", options.site, "the site's folder")->required();
   app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
+  app.add_option("--proxy", options.proxy, "IP:PORT of the SOCKS5 proxy on the way there");
   app.add_option("--stripes", options.stripes, "connections for bulk");
   app.add_option("--walls", options.walls, "walls demanded")->required();
   app.add_option("--records", options.records, "the site's records: tried at the start, refused");

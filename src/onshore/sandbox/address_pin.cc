@@ -23,16 +23,15 @@ socklen_t AddressSize(const sockaddr_storage& address) {
   return address.ss_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
 }
 
-// error 0: the call returns 0.
-void Answer(int listener, uint64_t id, int error) {
+}  // namespace
+
+void AddressPin::Answer(int listener, uint64_t id, int error) {
   seccomp_notif_resp response{};
   response.id = id;
   response.error = -error;
   // ENOENT: the caller died or was interrupted. It needs no answer then.
   (void)::ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
 }
-
-}  // namespace
 
 Result<Fd> ReceiveListener(int channel, int timeout_ms) {
   pollfd wait{channel, POLLIN, 0};
@@ -119,6 +118,11 @@ std::string FormatAddress(const sockaddr_storage& address) {
 AddressPin::AddressPin(const sockaddr_storage& pinned, const Clock& clock)
     : pinned_(pinned), clock_(clock), last_refill_(clock.MonotonicMillis()) {}
 
+AddressPin::AddressPin(std::shared_ptr<const SocksRoute> route, const Clock& clock)
+    : AddressPin(route->proxy, clock) {
+  route_ = std::move(route);
+}
+
 bool AddressPin::TakeToken() {
   const int64_t now = clock_.MonotonicMillis();
   const int64_t passed = std::min<int64_t>(now - last_refill_, 60'000);
@@ -183,6 +187,7 @@ void AddressPin::AnswerConnect(int listener, uint64_t id, uint64_t descriptor) {
   const Fd socket = std::move(found->second.socket);
   waiting_.erase(found);
   ++counts_.connects;
+  if (route_) return BeginDial(listener, id, static_cast<int>(descriptor));
   const int failed =
       ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&pinned_), AddressSize(pinned_));
   Answer(listener, id, failed == 0 ? 0 : errno);

@@ -133,6 +133,7 @@ std::string EncodeStatement(const IsolationStatement& statement) {
   if (!statement.pinned_address.empty()) {
     text += fmt::format("pinned {}\n", OneWord(statement.pinned_address));
   }
+  if (!statement.proxy.empty()) text += fmt::format("proxy {}\n", OneWord(statement.proxy));
   for (const TryRow& row : statement.rows) {
     text += fmt::format("try {} {} {} {}\n", row.name, row.control, row.walled,
                         VerdictName(row.verdict));
@@ -169,6 +170,11 @@ Result<IsolationStatement> DecodeStatement(std::string_view text) {
     TG_ASSIGN_OR_RETURN(const auto words, lines.Next());
     if (words.size() != 2) return lines.Bad("no 'pinned ADDRESS'");
     statement.pinned_address = std::string(words[1]);
+  }
+  if (lines.NextStartsWith("proxy ")) {
+    TG_ASSIGN_OR_RETURN(const auto words, lines.Next());
+    if (words.size() != 2) return lines.Bad("no 'proxy ADDRESS'");
+    statement.proxy = std::string(words[1]);
   }
   TG_RETURN_IF_ERROR(DecodeTries(lines, statement.rows));
   TG_ASSIGN_OR_RETURN(const auto last, lines.Next());

@@ -73,8 +73,8 @@ Result<Started> StartWalled(StartSpec spec) {
                       RaiseTestedWalls({spec.walls, spec.tries, spec.demanded, false}));
   Started started;
   started.report = tested.report;
-  started.statement = EncodeStatement(
-      {tested.report, spec.walls.kept_fds, spec.pinned_address, std::move(tested.rows)});
+  started.statement = EncodeStatement({tested.report, spec.walls.kept_fds, spec.pinned_address,
+                                       std::move(tested.rows), spec.proxy});
   TG_RETURN_IF_ERROR(SendControl(ControlType::kReady, spec.generation, WallBits(tested.report)));
   TG_RETURN_IF_ERROR(WaitForGo());
   return started;

@@ -19,6 +19,7 @@ struct StartSpec {
   WallSet demanded;            // a missing one is an error that names it
   TryContext tries;            // role, forbidden objects; sibling is filled in with the parent
   std::string pinned_address;  // link, for the statement
+  std::string proxy;           // on the way there, if any
   uint32_t generation = 0;
   // A start as root: this uid and gid for the process, and for `owned` with all below it, where
   // nobody else may look then.

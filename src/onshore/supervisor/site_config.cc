@@ -1,30 +1,20 @@
 #include "onshore/supervisor/site_config.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <csignal>
 
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/site_name.h"
-#include "onshore/sandbox/address_pin.h"
 #include "onshore/sandbox/walls.h"
 #include "protocols/limits.h"
 
 namespace tidegate::onshore {
 namespace {
-
-constexpr int kResolveMillis = 5000;
 
 Error BadKey(const std::filesystem::path& file, const toml::key& key, std::string_view why) {
   return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
@@ -67,11 +57,47 @@ Status SetCount(const std::filesystem::path& file, const toml::key& key, const t
   return OkStatus();
 }
 
+Status TakeProxy(const std::filesystem::path& file, const std::filesystem::path& dir,
+                 const toml::key& key, const std::string& text, SiteConfig* config) {
+  if (key == "proxy") {
+    if (!text.starts_with("socks5://") || text.find('@') != std::string::npos) {
+      return BadKey(file, key,
+                    "must be socks5://HOST:PORT; a user goes into proxy_user, the password into "
+                    "the file that proxy_password_file names");
+    }
+    config->proxy = text;
+  } else if (key == "proxy_user") {
+    if (text.size() > 255) return BadKey(file, key, "must have at most 255 bytes");
+    config->proxy_user = text;
+  } else {
+    config->proxy_password_file = dir / text;
+  }
+  return OkStatus();
+}
+
+// Of keys that say something only together.
+Status CheckProxy(const std::filesystem::path& file, const SiteConfig& config) {
+  const bool user = !config.proxy_user.empty(), password = !config.proxy_password_file.empty();
+  if (config.proxy.empty() && (user || password || config.proxy_resolves)) {
+    return InvalidArgument("{} has proxy_… keys and lacks the key proxy", file.native());
+  }
+  if (user != password) {
+    return InvalidArgument("{} lacks the key {}: user and password of the proxy go together",
+                           file.native(), user ? "proxy_password_file" : "proxy_user");
+  }
+  return OkStatus();
+}
+
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",          "base",          "records",     "heldout",
-                                        "threads",       "dtype",         "coordinator", "walls",
-                                        "separate_uids", "ready_seconds", "stripes"};
+  constexpr std::string_view kKeys[] = {"name",          "base",
+                                        "records",       "heldout",
+                                        "threads",       "dtype",
+                                        "coordinator",   "walls",
+                                        "separate_uids", "ready_seconds",
+                                        "stripes",       "proxy",
+                                        "proxy_user",    "proxy_password_file",
+                                        "proxy_resolves"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
@@ -82,7 +108,14 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   if (key == "stripes") {
     return SetCount(file, key, node, protocols::kMaxStripes, &config->stripes);
   }
+  if (key == "proxy_resolves") {
+    const auto value = node.value_exact<bool>();
+    if (!value) return BadKey(file, key, "must be true or false");
+    config->proxy_resolves = *value;
+    return OkStatus();
+  }
   TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
+  if (key.str().starts_with("proxy")) return TakeProxy(file, dir, key, text, config);
   if (key == "name") {
     if (!IsSiteName(text)) return BadKey(file, key, fmt::format("must be {}", kSiteNameRule));
     config->name = text;
@@ -105,45 +138,6 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
     config->walls = text;
   }
   return OkStatus();
-}
-
-// In the child: writes the first IPv4 or IPv6 address as text.
-[[noreturn]] void ResolveInChild(const std::string& host, const std::string& port, int out) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::alarm(kResolveMillis / 1000);
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  char text[NI_MAXHOST];
-  if (::getaddrinfo(host.c_str(), port.c_str(), &hints, &list) != 0 || list == nullptr ||
-      ::getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof(text), nullptr, 0,
-                    NI_NUMERICHOST) != 0) {
-    ::_exit(1);
-  }
-  const std::string address(text);
-  ::_exit(::write(out, address.data(), address.size()) == static_cast<ssize_t>(address.size()) ? 0
-                                                                                               : 1);
-}
-
-Result<std::string> ResolveName(const std::string& host, const std::string& port) {
-  int fds[2];
-  if (::pipe2(fds, O_CLOEXEC) != 0) return Unexpected(ErrnoStatus("make", "a pipe", errno));
-  const Fd in(fds[0]);
-  Fd out(fds[1]);
-  const pid_t child = ::fork();
-  if (child < 0) return Unexpected(ErrnoStatus("fork", "a resolver", errno));
-  if (child == 0) ResolveInChild(host, port, out.get());
-  out.reset();
-  pollfd p{in.get(), POLLIN, 0};
-  char text[NI_MAXHOST];
-  const ssize_t n = ::poll(&p, 1, kResolveMillis) == 1 ? ::read(in.get(), text, sizeof(text)) : 0;
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  if (n <= 0) {
-    return Unavailable("the coordinator's name {} could not be resolved within {} s", host,
-                       kResolveMillis / 1000);
-  }
-  return std::string(text, static_cast<size_t>(n));
 }
 
 }  // namespace
@@ -169,24 +163,8 @@ Result<SiteConfig> LoadSiteConfig(const std::filesystem::path& dir) {
   for (const auto& [key, missing] : required) {
     if (missing) return InvalidArgument("{} lacks the key {}", file.native(), key);
   }
+  TG_RETURN_IF_ERROR(CheckProxy(file, config));
   return config;
-}
-
-Result<sockaddr_storage> ResolveCoordinator(const std::string& coordinator) {
-  constexpr std::string_view kScheme = "tcp://";
-  if (!coordinator.starts_with(kScheme)) {
-    return InvalidArgument("coordinator is \"{}\"; it must be tcp://HOST:PORT", coordinator);
-  }
-  const std::string rest = coordinator.substr(kScheme.size());
-  if (const auto literal = ParsePinnedAddress(rest)) return *literal;
-  const size_t colon = rest.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == rest.size()) {
-    return InvalidArgument("coordinator is \"{}\"; it must be tcp://HOST:PORT", coordinator);
-  }
-  const std::string port = rest.substr(colon + 1);
-  TG_ASSIGN_OR_RETURN(const std::string address, ResolveName(rest.substr(0, colon), port));
-  const bool v6 = address.find(':') != std::string::npos;
-  return ParsePinnedAddress(v6 ? "[" + address + "]:" + port : address + ":" + port);
 }
 
 }  // namespace tidegate::onshore

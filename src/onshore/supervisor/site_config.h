@@ -1,8 +1,6 @@
 // SITE/site.toml: where things are. No secrets, no rules (those are policy.toml, the gate's).
 #pragma once
 
-#include <sys/socket.h>
-
 #include <array>
 #include <filesystem>
 #include <optional>
@@ -22,6 +20,10 @@ struct SiteConfig {
   int stripes = 1;                // link's connections for bulk
   std::string dtype = "auto";
   std::string coordinator;  // "tcp://192.0.2.1:7443" or "tcp://name:7443"
+  std::string proxy;        // "socks5://198.51.100.1:1080"; empty: none
+  std::string proxy_user;   // empty: none; with it a password's file
+  std::filesystem::path proxy_password_file;
+  bool proxy_resolves = false;  // it gets the coordinator's name, where there is one
   // A start as root: the uid and gid of trainer, gate and link, in this order.
   std::optional<std::array<uint32_t, 3>> separate_uids;
   std::string walls;  // demanded of each process; default: kDefaultDemanded
@@ -29,9 +31,5 @@ struct SiteConfig {
 
 // Unknown keys are errors, with the line. Relative paths are from `dir`. docs/formats/site.md.
 Result<SiteConfig> LoadSiteConfig(const std::filesystem::path& dir);
-
-// The address behind "tcp://HOST:PORT". A name is resolved by a child process that ends within five
-// seconds: a resolver parses bytes of strangers, and this process is in the trusted base.
-Result<sockaddr_storage> ResolveCoordinator(const std::string& coordinator);
 
 }  // namespace tidegate::onshore

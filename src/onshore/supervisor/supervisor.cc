@@ -58,10 +58,11 @@ Result<std::unique_ptr<Supervisor>> Supervisor::Create(const SupervisorOptions& 
   TG_ASSIGN_OR_RETURN(SiteConfig config, LoadSiteConfig(options.site));
   TG_RETURN_IF_ERROR(CheckTrainersUid(config, options.site));
   TG_ASSIGN_OR_RETURN(Fd lock, Lock(options.site / "lock"));
-  TG_ASSIGN_OR_RETURN(const sockaddr_storage address, ResolveCoordinator(config.coordinator));
-  LogInfo("site_opened name={} coordinator={} address={}", config.name, config.coordinator,
-          FormatAddress(address));
-  std::unique_ptr<Supervisor> supervisor(new Supervisor(options, std::move(config), address));
+  TG_ASSIGN_OR_RETURN(WayOut way, FindWayOut(config));
+  LogInfo("site_opened name={} coordinator={} address={}{}", config.name, config.coordinator,
+          way.coordinator, way.proxy ? " proxy=" + FormatAddress(way.address) : "");
+  std::unique_ptr<Supervisor> supervisor(
+      new Supervisor(options, std::move(config), std::move(way)));
   supervisor->lock_ = std::move(lock);
   TG_ASSIGN_OR_RETURN(supervisor->signals_, BlockSignals());
   TG_RETURN_IF_ERROR(supervisor->MakePairs());
@@ -125,6 +126,9 @@ int Supervisor::NextTimeout() const {
     if (process.start_at && !stopping_) until(*process.start_at);
     if (process.ready_by) until(*process.ready_by);
   }
+  if (pin_) {
+    if (const auto deadline = pin_->NextDeadline()) until(*deadline);
+  }
   if (stopping_) until(stop_by_);
   return static_cast<int>(timeout);
 }
@@ -138,6 +142,7 @@ Status Supervisor::PollOnce() {
     fds.push_back({process.control.get(), POLLIN, 0});
     fds.push_back({process.log.get(), POLLIN, 0});
   }
+  if (pin_) pin_->AppendDials(&fds);
   if (::poll(fds.data(), fds.size(), NextTimeout()) < 0) {
     if (errno == EINTR) return OkStatus();
     return ErrnoStatus("poll", "the children", errno);
@@ -150,6 +155,7 @@ Status Supervisor::PollOnce() {
     }
   }
   if (fds[1].revents != 0 || fds[2].revents != 0) OnPin();
+  if (pin_) pin_->AdvanceDials(pin_listener_.get());
   for (size_t i = 0; i < processes_.size(); ++i) {
     Process& process = processes_[i];
     if (fds[3 + 3 * i + 2].revents != 0) OnLog(process);

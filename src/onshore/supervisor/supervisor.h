@@ -19,6 +19,7 @@
 #include "onshore/supervisor/line_budget.h"
 #include "onshore/supervisor/restart_policy.h"
 #include "onshore/supervisor/site_config.h"
+#include "onshore/supervisor/way_out.h"
 
 namespace tidegate::onshore {
 
@@ -61,8 +62,8 @@ class Supervisor {
     bool running() const { return child.pid > 0; }
   };
 
-  Supervisor(SupervisorOptions options, SiteConfig config, sockaddr_storage address)
-      : options_(std::move(options)), config_(std::move(config)), address_(address) {}
+  Supervisor(SupervisorOptions options, SiteConfig config, WayOut way)
+      : options_(std::move(options)), config_(std::move(config)), way_(std::move(way)) {}
   Status MakePairs();
   Status Serve();
   Status PollOnce();
@@ -87,7 +88,7 @@ class Supervisor {
 
   SupervisorOptions options_;
   SiteConfig config_;
-  sockaddr_storage address_;
+  WayOut way_;
   Fd lock_, signals_;
   Channel trainer_gate_, gate_link_;  // "supervisor" is the first one's end
   Fd pin_channel_, pin_listener_;

@@ -65,7 +65,8 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
                                                                : link));
   }
   if (process.kind == Kind::kLink) {
-    add("--address", "tcp://" + FormatAddress(address_));
+    add("--address", "tcp://" + way_.coordinator);
+    if (way_.proxy) add("--proxy", FormatAddress(way_.address));
     add("--stripes", std::to_string(config_.stripes));
   }
   // The trainer's to read; gate and link try that they cannot.
@@ -114,7 +115,11 @@ Status Supervisor::Start(Process& process) {
   if (process.kind == Kind::kLink) {
     pin_channel_ = std::move(pin.supervisor);
     pin_listener_.reset();
-    pin_.emplace(address_);
+    if (way_.proxy) {
+      pin_.emplace(way_.proxy);
+    } else {
+      pin_.emplace(way_.address);
+    }
   }
   LogInfo("process_started name={} pid={} generation={}", process.name, process.child.pid,
           process.generation);
@@ -134,6 +139,7 @@ void Supervisor::OnPin() {
   if (pin_listener_.valid()) {
     if (!pin_->HandleNotification(pin_listener_.get()).ok()) {
       pin_listener_.reset();  // link is gone; its end is seen by its pidfd
+      pin_.reset();
     }
     return;
   }
@@ -251,6 +257,7 @@ void Supervisor::Forget(Process& process) {
   if (process.kind != Kind::kLink) return;
   pin_channel_.reset();
   pin_listener_.reset();
+  pin_.reset();  // with the dials of what has ended
 }
 
 Status Supervisor::OnEnd(Process& process) {

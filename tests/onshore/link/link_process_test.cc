@@ -3,6 +3,7 @@
 
 #include "onshore/sandbox/statement.h"
 #include "tests/onshore/link/link_site.h"
+#include "tests/onshore/sandbox/socks_proxy.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -231,6 +232,78 @@ TEST_F(LinkProcessTest, ARefusedOfferIsTold) {
   EXPECT_EQ(refused_->content, update_.manifest.content);
   EXPECT_EQ(refused_->code, static_cast<uint8_t>(Code::kAlreadyExists));
   EXPECT_EQ(chunks_, 0);
+}
+
+std::shared_ptr<SocksRoute> RouteTo(const LinkSite& site, const SocksProxy& proxy) {
+  return proxy.Route(
+      static_cast<uint16_t>(std::stoi(site.address().substr(site.address().rfind(':') + 1))));
+}
+
+TEST_F(LinkProcessTest, AnUpdateAndAnAdapterCrossThroughAProxy) {
+  const SocksProxy proxy("me", "secret");
+  site_.route = RouteTo(site_, proxy);
+  Begin();
+  if (IsSkipped()) return;
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(site_.pin().granted, 2u) << "control and bulk";
+  const std::string coordinator = site_.address().substr(6);
+  EXPECT_EQ(proxy.requests(), std::vector<std::string>(2, coordinator));
+  const auto statement = DecodeStatement(statement_);
+  ASSERT_TRUE(statement.has_value()) << statement.error().ToString();
+  EXPECT_EQ(statement->pinned_address, coordinator);
+  EXPECT_EQ(statement->proxy, proxy.address());
+}
+
+TEST_F(LinkProcessTest, AProxyThatResolvesTheNameAndIsDownAtFirst) {
+  SocksProxy proxy;
+  const auto route = RouteTo(site_, proxy);
+  route->target_name = "coordinator.test";
+  route->target_port = ntohs(reinterpret_cast<const sockaddr_in&>(route->target).sin_port);
+  site_.route = route;
+  proxy.Stop();
+  Begin();
+  if (IsSkipped()) return;
+  ASSERT_TRUE(site_.Until([this] { return site_.pin().failed >= 2; })) << site_.log();
+  proxy.Start();
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(proxy.requests().front(),
+            "coordinator.test" + site_.address().substr(site_.address().rfind(':')));
+}
+
+TEST_F(LinkProcessTest, AProxyDiesInTheMiddle) {
+  SocksProxy proxy;
+  site_.route = RouteTo(site_, proxy);
+  held_ = true;
+  Begin();
+  if (IsSkipped()) return;
+  ASSERT_TRUE(site_.Until([this] { return chunks_ == kHeldBlocks && adapter_.size() >= 3; }));
+  proxy.Stop();
+  sender_.Reset();
+  ASSERT_TRUE(site_.Until([this] { return site_.events(EventCode::kDisconnected) == 1; }));
+  held_ = false;
+  proxy.Start();
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
+  EXPECT_EQ(chunks_, static_cast<int>(update_.blocks.size())) << "only what was missing";
+  EXPECT_EQ(hellos_, 1) << "link is the same";
+}
+
+TEST_F(LinkProcessTest, LinkIsKilledWhileAProxyThinks) {
+  SocksProxy proxy;
+  proxy.Hold(true);
+  site_.route = RouteTo(site_, proxy);
+  Begin();
+  if (IsSkipped()) return;
+  ASSERT_TRUE(site_.Until([&] { return site_.dialling() == 1 && proxy.open() == 1; }));
+  site_.KillLink();
+  ASSERT_TRUE(site_.Until([&] { return site_.dialling() == 0 && proxy.open() == 0; }))
+      << "the dial is dropped with the link that asked for it";
+  proxy.Hold(false);
+  ASSERT_TRUE(site_.StartLink()) << site_.log();
+  ASSERT_TRUE(site_.Until([this] { return Receipt() && AdapterWhole(); })) << site_.log();
+  ExpectTheBytes();
 }
 
 }  // namespace

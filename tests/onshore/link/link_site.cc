@@ -80,6 +80,9 @@ bool LinkSite::StartLink() {
   spec.arguments = {
       "--generation", std::to_string(generation_), "--dir",   dir_.native(),  "--address", address_,
       "--stripes",    std::to_string(stripes),     "--walls", "netns,seccomp"};
+  if (route) {
+    spec.arguments.insert(spec.arguments.end(), {"--proxy", FormatAddress(route->proxy)});
+  }
   spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS=report_bugs=0"};
   spec.fds = {control.child.get(), pair_.child.get(), pin.child.get()};
   spec.log_fd = log_write.get();
@@ -87,7 +90,11 @@ bool LinkSite::StartLink() {
   control_ = std::move(control.supervisor);
   pin_channel_ = std::move(pin.supervisor);
   pin_listener_.reset();
-  pin_.emplace(*ParsePinnedAddress(address_.substr(address_.find("//") + 2)));
+  if (route) {
+    pin_.emplace(route);
+  } else {
+    pin_.emplace(*ParsePinnedAddress(address_.substr(address_.find("//") + 2)));
+  }
   return Until([this] { return ready_ || !control_.valid(); }) && ready_;
 }
 
@@ -125,6 +132,7 @@ void LinkSite::Step() {
   if (gate_->WantsWrite()) fds[0].events |= POLLOUT;
   const Fd& pin = pin_listener_.valid() ? pin_listener_ : pin_channel_;
   if (pin.valid()) fds.push_back({pin.get(), POLLIN, 0});
+  if (pin_) pin_->AppendDials(&fds);
   if (!control_.valid()) fds.erase(fds.begin() + 1);
   if (server_) {
     std::vector<transport::Server::Event> events;
@@ -136,6 +144,7 @@ void LinkSite::Step() {
     ::poll(fds.data(), fds.size(), 20);
   }
   StepPin();
+  if (pin_) pin_->AdvanceDials(pin_listener_.get());
   StepControl();
   StepGate();
   ReadLog();
@@ -152,6 +161,7 @@ void LinkSite::StepPin() {
     if (listener) pin_listener_ = std::move(*listener);
   } else if (!pin_->HandleNotification(pin_listener_.get()).ok()) {
     pin_listener_.reset();
+    pin_.reset();
   }
 }
 

@@ -28,7 +28,8 @@ class LinkSite {
   // Binds the coordinator's port: a free one the first time, then the same.
   void StartServer();
   void StopServer() { server_.reset(); }
-  uint32_t stripes = 1;  // link's connections for bulk
+  uint32_t stripes = 1;                     // link's connections for bulk
+  std::shared_ptr<const SocksRoute> route;  // through this proxy; null: none
   // Starts link on its pairs; false when it did not come to READY.
   bool StartLink();
   void KillLink();
@@ -44,6 +45,8 @@ class LinkSite {
   const std::string& log() const { return log_text_; }
   const std::filesystem::path& dir() const { return dir_; }
   AddressPin::Counts pin() const { return pin_ ? pin_->counts() : AddressPin::Counts(); }
+  size_t dialling() const { return pin_ ? pin_->dialling() : 0; }
+  const std::string& address() const { return address_; }
   int events(EventCode code) const;
 
   // What the gate and the coordinator do with what comes.

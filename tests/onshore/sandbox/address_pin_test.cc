@@ -12,6 +12,7 @@
 
 #include "tests/onshore/sandbox/helper_options.h"
 #include "tests/onshore/sandbox/helper_run.h"
+#include "tests/onshore/sandbox/socks_proxy.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -80,6 +81,76 @@ TEST(AddressPinTest, EveryDialArrivesAtThePinnedAddress) {
   EXPECT_EQ(::recv(peer.get(), buffer.data(), buffer.size(), 0), 9);
   EXPECT_EQ(::recv(peer.get(), buffer.data(), buffer.size(), 0), 0);
   EXPECT_EQ(result.end.end, End::kClean) << result.Everything();
+}
+
+uint16_t PortOf(const Listener& listener) {
+  return ntohs(reinterpret_cast<const sockaddr_in&>(listener.address).sin_port);
+}
+
+TEST(AddressPinTest, ThroughAProxyEveryDialArrivesAtThePinnedAddress) {
+  const Site site;
+  const Listener coordinator;
+  const SocksProxy proxy("me", "secret");
+  HelperCall call = LinkCall(site, coordinator.address, {"probe_pin", "lock_down"});
+  call.no_rate_limit = true;
+  call.route = proxy.Route(PortOf(coordinator));
+  const HelperResult result = RunHelper(call);
+  std::map<std::string, int> steps = Steps(result);
+  ASSERT_FALSE(steps.empty()) << result.Everything();
+  for (const char* step : {"socket", "connect", "send", "newest", "same_number", "reused"}) {
+    EXPECT_EQ(steps[step], 0) << step;
+  }
+  EXPECT_EQ(steps["connect_again"], EPERM);
+  EXPECT_EQ(steps["connect_unknown"], EPERM);
+  EXPECT_EQ(steps["oldest"], EPERM);
+  EXPECT_EQ(result.pin.granted, 3U);
+  EXPECT_EQ(proxy.requests(), std::vector<std::string>(3, FormatAddress(coordinator.address)));
+  const Fd peer(::accept(coordinator.fd.get(), nullptr, nullptr));
+  std::array<char, 64> buffer;
+  EXPECT_EQ(::recv(peer.get(), buffer.data(), buffer.size(), 0), 9);
+  EXPECT_EQ(::recv(peer.get(), buffer.data(), buffer.size(), 0), 0);
+}
+
+// A link gone bad must not get hold of the connection to the proxy before that has granted it the
+// coordinator: it would ask for another address. Its socket is not that connection.
+TEST(AddressPinTest, LinkSaysNothingToTheProxy) {
+  const Site site;
+  const Listener coordinator;
+  SocksProxy proxy;
+  proxy.Hold(true);
+  HelperCall call = LinkCall(site, coordinator.address, {"attack=early_send"});
+  call.proxy_hangs = true;
+  call.route = proxy.Route(PortOf(coordinator));
+  testing::internal::CaptureStderr();
+  const HelperResult result = RunHelper(call);
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(result.Said("attack"), std::to_string(EPIPE)) << result.Everything();
+  EXPECT_EQ(result.pin.failed, 1U);
+  EXPECT_EQ(proxy.requests().size(), 0U);
+  EXPECT_NE(log.find("proxy_failed cause=timed_out proxy=" + proxy.address()), std::string::npos)
+      << log;
+}
+
+// After one that took too long the next are refused at once, and a cause is told once.
+TEST(AddressPinTest, AProxyThatHangsHoldsLinkUpOnce) {
+  const Site site;
+  const Listener coordinator;
+  SocksProxy proxy;
+  proxy.Hold(true);
+  HelperCall call = LinkCall(site, coordinator.address, {"probe_pin"});
+  call.proxy_hangs = true;
+  call.route = proxy.Route(PortOf(coordinator));
+  testing::internal::CaptureStderr();
+  const HelperResult result = RunHelper(call);
+  const std::string log = testing::internal::GetCapturedStderr();
+  std::map<std::string, int> steps = Steps(result);
+  EXPECT_EQ(steps["connect"], ETIMEDOUT) << result.Everything();
+  EXPECT_EQ(steps["newest"], ETIMEDOUT);
+  EXPECT_EQ(result.pin.failed, 2U) << "one waited for, one refused at once";
+  EXPECT_EQ(proxy.open(), 0) << "given up, and not dialled again";
+  const size_t told = log.find("proxy_failed");
+  ASSERT_NE(told, std::string::npos);
+  EXPECT_EQ(log.find("proxy_failed", told + 1), std::string::npos) << log;
 }
 
 TEST(AddressPinTest, ABurstOfSocketsIsLimited) {

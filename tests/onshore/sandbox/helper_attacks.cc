@@ -1,6 +1,7 @@
 #include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -8,8 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <thread>
 #include <vector>
 
 #include "tests/onshore/sandbox/helper_work.h"
@@ -30,6 +33,26 @@ sockaddr_in Elsewhere() {
 int Connect(int fd) {
   const sockaddr_in address = Elsewhere();
   return Errno(::syscall(SYS_connect, fd, &address, sizeof(address)));
+}
+
+int EarlySend() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  std::atomic<bool> answered = false;
+  std::thread dial([fd, &answered] {
+    Connect(fd);
+    answered = true;
+  });
+  // A greeting and a request of its own.
+  const char bytes[] = "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50";
+  int error = 0;
+  for (bool last = false; !last;) {
+    last = answered;
+    error = ::send(fd, bytes, sizeof(bytes) - 1, MSG_NOSIGNAL) < 0 ? errno : 0;
+    if (error == 0) break;
+    ::sched_yield();
+  }
+  dial.join();
+  return error;
 }
 
 }  // namespace
@@ -59,6 +82,7 @@ int Attack(const std::string& name) {
     const uint32_t action = SECCOMP_RET_ALLOW;
     return Errno(::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action));
   }
+  if (name == "early_send") return EarlySend();
   if (name == "sendmsg") return Errno(::syscall(SYS_sendmsg, -1, nullptr, 0));
   if (name == "fork") return Errno(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
   if (name == "execve") return Errno(::syscall(SYS_execve, "/bin/true", nullptr, nullptr));

@@ -33,23 +33,31 @@ void Serve(const HelperCall& call, int channel, Fd pin_channel, const LogPipe& l
   Fd listener;
   std::optional<AddressPin> pin;
   ManualClock clock(0);
-  if (call.pinned) {
-    pin.emplace(*call.pinned,
-                call.no_rate_limit ? static_cast<const Clock&>(clock) : SystemClock());
+  const bool own_time = call.no_rate_limit || call.proxy_hangs;
+  const Clock& time = own_time ? static_cast<const Clock&>(clock) : SystemClock();
+  if (call.route) {
+    pin.emplace(call.route, time);
+  } else if (call.pinned) {
+    pin.emplace(*call.pinned, time);
   }
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::steady_clock::now() - start < kLimit) {
-    pollfd waits[3] = {{channel, POLLIN, 0},
-                       {listener.valid() ? listener.get() : pin_channel.get(), POLLIN, 0},
-                       {log.read.get(), POLLIN, 0}};
-    ::poll(waits, 3, 1000);
+    std::vector<pollfd> waits = {{channel, POLLIN, 0},
+                                 {listener.valid() ? listener.get() : pin_channel.get(), POLLIN, 0},
+                                 {log.read.get(), POLLIN, 0}};
+    if (pin) pin->AppendDials(&waits);
+    const bool hangs = call.proxy_hangs && pin->dialling() != 0;
+    ::poll(waits.data(), waits.size(), hangs ? 20 : 1000);
     log.Drain(result.log);
+    if (hangs) clock.Advance(1000);
+    if (pin) pin->AdvanceDials(listener.get());
     if (waits[1].revents != 0) {
       if (!listener.valid()) {
         Result<Fd> got = ReceiveListener(pin_channel.get(), 0);
         if (got) listener = std::move(*got);
         pin_channel.reset();
-      } else if (clock.Advance(10'000); !pin->HandleNotification(listener.get()).ok()) {
+      } else if (clock.Advance(call.no_rate_limit ? 10'000 : 0);
+                 !pin->HandleNotification(listener.get()).ok()) {
         listener.reset();
       }
     }

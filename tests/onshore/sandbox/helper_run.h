@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,10 +42,12 @@ struct LogPipe {
 
 struct HelperCall {
   std::vector<std::string> words;
-  int extra_fd = -1;                            // becomes kExtraFd in the helper
-  std::optional<sockaddr_storage> pinned = {};  // makes the helper's pin channel and answers it
-  bool close_pin_before_work = false;           // the supervisor's pin dies after the statement
-  bool no_rate_limit = false;                   // time passes with each call
+  int extra_fd = -1;                             // becomes kExtraFd in the helper
+  std::optional<sockaddr_storage> pinned = {};   // makes the helper's pin channel and answers it
+  std::shared_ptr<const SocksRoute> route = {};  // with `pinned`: through this proxy
+  bool proxy_hangs = false;                      // time passes while it is dialled
+  bool close_pin_before_work = false;            // the supervisor's pin dies after the statement
+  bool no_rate_limit = false;                    // time passes with each call
 };
 // Runs it to its end (at most 90 s). That a process remains of it fails the test.
 HelperResult RunHelper(const HelperCall& call);

@@ -30,6 +30,7 @@ IsolationStatement Example() {
   statement.report.row(Wall::kSeparateUids).state = WallState::kNotAsked;
   statement.fds = {{3, FdKind::kChannel}, {4, FdKind::kReadOnlyFile}};
   statement.pinned_address = "192.0.2.7:7443";
+  statement.proxy = "198.51.100.1:1080";
   statement.rows = {Row("socket_udp", 0, 1, Verdict::kRefused),
                     Row("x32_socket", 38, 38, Verdict::kAbsent),
                     Row("int80_socket", -11, -11, Verdict::kAbsent)};
@@ -55,6 +56,7 @@ TEST(StatementTest, TheTextIsTheDocumentedOne) {
             "fd 3 channel\n"
             "fd 4 read_only_file\n"
             "pinned 192.0.2.7:7443\n"
+            "proxy 198.51.100.1:1080\n"
             "try socket_udp 0 1 refused\n"
             "try x32_socket 38 38 absent\n"
             "try int80_socket -11 -11 absent\n"

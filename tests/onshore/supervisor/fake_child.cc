@@ -1,9 +1,11 @@
 // Plays gate, link or trainer, by the name that it is started under, without walls: says READY,
 // waits for GO, and obeys files in the site's folder. What it sees goes, a line each, to
 // SITE/trace-NAME; SITE/mode-NAME says how it behaves from the start; the test puts one command at
-// a time in SITE/do-NAME, which is removed when it is done.
+// a time in SITE/do-NAME, which is removed when it is taken.
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +18,7 @@
 #include "base/file.h"
 #include "onshore/ipc/control.h"
 #include "onshore/ipc/peer.h"
+#include "onshore/sandbox/address_pin.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -136,6 +139,18 @@ class FakeChild {
       std::string rest;
       std::getline(words >> std::ws, rest, '\0');
       [[maybe_unused]] const ssize_t n = ::write(2, rest.data(), rest.size());
+    }
+    if (verb == "pin") {
+      // The third pair of a link. From here on its sockets are made by the supervisor.
+      ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+      Trace(PinAddress(kSecondPeerFd).ok() ? "pinned" : "not pinned");
+    }
+    if (verb == "dial") {
+      const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+      const sockaddr_in anywhere{AF_INET, htons(9), {htonl(0x0a090909)}, {}};
+      const int failed =
+          ::connect(fd, reinterpret_cast<const sockaddr*>(&anywhere), sizeof(anywhere));
+      Trace(fmt::format("dialled {}", failed == 0 ? 0 : errno));
     }
     if (verb == "exit") {
       int status = 0;

@@ -1,6 +1,7 @@
 #include "onshore/supervisor/site_config.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <fstream>
 
 #include "onshore/sandbox/address_pin.h"
+#include "onshore/supervisor/way_out.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -93,6 +95,98 @@ TEST_F(SiteConfigTest, AWrongLineIsNamedByItsNumber) {
             std::string::npos);
 }
 
+TEST_F(SiteConfigTest, TheProxysKeysGoTogether) {
+  const auto config = LoadWith(
+      "proxy = \"socks5://proxy:1080\"\nproxy_user = \"me\"\n"
+      "proxy_password_file = \"keys/proxy\"\nproxy_resolves = true");
+  ASSERT_TRUE(config) << config.error().message();
+  EXPECT_EQ(config->proxy, "socks5://proxy:1080");
+  EXPECT_EQ(config->proxy_user, "me");
+  EXPECT_EQ(config->proxy_password_file, dir_ / "keys/proxy");
+  EXPECT_TRUE(config->proxy_resolves);
+  for (const std::string line :
+       {"proxy = \"http://proxy:1080\"", "proxy = \"socks5://me:pw@proxy:1080\"", "proxy = true",
+        "proxy_resolves = \"yes\"", "proxy_user = \"\"", "proxy_password = \"x\""}) {
+    const auto bad = LoadWith(line);
+    ASSERT_FALSE(bad) << line;
+    EXPECT_NE(bad.error().message().find("site.toml line 5: "), std::string::npos)
+        << bad.error().message();
+  }
+  for (const std::string lines :
+       {"proxy_resolves = true", "proxy_user = \"me\"\nproxy_password_file = \"f\"",
+        "proxy = \"socks5://p:1\"\nproxy_user = \"me\"",
+        "proxy = \"socks5://p:1\"\nproxy_password_file = \"f\""}) {
+    const auto bad = LoadWith(lines);
+    ASSERT_FALSE(bad) << lines;
+    EXPECT_NE(bad.error().message().find("lacks the key"), std::string::npos)
+        << bad.error().message();
+  }
+}
+
+TEST_F(SiteConfigTest, ThePasswordIsTheOneLineOfAFileOfOurOwn) {
+  const auto file = dir_ / "password";
+  const auto write = [&file](const std::string& text, mode_t mode) {
+    std::ofstream(file) << text;
+    ASSERT_EQ(::chmod(file.c_str(), mode), 0);
+  };
+  for (const char* text : {"secret", "secret\n", "secret\r\n"}) {
+    write(text, 0600);
+    EXPECT_EQ(ReadProxyPassword(file).value_or(""), "secret");
+  }
+  write(std::string(255, 'p') + "\n", 0400);
+  EXPECT_TRUE(ReadProxyPassword(file));
+  ASSERT_EQ(::unlink(file.c_str()), 0);
+  for (const std::string text : {"", "\n", "two\nlines", "two\nlines\n"}) {
+    write(text, 0600);
+    EXPECT_EQ(ReadProxyPassword(file).error().code(), Code::kInvalidArgument) << text;
+  }
+  write(std::string(256, 'p'), 0600);
+  EXPECT_EQ(ReadProxyPassword(file).error().code(), Code::kInvalidArgument);
+  write("secret", 0640);
+  const auto open = ReadProxyPassword(file);
+  ASSERT_FALSE(open);
+  EXPECT_EQ(open.error().code(), Code::kPermissionDenied);
+  EXPECT_NE(open.error().message().find("chmod 600"), std::string::npos);
+  EXPECT_EQ(open.error().message().find("secret"), std::string::npos);
+  std::filesystem::create_symlink(file, dir_ / "link");
+  EXPECT_EQ(ReadProxyPassword(dir_ / "link").error().code(), Code::kPermissionDenied);
+  EXPECT_EQ(ReadProxyPassword(dir_ / "none").error().code(), Code::kNotFound);
+}
+
+TEST_F(SiteConfigTest, TheWayOutIsTheCoordinatorOrAProxyThatIsAskedForIt) {
+  SiteConfig config;
+  config.coordinator = "tcp://192.0.2.1:7443";
+  auto way = FindWayOut(config);
+  ASSERT_TRUE(way) << way.error().message();
+  EXPECT_EQ(way->coordinator, "192.0.2.1:7443");
+  EXPECT_EQ(FormatAddress(way->address), "192.0.2.1:7443");
+  EXPECT_EQ(way->proxy, nullptr);
+
+  config.proxy = "socks5://[2001:db8::1]:1080";
+  config.proxy_resolves = true;  // there is no name
+  way = FindWayOut(config);
+  ASSERT_TRUE(way) << way.error().message();
+  EXPECT_EQ(way->coordinator, "192.0.2.1:7443");
+  EXPECT_EQ(FormatAddress(way->address), "[2001:db8::1]:1080");
+  ASSERT_NE(way->proxy, nullptr);
+  EXPECT_EQ(FormatAddress(way->proxy->target), "192.0.2.1:7443");
+  EXPECT_EQ(way->proxy->target_name, "");
+
+  // Never resolved here: there is no such name.
+  config.coordinator = "tcp://no-such-host.invalid:7443";
+  way = FindWayOut(config);
+  ASSERT_TRUE(way) << way.error().message();
+  EXPECT_EQ(way->coordinator, "no-such-host.invalid:7443");
+  EXPECT_EQ(way->proxy->target_name, "no-such-host.invalid");
+  EXPECT_EQ(way->proxy->target_port, 7443);
+
+  for (const char* text : {"tcp://a b:1", "tcp://:1", "tcp://a", "tcp://a:0", "tcp://a:65536",
+                           "tcp://a/b:1", "udp://a:1", "tcp://a:1x"}) {
+    config.coordinator = text;
+    EXPECT_EQ(FindWayOut(config).error().code(), Code::kInvalidArgument) << text;
+  }
+}
+
 TEST_F(SiteConfigTest, ANameIsShortAndPlain) {
   const std::string rest = kWhole.substr(kWhole.find('\n') + 1);
   for (const std::string name :
@@ -121,31 +215,31 @@ TEST_F(SiteConfigTest, AFileThatIsMissingOrHugeIsAnError) {
 }
 
 std::string Resolved(const std::string& coordinator) {
-  const auto address = ResolveCoordinator(coordinator);
+  const auto address = ResolveAddress("coordinator", "tcp://", coordinator);
   return address ? FormatAddress(*address) : std::string(CodeName(address.error().code()));
 }
 
-TEST(ResolveCoordinatorTest, LiteralAddressesAreTakenAsTheyAre) {
+TEST(ResolveAddressTest, LiteralAddressesAreTakenAsTheyAre) {
   EXPECT_EQ(Resolved("tcp://192.0.2.1:7443"), "192.0.2.1:7443");
   EXPECT_EQ(Resolved("tcp://[2001:db8::7]:65535"), "[2001:db8::7]:65535");
 }
 
-TEST(ResolveCoordinatorTest, ANameIsResolved) {
+TEST(ResolveAddressTest, ANameIsResolved) {
   const std::string address = Resolved("tcp://localhost:7443");
   EXPECT_TRUE(address == "127.0.0.1:7443" || address == "[::1]:7443") << address;
 }
 
-TEST(ResolveCoordinatorTest, ANameThatDoesNotExistIsAnErrorInTime) {
+TEST(ResolveAddressTest, ANameThatDoesNotExistIsAnErrorInTime) {
   // ".invalid" never resolves (RFC 2606); without a network no name does.
   EXPECT_EQ(Resolved("tcp://no-such-host.invalid:7443"), "UNAVAILABLE");
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "the resolver was left behind";
 }
 
-TEST(ResolveCoordinatorTest, AnythingElseIsRefused) {
+TEST(ResolveAddressTest, AnythingElseIsRefused) {
   for (const char* text :
        {"", "192.0.2.1:7443", "udp://192.0.2.1:1", "tcp://", "tcp://:7443", "tcp://localhost",
         "tcp://localhost:", "tcp://192.0.2.1:0", "tcp://192.0.2.1:65536", "tcp://192.0.2.1:x"}) {
-    const auto address = ResolveCoordinator(text);
+    const auto address = ResolveAddress("coordinator", "tcp://", text);
     ASSERT_FALSE(address) << text;
     EXPECT_TRUE(address.error().code() == Code::kInvalidArgument ||
                 address.error().code() == Code::kUnavailable)
