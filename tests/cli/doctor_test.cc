@@ -56,10 +56,11 @@ TEST(Doctor, SaysWhatTheMachineHasAndTriesTheWallsOfEachRole) {
   const std::map<std::string, std::set<std::string>> more = {
       {"trainer", {}},
       {"gate", {"chroot", "mdwe"}},
-      {"link", {"chroot", "mdwe", "pinned_address"}}};
+      {"link", {"chroot", "mdwe", "pinned_address"}},
+      {"carrier", {"chroot", "mdwe"}}};
   const json report = ReportOf(RunDoctor());
   ExpectMachine(report);
-  ASSERT_EQ(report["walls"].size(), 3u);
+  ASSERT_EQ(report["walls"].size(), 4u);
   for (const json& role : report["walls"]) {
     const std::string name = role["role"];
     SCOPED_TRACE(name);
@@ -84,8 +85,9 @@ TEST(Doctor, SaysWhatTheMachineHasAndTriesTheWallsOfEachRole) {
 TEST(Doctor, TheTextHasALineAWall) {
   const RunResult run = RunProgram({Program("tidegate").native(), "doctor"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
-  for (const char* line : {"wall       netns ", "wall       pinned_address link\n",
-                           "wall       seccomp        trainer, gate, link\n", "tries      gate "}) {
+  for (const char* line :
+       {"wall       netns ", "wall       pinned_address link\n",
+        "wall       seccomp        trainer, gate, link, carrier\n", "tries      gate "}) {
     EXPECT_NE(run.out.find(line), std::string::npos) << line << "\n" << run.out;
   }
 }
@@ -102,7 +104,7 @@ TEST(Doctor, NamesEachMissingWallWithItsRemedy) {
   const json report = ReportOf(run);
   std::string problems;
   for (const json& problem : report["problems"]) problems += problem.get<std::string>() + "\n";
-  for (const char* part : {"the wall netns is missing for trainer, gate, link: unshare: ",
+  for (const char* part : {"the wall netns is missing for trainer, gate, link, carrier: unshare: ",
                            "raise the sysctl user.max_user_namespaces"}) {
     EXPECT_NE(problems.find(part), std::string::npos) << part << "\n" << problems;
   }
