@@ -28,6 +28,11 @@ inline constexpr size_t kMaxChunkBody = kChunkPrefixBytes + kBlockBytes;
 inline constexpr uint64_t kMaxCreditBytes = 64ull << 20;  // outstanding to one peer
 inline constexpr uint8_t kMaxStripes = 16;                // bulk connections of one site
 
+// A site's disk. In the spool the update that waits for its receipt and the next one, in the inbox
+// the adapter in use and the next one, each as large as a content may be.
+inline constexpr uint64_t kMaxSpoolBytes = 2 * kMaxContentBytes;
+inline constexpr uint64_t kMaxInboxBytes = 2 * kMaxContentBytes;
+
 // Jobs
 inline constexpr uint32_t kMaxSites = 1024;
 inline constexpr uint32_t kMaxTensors = 4096;

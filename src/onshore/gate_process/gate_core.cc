@@ -34,8 +34,8 @@ gate::OpenedLeaf OpenedOf(const GateIdentity& identity) {
 Result<std::unique_ptr<GateCore>> GateCore::Create(const std::filesystem::path& dir,
                                                    GateIdentity identity,
                                                    const std::string& own_statement,
-                                                   const Clock& clock) {
-  TG_ASSIGN_OR_RETURN(GateSpool spool, GateSpool::Open(dir));
+                                                   const Clock& clock, uint64_t spool_bytes) {
+  TG_ASSIGN_OR_RETURN(GateSpool spool, GateSpool::Open(dir, spool_bytes));
   std::unique_ptr<GateCore> core(new GateCore(std::move(identity), std::move(spool), clock));
   TG_RETURN_IF_ERROR(core->Load(dir, own_statement));
   return core;

@@ -53,7 +53,8 @@ class GateCore {
   static Result<std::unique_ptr<GateCore>> Create(const std::filesystem::path& dir,
                                                   GateIdentity identity,
                                                   const std::string& own_statement,
-                                                  const Clock& clock);
+                                                  const Clock& clock,
+                                                  uint64_t spool_bytes = protocols::kMaxSpoolBytes);
 
   // A peer is up (again): what it must know is said again.
   Result<GateEffects> OnHello(To from);

@@ -14,6 +14,7 @@ namespace {
 
 struct Options {
   uint32_t generation = 0, uid = 0;
+  uint64_t spool_bytes = protocols::kMaxSpoolBytes;
   std::filesystem::path site, records;
   std::string walls;
 };
@@ -154,9 +155,10 @@ Status RunGate(const Options& options) {
   spec.owned = {dir};
   TG_ASSIGN_OR_RETURN(const Started started, StartWalled(spec));
   const bool chrooted = started.report.row(Wall::kChroot).state == WallState::kUp;
-  TG_ASSIGN_OR_RETURN(std::unique_ptr<GateCore> core,
-                      GateCore::Create(chrooted ? std::filesystem::path("/") : dir,
-                                       std::move(identity), started.statement, SystemClock()));
+  TG_ASSIGN_OR_RETURN(
+      std::unique_ptr<GateCore> core,
+      GateCore::Create(chrooted ? std::filesystem::path("/") : dir, std::move(identity),
+                       started.statement, SystemClock(), options.spool_bytes));
   GateLoop loop(std::move(core), options.generation);
   return loop.Run();
 }
@@ -175,6 +177,7 @@ int main(int argc, char** argv) {
   app.add_option("--walls", options.walls, "walls demanded")->required();
   app.add_option("--records", options.records, "the site's records: tried at the start, refused");
   app.add_option("--uid", options.uid, "a start as root: the uid to become");
+  app.add_option("--spool_bytes", options.spool_bytes, "quota of sealed updates that wait");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -14,9 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kSpoolQuota = 8ull << 30;
-constexpr uint64_t kInboxQuota = 8ull << 30;
-
 Status RemoveFile(const fs::path& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoStatus("remove", path.native(), errno);
@@ -42,23 +39,29 @@ std::string GateSpool::NameOf(const protocols::UpdateKey& key) {
   return fmt::format("{}-{}-{}", ToHex(key.job), key.round, key.phase);
 }
 
-Result<GateSpool> GateSpool::Open(const fs::path& dir) {
+Result<GateSpool> GateSpool::Open(const fs::path& dir, uint64_t spool_bytes) {
   std::error_code error;
   for (const char* name : {"releases", "receipts", "state"}) {
     fs::create_directories(dir / name, error);
     if (error) return Unavailable("cannot make {}: {}", (dir / name).native(), error.message());
   }
-  TG_ASSIGN_OR_RETURN(blocks::BlockStore spool,
-                      blocks::BlockStore::Open(dir / "spool", kSpoolQuota));
+  TG_ASSIGN_OR_RETURN(
+      blocks::BlockStore spool,
+      blocks::BlockStore::Open(dir / "spool", std::min(spool_bytes, protocols::kMaxSpoolBytes)));
   TG_ASSIGN_OR_RETURN(blocks::BlockStore inbox,
-                      blocks::BlockStore::Open(dir / "inbox", kInboxQuota));
+                      blocks::BlockStore::Open(dir / "inbox", protocols::kMaxInboxBytes));
   return GateSpool(dir, std::move(spool), std::move(inbox));
 }
 
 Status GateSpool::Store(const gate::SealedUpdate& sealed) {
   const protocols::ReleaseManifest& manifest = sealed.manifest();
   for (const crypto::SealedChunk& chunk : sealed.blocks()) {
-    TG_RETURN_IF_ERROR(spool_.PutHashed(chunk.digest, chunk.bytes));
+    const Status put = spool_.PutHashed(chunk.digest, chunk.bytes);
+    if (put.code() == Code::kResourceExhausted) {
+      return put.WithContext(
+          "no room for a sealed update (the disk, or max_spool_bytes of site.toml)");
+    }
+    TG_RETURN_IF_ERROR(put);
   }
   TG_RETURN_IF_ERROR(spool_.Sync());
   return WriteFileDurably(dir_ / "releases" / NameOf(manifest.key), protocols::Encode(manifest),

@@ -20,10 +20,13 @@ namespace tidegate::onshore {
 
 class GateSpool {
  public:
-  static Result<GateSpool> Open(const std::filesystem::path& dir);
+  // `spool_bytes`: the quota of sealed updates, at most kMaxSpoolBytes.
+  static Result<GateSpool> Open(const std::filesystem::path& dir,
+                                uint64_t spool_bytes = protocols::kMaxSpoolBytes);
 
   // Blocks and manifest of a sealed update, durable. Before its intent is in the ledger this lets
-  // nothing out: a manifest without an intent is removed by Recover.
+  // nothing out: a manifest without an intent is removed by Recover. kResourceExhausted over the
+  // quota or when the disk is full; to be followed by Remove.
   Status Store(const gate::SealedUpdate& sealed);
   // Manifests whose intent is in the ledger and whose receipt is not; the others are removed.
   Result<std::map<std::string, protocols::ReleaseManifest>> Recover(const gate::Ledger& ledger);

@@ -16,6 +16,8 @@
 namespace tidegate::onshore {
 namespace {
 
+constexpr int64_t kMinSpoolBytes = 1 << 20;
+
 Error BadKey(const std::filesystem::path& file, const toml::key& key, std::string_view why) {
   return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
                          why);
@@ -90,14 +92,14 @@ Status CheckProxy(const std::filesystem::path& file, const SiteConfig& config) {
 
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",          "base",
-                                        "records",       "heldout",
-                                        "threads",       "dtype",
-                                        "coordinator",   "walls",
-                                        "separate_uids", "ready_seconds",
-                                        "stripes",       "proxy",
-                                        "proxy_user",    "proxy_password_file",
-                                        "proxy_resolves"};
+  constexpr std::string_view kKeys[] = {"name",           "base",
+                                        "records",        "heldout",
+                                        "threads",        "dtype",
+                                        "coordinator",    "walls",
+                                        "separate_uids",  "ready_seconds",
+                                        "stripes",        "proxy",
+                                        "proxy_user",     "proxy_password_file",
+                                        "proxy_resolves", "max_spool_bytes"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
@@ -107,6 +109,16 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   if (key == "ready_seconds") return SetCount(file, key, node, 3600, &config->ready_seconds);
   if (key == "stripes") {
     return SetCount(file, key, node, protocols::kMaxStripes, &config->stripes);
+  }
+  if (key == "max_spool_bytes") {
+    const auto value = node.value_exact<int64_t>();
+    if (!value || *value < kMinSpoolBytes ||
+        static_cast<uint64_t>(*value) > protocols::kMaxSpoolBytes) {
+      return BadKey(file, key,
+                    fmt::format("must be {} … {}", kMinSpoolBytes, protocols::kMaxSpoolBytes));
+    }
+    config->max_spool_bytes = static_cast<uint64_t>(*value);
+    return OkStatus();
   }
   if (key == "proxy_resolves") {
     const auto value = node.value_exact<bool>();

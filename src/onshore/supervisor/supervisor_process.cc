@@ -69,6 +69,9 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
     if (way_.proxy) add("--proxy", FormatAddress(way_.address));
     add("--stripes", std::to_string(config_.stripes));
   }
+  if (process.kind == Kind::kGate && config_.max_spool_bytes != 0) {
+    add("--spool_bytes", std::to_string(config_.max_spool_bytes));
+  }
   // The trainer's to read; gate and link try that they cannot.
   add("--records", config_.records.native());
   if (process.kind == Kind::kTrainer) {

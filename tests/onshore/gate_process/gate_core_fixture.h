@@ -60,7 +60,7 @@ class GateCoreTest : public testing::Test {
   }
   // A gate as after a restart: everything it knows is read from disk, both peers say hello.
   GateEffects Start(bool trainer = true) {
-    auto core = GateCore::Create(dir_, Identity(), Statement(Role::kGate), clock_);
+    auto core = GateCore::Create(dir_, Identity(), Statement(Role::kGate), clock_, spool_bytes_);
     EXPECT_TRUE(core.has_value()) << core.error().ToString();
     core_ = std::move(*core);
     GateEffects all = *core_->OnHello(To::kLink);
@@ -175,6 +175,7 @@ class GateCoreTest : public testing::Test {
   const fs::path dir_ =
       fs::temp_directory_path() / fmt::format("tidegate_gate_core_{}", ::getpid());
   ManualClock clock_{1795581436000};
+  uint64_t spool_bytes_ = protocols::kMaxSpoolBytes;
   std::string policy_ = gate::SamplePolicyText();  // ends in [export]
   protocols::JobManifest job_;
   protocols::Id16 id_{};

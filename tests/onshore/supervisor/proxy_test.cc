@@ -21,7 +21,8 @@ class ProxyTest : public SupervisorTest {
     Write("site.toml",
           "name = \"lab-1\"\nbase = \"model\"\nrecords = \"r.jsonl\"\ncoordinator = \"tcp://" +
               coordinator + "\"\nproxy = \"socks5://" + proxy.address() +
-              "\"\nproxy_user = \"me\"\nproxy_password_file = \"password\"\nstripes = 3\n");
+              "\"\nproxy_user = \"me\"\nproxy_password_file = \"password\"\nstripes = "
+              "3\nmax_spool_bytes = 1048576\n");
     StartSite();
     ASSERT_TRUE(TraceGets("gate", "go") && TraceGets("link", "go")) << Log();
     Do("link", "pin");
@@ -39,6 +40,7 @@ TEST_F(ProxyTest, LinkIsConnectedOnceTheProxyHasGrantedItAndAFaultIsToldOnce) {
                       " --stripes 3"),
             std::string::npos)
       << line;
+  EXPECT_NE(LastStart("gate").find(" --spool_bytes 1048576 "), std::string::npos);
   EXPECT_TRUE(LogHas(" address=" + coordinator.address() + " proxy=" + proxy.address())) << Log();
   Do("link", "dial");
   ASSERT_TRUE(TraceGets("link", "dialled 0")) << Log();

@@ -10,6 +10,7 @@
 
 #include "onshore/sandbox/address_pin.h"
 #include "onshore/supervisor/way_out.h"
+#include "protocols/limits.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -50,15 +51,16 @@ TEST_F(SiteConfigTest, RelativePathsAreFromTheSiteAndTheRestHasDefaults) {
 }
 
 TEST_F(SiteConfigTest, EveryKeyIsTaken) {
-  const auto config = Load(
-      kWhole +
-      "heldout = \"h.jsonl\"\nthreads = 256\nready_seconds = 3600\nstripes = 16\ndtype = \"bf16\"\n"
-      "walls = \"netns,seccomp\"  # a comment\n");
+  const auto config = Load(kWhole +
+                           "heldout = \"h.jsonl\"\nthreads = 256\nready_seconds = 3600\nstripes = "
+                           "16\nmax_spool_bytes = 8589934592\ndtype = \"bf16\"\n"
+                           "walls = \"netns,seccomp\"  # a comment\n");
   ASSERT_TRUE(config) << config.error().message();
   EXPECT_EQ(config->heldout, dir_ / "h.jsonl");
   EXPECT_EQ(config->threads, 256);
   EXPECT_EQ(config->ready_seconds, 3600);
   EXPECT_EQ(config->stripes, 16);
+  EXPECT_EQ(config->max_spool_bytes, protocols::kMaxSpoolBytes);
   EXPECT_EQ(config->dtype, "bf16");
   EXPECT_EQ(config->walls, "netns,seccomp");
 }
@@ -72,6 +74,8 @@ TEST_F(SiteConfigTest, AWrongLineIsNamedByItsNumber) {
                                  "threads = \"2\"",
                                  "threads = 2.0",
                                  "stripes = 0",
+                                 "max_spool_bytes = 1048575",
+                                 "max_spool_bytes = 8589934593",
                                  "stripes = 17",
                                  "dtype = \"f16\"",
                                  "dtype = 3",
