@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "crypto/sign.h"
+#include "gate/approval.h"
 #include "gate/ledger_verify.h"
 #include "onshore/sandbox/statement.h"
 
@@ -118,6 +119,17 @@ ordered_json Fields(const gate::AdapterLeaf& leaf) {
           {"content", ToHex(leaf.content)}};
 }
 
+ordered_json Fields(const gate::ApprovalLeaf& leaf) {
+  const auto approval = protocols::Decode<gate::Approval>(leaf.approval.body.items);
+  if (!approval) return {{"problem", approval.error().reason}};
+  ordered_json json = KeyFields(approval->key);
+  json.update({{"approver", approval->approver.text},
+               {"signed", FormatUtc(approval->unix_millis)},
+               {"reason", approval->reason.text},
+               {"plaintext_sha256", ToHex(approval->plaintext)}});
+  return json;
+}
+
 template <typename Leaf>
 ordered_json Decoded(const gate::LedgerEntry& entry) {
   const auto leaf = protocols::Decode<Leaf>(entry.body.items);
@@ -140,6 +152,8 @@ ordered_json BodyJson(const gate::LedgerEntry& entry) {
       return Decoded<gate::IntentLeaf>(entry);
     case gate::LeafType::kReceipt:
       return Decoded<gate::ReceiptLeaf>(entry);
+    case gate::LeafType::kApproval:
+      return Decoded<gate::ApprovalLeaf>(entry);
     case gate::LeafType::kAdapter:
       return Decoded<gate::AdapterLeaf>(entry);
   }

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   RegisterJobVerb(app, invocation);
   RegisterStatusVerb(app, invocation);
   RegisterLedgerVerb(app, invocation);
+  RegisterApprovalVerbs(app, invocation);
   RegisterPocVerb(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

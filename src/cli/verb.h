@@ -58,6 +58,7 @@ void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
 void RegisterJobVerb(CLI::App& app, Invocation& invocation);
 void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);
+void RegisterApprovalVerbs(CLI::App& app, Invocation& invocation);
 void RegisterPocVerb(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli

@@ -56,6 +56,7 @@ inline constexpr SignDomain kAdapter{"tidegate/v1/adapter"};
 inline constexpr SignDomain kAbandon{"tidegate/v1/abandon"};
 inline constexpr SignDomain kSiteRequest{"tidegate/v1/site-request"};
 inline constexpr SignDomain kSiteApproval{"tidegate/v1/site-approval"};
+inline constexpr SignDomain kExportApproval{"tidegate/v1/export-approval"};
 }  // namespace domains
 
 // An Ed25519 public key. Its text is "ed25519:" and base64.

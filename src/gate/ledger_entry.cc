@@ -1,13 +1,15 @@
 #include "gate/ledger_entry.h"
 
+#include <iterator>
+
 #include "protocols/archive.h"
 
 namespace tidegate::gate {
 
 const char* LeafTypeName(LeafType type) {
   static constexpr const char* kNames[] = {"?",       "opened", "policy",  "isolation", "job",
-                                           "refusal", "intent", "receipt", "adapter"};
-  return kNames[static_cast<size_t>(type) <= 8 ? static_cast<size_t>(type) : 0];
+                                           "refusal", "intent", "receipt", "adapter",   "approval"};
+  return kNames[static_cast<size_t>(type) < std::size(kNames) ? static_cast<size_t>(type) : 0];
 }
 
 }  // namespace tidegate::gate
@@ -21,3 +23,4 @@ TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::RefusalLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::IntentLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ReceiptLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::AdapterLeaf)
+TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ApprovalLeaf)

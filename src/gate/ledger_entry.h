@@ -25,6 +25,7 @@ enum class LeafType : uint8_t {
   kIntent = 6,     // an export: the debit
   kReceipt = 7,    // the coordinator's word that it has it
   kAdapter = 8,    // a shared adapter that was verified and stored
+  kApproval = 9,   // an approver's release of the export that follows
 };
 const char* LeafTypeName(LeafType type);
 
@@ -116,6 +117,14 @@ struct ReceiptLeaf {
   }
 };
 
+struct ApprovalLeaf {
+  protocols::Signed approval;  // gate/approval.h
+  template <class A>
+  void serialize(A& ar) {
+    ar(approval);
+  }
+};
+
 struct AdapterLeaf {
   Id16 job{};
   uint32_t version = 0;
@@ -133,7 +142,7 @@ namespace tidegate::protocols {
 template <>
 struct EnumRange<gate::LeafType> {
   static constexpr gate::LeafType kFirst = gate::LeafType::kOpened;
-  static constexpr gate::LeafType kLast = gate::LeafType::kAdapter;
+  static constexpr gate::LeafType kLast = gate::LeafType::kApproval;
   static constexpr const char* kName = "leaf type";
 };
 }  // namespace tidegate::protocols

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "crypto/checkpoint_note.h"
 #include "crypto/merkle.h"
+#include "gate/approval.h"
 #include "gate/ledger.h"
 #include "gate/ledger_file.h"
 
@@ -228,6 +229,14 @@ std::string LeafText(const LedgerEntry& entry) {
             "{} outcome={} content={}", KeyText(receipt->key),
             receipt->outcome == protocols::ReceiptOutcome::kCounted ? "counted" : "late",
             ToHex(receipt->content));
+      });
+      break;
+    case LeafType::kApproval:
+      add(protocols::Decode<ApprovalLeaf>(body), [](const ApprovalLeaf& l) {
+        const auto approval = protocols::Decode<Approval>(l.approval.body.items);
+        if (!approval) return approval.error().reason;
+        return fmt::format("{} by={} plaintext={}", KeyText(approval->key), approval->approver.text,
+                           ToHex(approval->plaintext));
       });
       break;
     case LeafType::kAdapter:

@@ -164,6 +164,38 @@ Status TakeGround(const Where& at, const toml::node& node, Policy* p) {
              "consent_basis, data_subjects, legal_entity");
 }
 
+Status TakeApprovers(const Where& at, const toml::node& node, Policy* p) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) return Bad(at, "must be a table: { alice = \"ed25519:…\" }");
+  for (const auto& [name, value] : *table) {
+    const auto key = crypto::VerifyKey::FromText(value.value<std::string>().value_or(""));
+    if (!key) return Bad(at, fmt::format("{}: {}", name.str(), key.error().message()));
+    if (name.str().size() > protocols::kMaxName) return Bad(at, "has a name that is too long");
+    for (const auto& [other, same] : p->approvers) {
+      if (std::equal(same.bytes().begin(), same.bytes().end(), key->bytes().begin())) {
+        return Bad(at, fmt::format("{} and {} have the same key", other, name.str()));
+      }
+    }
+    p->approvers.emplace(std::string(name.str()), *key);
+  }
+  return OkStatus();
+}
+
+Status TakeApproval(const Where& at, const toml::node& node, Policy* p) {
+  if (at.key == "approvers") return TakeApprovers(at, node, p);
+  if (at.key == "needed") return Count(at, node, 8, &p->approvals_needed);
+  if (at.key == "expires_hours") return Count(at, node, 24 * 366, &p->approval_hours);
+  if (at.key != "hold") {
+    return Bad(at, "is not known; the keys are hold, needed, expires_hours, approvers");
+  }
+  TG_ASSIGN_OR_RETURN(const std::string text, Text(at, node));
+  if (text != "never" && text != "first" && text != "always") {
+    return Bad(at, "must be never, first (export of a job) or always");
+  }
+  p->hold = text == "never" ? Hold::kNever : text == "first" ? Hold::kFirst : Hold::kAlways;
+  return OkStatus();
+}
+
 Status CheckComplete(std::string_view file, const Policy& p, bool has_key) {
   const std::pair<const char*, bool> required[] = {
       {"coordinator.key", has_key},
@@ -186,6 +218,11 @@ Status CheckComplete(std::string_view file, const Policy& p, bool has_key) {
     if (!there)
       return InvalidArgument("{}: {} is missing; nothing is allowed by default", file, key);
   }
+  if (p.hold != Hold::kNever && p.approvers.size() < p.approvals_needed) {
+    return InvalidArgument(
+        "{}: approval.needed is {} and approval.approvers has {}: nothing could be released", file,
+        p.approvals_needed, p.approvers.size());
+  }
   return OkStatus();
 }
 
@@ -205,6 +242,7 @@ Result<Policy> ParsePolicy(std::string_view text, std::string_view name) {
        [&](const Where& at, const toml::node& n) { return TakeCoordinator(at, n, &p, &key); }},
       {"jobs", [&](const Where& at, const toml::node& n) { return TakeJobs(at, n, &p); }},
       {"export", [&](const Where& at, const toml::node& n) { return TakeExport(at, n, &p); }},
+      {"approval", [&](const Where& at, const toml::node& n) { return TakeApproval(at, n, &p); }},
       {"privacy", [&](const Where& at, const toml::node& n) { return TakePrivacy(at, n, &p); }},
       {"ground", [&](const Where& at, const toml::node& n) { return TakeGround(at, n, &p); }},
       {"walls", [&](const Where& at, const toml::node& n) -> Status {
@@ -220,7 +258,7 @@ Result<Policy> ParsePolicy(std::string_view text, std::string_view name) {
       if (take == sections.end() || inner == nullptr) {
         return InvalidArgument(
             "{} line {}: {} is not a section of a policy; they are coordinator, "
-            "jobs, export, privacy, walls, ground",
+            "jobs, export, approval, privacy, walls, ground",
             name, section.source().begin.line, section.str());
       }
       for (const auto& [inner_key, value] : *inner) {

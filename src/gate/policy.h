@@ -2,6 +2,7 @@
 // not leave, a key that is not known is an error. docs/formats/policy.md is the format. Immutable.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,9 @@ namespace tidegate::gate {
 struct Ground {
   std::string key, value;  // copied into the ledger as they are
 };
+
+// Which exports wait for the site's own people.
+enum class Hold : uint8_t { kNever = 0, kFirst = 1, kAlways = 2 };
 
 struct Policy {
   // [coordinator]
@@ -35,6 +39,11 @@ struct Policy {
   uint32_t max_exports_per_day = 0, max_exports_per_job = 0;
   uint32_t max_exports_per_round = 1;  // above 1: again for one that was refused for good
   bool train_loss = false, heldout_loss = false;  // metrics that may go along
+  // [approval]
+  Hold hold = Hold::kNever;
+  uint32_t approvals_needed = 1;                       // by so many different approvers
+  uint32_t approval_hours = 72;                        // how long a release counts
+  std::map<std::string, crypto::VerifyKey> approvers;  // by name
   // [privacy]
   std::string waiver;  // why there is no differential privacy
   // [walls]

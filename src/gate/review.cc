@@ -102,6 +102,17 @@ Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   binding.key = {c.job_id, header.round, header.phase, c.site};
   binding.bytes = c.update.size();
   binding.digest = crypto::Sha256::Of(c.update);
+  if (Holds(c.policy, c.spent.exports_of_job)) {
+    Standing standing =
+        StandingOf(c.policy, binding.key, binding.digest, c.approvals, c.unix_millis);
+    verdict.refusal = ApprovalRule(c, standing);
+    if (verdict.refusal) return verdict;
+    if (standing.releases.size() < c.policy.approvals_needed) {
+      verdict.held = IntentOf(c, binding);
+      return verdict;
+    }
+    verdict.approvals = std::move(standing.releases);
+  }
   Update update{Bytes(c.update.begin(), c.update.end()), IntentOf(c, binding)};
   verdict.cleared.emplace(permit::Cleared<Update>(std::move(update), std::move(binding)));
   return verdict;

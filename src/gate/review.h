@@ -15,8 +15,12 @@ std::optional<Refusal> ReviewJob(const JobCase& c);
 class Review {
  public:
   struct Verdict {
+    // Exactly one of these three is set.
     std::optional<permit::Cleared<Update>> cleared;
-    std::optional<Refusal> refusal;  // exactly one of the two is set
+    std::optional<Refusal> refusal;
+    std::optional<IntentLeaf> held;  // too few approvals yet: what people are shown
+    // Those that cleared it, for the ledger.
+    std::vector<protocols::Signed> approvals;
   };
   static Verdict JudgeUpdate(UpdateCase c);
 };

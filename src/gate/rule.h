@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "gate/approval.h"
 #include "gate/ledger.h"
 #include "gate/policy.h"
 #include "protocols/update.h"
@@ -37,7 +38,10 @@ struct UpdateCase {
   uint64_t sealed_bytes = 0;
   Spent spent;
   bool round_spent = false;  // an intent for this round and phase is in the ledger
-  std::optional<protocols::UpdateView> view;
+  std::optional<protocols::UpdateView> view{};
+  // Approvals that there are, and the time that they are held against.
+  std::span<const protocols::Signed> approvals{};
+  int64_t unix_millis = 0;
 };
 
 // Of a job, in this order.
@@ -59,6 +63,8 @@ std::optional<Refusal> RoundRule(const UpdateCase& c);    // this job, round, ph
 std::optional<Refusal> MetricsRule(const UpdateCase& c);  // no metric that policy does not name
 std::optional<Refusal> NormRule(const UpdateCase& c);     // L2 of the integers
 std::optional<Refusal> BudgetRule(const UpdateCase& c);   // bytes and exports
+// An approver said no. (That too few said yes is no refusal: the update is held.)
+std::optional<Refusal> ApprovalRule(const UpdateCase& c, const Standing& standing);
 
 // What the norm and metrics rules say of these numbers.
 std::optional<Refusal> JudgeNorm(const Policy& policy, double norm);

@@ -7,6 +7,7 @@
 #include "crypto/seal.h"
 #include "gate/sealing.h"
 #include "onshore/gate_process/effects.h"
+#include "onshore/gate_process/held.h"
 #include "protocols/header.h"
 
 namespace tidegate::onshore {
@@ -263,11 +264,17 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   if (const auto lacking = WallsMissing(To::kTrainer)) {
     return Refuse("walls", job_->id, round, "trainer", *lacking, out);
   }
-  auto verdict =
-      gate::Review::JudgeUpdate({identity_.policy, job_->manifest, round_->announcement, job_->id,
-                                 identity_.approval.site.text, job_->layout_digest, update,
-                                 crypto::SealedSizeOf(update.size()).bytes,
-                                 ledger_->SpentOn(job_->id, round), false, std::nullopt});
+  const protocols::UpdateKey key{job_->id, round, round_->announcement.phase,
+                                 identity_.approval.site.text};
+  TG_ASSIGN_OR_RETURN(const std::vector<protocols::Signed> approvals,
+                      spool_.Approvals(GateSpool::NameOf(key)));
+  auto verdict = gate::Review::JudgeUpdate(
+      {identity_.policy, job_->manifest, round_->announcement, job_->id,
+       identity_.approval.site.text, job_->layout_digest, update,
+       crypto::SealedSizeOf(update.size()).bytes, ledger_->SpentOn(job_->id, round), false,
+       std::nullopt, approvals, clock_.UnixMillis()});
+  if (verdict.held) return HoldUpdate(*verdict.held, update, out);
+  held_.reset();
   if (!verdict.refusal) return Release(std::move(verdict), update, out);
   TG_RETURN_IF_ERROR(
       Refuse("update", job_->id, round, verdict.refusal->rule, verdict.refusal->reason, out));
@@ -276,6 +283,27 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
                      RoundResult{job_->id, round, RoundOutcome::kRefused,
                                  verdict.refusal->rule + ": " + verdict.refusal->reason}));
   return OkStatus();
+}
+
+Status GateCore::HoldUpdate(const gate::IntentLeaf& intent, ByteSpan update, GateEffects* out) {
+  const auto view = protocols::UpdateView::Parse(update, job_->manifest.layout);
+  if (!view) return Internal("a judged update does not parse: {}", view.error().reason);
+  const uint64_t sealed = crypto::SealedSizeOf(update.size()).bytes;
+  TG_RETURN_IF_ERROR(spool_.StoreHeld(
+      GateSpool::NameOf(intent.key),
+      HeldJson(identity_.policy, job_->manifest, intent, *view, sealed, clock_.UnixMillis())));
+  held_ = intent;
+  out->push_back(
+      Event(EventCode::kUpdateHeld, {intent.key.round, static_cast<int64_t>(sealed), 0, 0}));
+  return OkStatus();
+}
+
+Result<bool> GateCore::HeldIsDecided() const {
+  TG_ASSIGN_OR_RETURN(const std::vector<protocols::Signed> approvals,
+                      spool_.Approvals(GateSpool::NameOf(held_->key)));
+  const gate::Standing standing = gate::StandingOf(identity_.policy, held_->key, held_->plaintext,
+                                                   approvals, clock_.UnixMillis());
+  return standing.refusal || standing.releases.size() >= identity_.policy.approvals_needed;
 }
 
 Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
@@ -299,6 +327,11 @@ Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
 
 // Seal, spool, debit, offer: each durable before the next.
 Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out) {
+  // Who let it out stands before it in the ledger.
+  for (const protocols::Signed& approval : verdict.approvals) {
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
+                        AppendOnce(gate::LeafType::kApproval, gate::ApprovalLeaf{approval}));
+  }
   TG_ASSIGN_OR_RETURN(
       const gate::SealedUpdate sealed,
       gate::Sealing::Seal(std::move(*verdict.cleared),

@@ -112,6 +112,9 @@ class GateCore {
   Status TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes, GateEffects* out);
   Status TakeUpdate(ByteSpan update, GateEffects* out);
   Status Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out);
+  Status HoldUpdate(const gate::IntentLeaf& intent, ByteSpan update, GateEffects* out);
+  // Whether what people say by now decides the update that is held.
+  Result<bool> HeldIsDecided() const;
 
   void CountRefusal(const gate::RefusalLeaf& leaf);
   Status Refuse(const std::string& what, const Id16& job, uint32_t round, const std::string& rule,
@@ -163,6 +166,9 @@ class GateCore {
   std::optional<uint32_t> trainer_freed_;  // the abandoned round that it was told of
   std::optional<uint32_t> wanted_version_;
   bool round_waits_ = false;  // until the next tick: there was no room for its update
+  // The update of the open round that is held. Its bytes are not kept: once people have decided,
+  // the trainer is asked for the round again and sends the same.
+  std::optional<gate::IntentLeaf> held_;
   std::optional<std::string> trainer_walls_,
       link_walls_;  // why they are not enough; "" if they are
   // New ones since the start, of trainer and link.

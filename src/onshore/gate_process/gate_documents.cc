@@ -119,6 +119,9 @@ Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) 
     return refuse("recipient", key.error().message());
   }
   TG_RETURN_IF_ERROR(spool_.StoreDocument("round", document));
+  held_.reset();
+  TG_RETURN_IF_ERROR(spool_.ForgetHeld(GateSpool::NameOf(
+      {id, announcement->round, announcement->phase, identity_.approval.site.text})));
   round_ = OpenRound{document, std::move(*announcement), false};
   return OkStatus();
 }

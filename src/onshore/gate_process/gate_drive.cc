@@ -258,6 +258,13 @@ Result<GateEffects> GateCore::OnTick() {
     round_waits_ = false;
     trainer_round_.reset();
   }
+  if (held_) {
+    TG_ASSIGN_OR_RETURN(const bool decided, HeldIsDecided());
+    if (decided) {
+      held_.reset();
+      trainer_round_.reset();
+    }
+  }
   const int64_t now = clock_.MonotonicMillis();
   for (const auto& [name, manifest] : open_) {
     const auto due = offer_again_.find(manifest.content);

@@ -7,7 +7,8 @@
 #include <set>
 
 #include "base/file.h"
-#include "crypto/armor.h"
+#include "crypto/document.h"
+#include "gate/approval.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -41,7 +42,7 @@ std::string GateSpool::NameOf(const protocols::UpdateKey& key) {
 
 Result<GateSpool> GateSpool::Open(const fs::path& dir, uint64_t spool_bytes) {
   std::error_code error;
-  for (const char* name : {"releases", "receipts", "state"}) {
+  for (const char* name : {"releases", "receipts", "state", "held", "approvals"}) {
     fs::create_directories(dir / name, error);
     if (error) return Unavailable("cannot make {}: {}", (dir / name).native(), error.message());
   }
@@ -106,6 +107,42 @@ Status GateSpool::StoreReceipt(const protocols::UpdateKey& key, const protocols:
   TG_ASSIGN_OR_RETURN(const std::string text,
                       crypto::EncodeArmor("RECEIPT", protocols::Encode(receipt)));
   return WriteFileDurably(dir_ / "receipts" / (NameOf(key) + ".receipt"), AsBytes(text));
+}
+
+Status GateSpool::StoreHeld(const std::string& name, const std::string& json) {
+  return WriteFileDurably(dir_ / "held" / (name + ".json"), AsBytes(json), 0600);
+}
+
+Status GateSpool::ForgetHeld(const std::optional<std::string>& keep) {
+  for (const char* folder : {"held", "approvals"}) {
+    std::vector<fs::path> gone;
+    std::error_code error;
+    for (fs::directory_iterator it(dir_ / folder, error), end; !error && it != end;
+         it.increment(error)) {
+      if (!keep || !it->path().filename().native().starts_with(*keep)) gone.push_back(it->path());
+    }
+    if (error) return Unavailable("cannot list {}: {}", (dir_ / folder).native(), error.message());
+    for (const fs::path& path : gone) TG_RETURN_IF_ERROR(RemoveFile(path));
+  }
+  return OkStatus();
+}
+
+Result<std::vector<protocols::Signed>> GateSpool::Approvals(const std::string& name) const {
+  std::vector<protocols::Signed> documents;
+  std::error_code error;
+  for (fs::directory_iterator it(dir_ / "approvals", error), end;
+       !error && it != end && documents.size() < gate::kMaxApprovals; it.increment(error)) {
+    const fs::path& path = it->path();
+    if (!path.filename().native().starts_with(name) || path.extension() != ".approval") continue;
+    // Anybody's mistake there must not end the gate; what counts is decided by signatures.
+    const auto text = ReadTextFile(path, protocols::kMaxArmored);
+    const auto document = text ? crypto::DecodeArmored("EXPORT APPROVAL", *text, path.native())
+                               : Result<protocols::Signed>(Unexpected(text.error()));
+    if (document) documents.push_back(*document);
+  }
+  if (error)
+    return Unavailable("cannot list {}: {}", (dir_ / "approvals").native(), error.message());
+  return documents;
 }
 
 Status GateSpool::StoreDocument(const std::string& name, const protocols::Signed& document) {

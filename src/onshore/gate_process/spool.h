@@ -33,6 +33,12 @@ class GateSpool {
   Status Remove(const protocols::ReleaseManifest& manifest);
   Status StoreReceipt(const protocols::UpdateKey& key, const protocols::Signed& receipt);
 
+  // What people are shown of an update that is held, and what they say: held/NAME.json,
+  // approvals/NAME-….approval. The documents are as they lie there, not verified.
+  Status StoreHeld(const std::string& name, const std::string& json);
+  Result<std::vector<protocols::Signed>> Approvals(const std::string& name) const;
+  // Of all but this one.
+  Status ForgetHeld(const std::optional<std::string>& keep);
   Status StoreDocument(const std::string& name, const protocols::Signed& document);
   Result<std::optional<protocols::Signed>> LoadDocument(const std::string& name) const;
 

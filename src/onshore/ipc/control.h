@@ -33,6 +33,7 @@ enum class EventCode : uint32_t {
   kInputRefused = 12,    // wire message type
   kWallMissing = 13,     // wall
   kReleaseRefused = 14,  // round, code: the coordinator will never take it
+  kUpdateHeld = 15,      // round, bytes: until the site's people release it
 };
 
 struct ControlMessage {

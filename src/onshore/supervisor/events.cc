@@ -29,6 +29,7 @@ constexpr Text kTexts[] = {
     {EventCode::kInputRefused, "input_refused", {"message_type"}},
     {EventCode::kWallMissing, "wall_missing", {"wall"}},
     {EventCode::kReleaseRefused, "release_refused", {"round", "code"}},
+    {EventCode::kUpdateHeld, "update_held", {"round", "bytes"}},
 };
 
 }  // namespace

@@ -1,0 +1,11 @@
+#include "gate/rule.h"
+
+namespace tidegate::gate {
+
+std::optional<Refusal> ApprovalRule(const UpdateCase& c, const Standing& standing) {
+  if (!Holds(c.policy, c.spent.exports_of_job) || !standing.refusal) return std::nullopt;
+  return Refusal{"approval", fmt::format("{} refused it: {}", standing.refusal->approver.text,
+                                         standing.refusal->reason.text)};
+}
+
+}  // namespace tidegate::gate
