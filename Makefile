@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-wire bench-finetune bench-generate fuzz soak clean
+.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -58,10 +58,14 @@ bench-wire: build
 	$(BUILD)/bin/wire_bench full_speed
 
 # Training steps beside transformers + PEFT on SmolLM2; GOLDEN_PYTHON is a python that has torch and
-# peft. Fails under 1.8 times their tokens per second in bf16 or over 0.4 times their memory.
+# peft. Fails under 2.6 times their tokens per second in bf16 or over 0.25 times their memory.
 GOLDEN_PYTHON ?= python3
 bench-finetune: build
 	$(GOLDEN_PYTHON) bench/finetune_vs_peft.py --bench $(BUILD)/bin/finetune_step_bench --base "$$(scripts/smollm2_base.sh $(BUILD))"
+
+# Short chats beside TRL's SFTTrainer; GOLDEN_PYTHON needs trl too. Fails under 5 times its padded rows.
+bench-chats: build
+	$(GOLDEN_PYTHON) bench/finetune_vs_trl.py --tidegate $(BUILD)/bin/tidegate --base "$$(scripts/smollm2_base.sh $(BUILD))"
 
 # Generation beside transformers on SmolLM2. Fails under 5 times their decoded tokens per second in
 # bf16, 1.2 times their prefill, or 75 % of reading the weights once a token.

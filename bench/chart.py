@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Draws what bench/finetune_vs_peft.py and bench/generate_vs_transformers.py print as bars: tokens a
-second of both engines, side by side. Reads their lines from standard input, writes SVG to standard
-output:  make bench-finetune | bench/chart.py > docs/speed.svg"""
+"""Draws what bench/finetune_vs_peft.py, finetune_vs_trl.py and generate_vs_transformers.py print as
+bars: tokens a second of both engines, side by side. Reads their lines from standard input, writes SVG
+to standard output:  make bench-finetune | bench/chart.py > docs/speed.svg"""
 import json
 import sys
 
@@ -21,6 +21,10 @@ def rows(lines):
         elif "engine" in entry:
             theirs = entry
         elif "compared" in entry:
+            if entry["compared"] == "tidegate/trl":
+                yield (f"chats {entry['data']}", ours["best_tokens_per_second"],
+                       theirs["best_tokens_per_second"])
+                continue
             shape = entry.get("shape")
             if shape:
                 yield (f"train {entry['dtype']} {shape}", ours["best_tokens_per_second"],
@@ -44,7 +48,7 @@ def chart(pairs):
            f'<rect x="{LEFT}" y="12" width="12" height="12" fill="{OURS}"/>',
            text(LEFT + 18, 22, "Tidegate"),
            f'<rect x="{LEFT + 100}" y="12" width="12" height="12" fill="{THEIRS}"/>',
-           text(LEFT + 118, 22, "transformers (+ PEFT), tokens a second")]
+           text(LEFT + 118, 22, "transformers with PEFT; chats: TRL; tokens a second")]
     y = 40
     for label, ours, theirs in pairs:
         most = max(ours, theirs)

@@ -29,8 +29,8 @@ def parse():
     parser.add_argument("--shape", nargs="+", default=["4x512", "1x2048"])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--min-speed", type=float, default=1.8, help="in bf16")
-    parser.add_argument("--max-memory", type=float, default=0.4)
+    parser.add_argument("--min-speed", type=float, default=2.6, help="in bf16")
+    parser.add_argument("--max-memory", type=float, default=0.25)
     args = parser.parse_args()
     if not os.path.isfile(os.path.join(args.base, "config.json")):
         parser.error(
