@@ -211,14 +211,19 @@ void RegisterDoctorVerb(CLI::App& app, Invocation& invocation) {
   CLI::App* verb =
       AddVerb(app, "doctor", "What this machine offers to training, and what is missing",
               invocation, [&invocation, options] { return Run(invocation, *options); });
-  verb->add_option("--base", options->base, "Also say what training on this base takes in memory");
+  CLI::Option* base = verb->add_option("--base", options->base,
+                                       "Also say what training on this base takes in memory");
   RunShape& shape = options->shape;
   verb->add_option("--max_length,--max-length", shape.max_length, "With --base: tokens a row")
+      ->needs(base)
       ->capture_default_str();
   verb->add_option("--per_device_train_batch_size,--per-device-train-batch-size",
                    shape.per_device_train_batch_size, "With --base: rows a micro-batch")
+      ->needs(base)
       ->capture_default_str();
-  verb->add_option("--lora_r,--lora-r", shape.lora_r, "With --base: rank")->capture_default_str();
+  verb->add_option("--lora_r,--lora-r", shape.lora_r, "With --base: rank")
+      ->needs(base)
+      ->capture_default_str();
 }
 
 }  // namespace tidegate::cli

@@ -308,6 +308,7 @@ TEST_F(RecordVerbs, WrongValuesAreNamedBeforeAnythingIsOpened) {
       {{"base", "inspect", At("none")}, 2, "none/config.json"},
       {{"adapter", "inspect", At("none"), "--base", kTinyBase.native()}, 2, "none"},
       {{"doctor", "--base", At("none")}, 2, "none/config.json"},
+      {{"doctor", "--lora_r", "8"}, 64, "--lora_r requires --base"},
       {{"doctor", "--base", kTinyBase.native(), "--lora_r", "4097"}, 1, "choose 1 to 4096"},
       {{"doctor", "--base", kTinyBase.native(), "--max_length", "16777216",
         "--per_device_train_batch_size", "2"},
