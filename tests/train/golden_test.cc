@@ -5,7 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "ten_steps.h"
+#include "golden_steps.h"
 
 namespace tidegate::train {
 namespace {
@@ -36,7 +36,7 @@ TEST_P(Golden, TenStepsEqualPeft) {
   const model::Adapter adapter = Must(model::LoadPeft(dir / "adapter_in", base->config()));
   const auto engine = Must(model::Engine::Create(base, adapter.lora()));
   const std::vector<float> trained =
-      ExpectTenSteps(*engine, c.dtype, trace, c.prefix, adapter, {c.loss, c.norm, 1e-2});
+      ExpectSteps(*engine, c.dtype, trace, c.prefix, adapter, {c.loss, c.norm, 1e-2});
   if (c.final_distance == 0) return;  // the trace has the final adapter of the f32 run alone
   for (const model::AdapterTensor& tensor : adapter.tensors()) {
     const auto expected = Floats(trace, "final." + tensor.name);
