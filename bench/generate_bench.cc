@@ -27,6 +27,7 @@
 #include "kernels/table.h"
 #include "model/transformer.h"
 #include "nlohmann/json.hpp"
+#include "tensor/safetensors.h"
 
 namespace tidegate {
 namespace {
@@ -78,10 +79,15 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Bytes that a step reads of the weights: all but an embedding that is not the head as well.
-size_t WeightBytes(const model::ModelConfig& config, kernels::DType dtype) {
+// Bytes that a step reads of the weights: all but an embedding that is not the head as well. They
+// are held in the type of activations, or in bf16 where they are stored so.
+Result<size_t> WeightBytes(const std::filesystem::path& base, const model::ModelConfig& config,
+                           kernels::DType dtype) {
+  TG_ASSIGN_OR_RETURN(const auto folder, tensor::SafetensorsFolder::Open(base));
+  TG_ASSIGN_OR_RETURN(const auto* head, folder.Get("model.embed_tokens.weight"));
   const int64_t unread = config.tied ? 0 : config.vocab_size * config.hidden_size;
-  return static_cast<size_t>(config.num_parameters() - unread) * kernels::SizeOf(dtype);
+  const size_t size = head->dtype == tensor::DType::kBF16 ? 2 : kernels::SizeOf(dtype);
+  return static_cast<size_t>(config.num_parameters() - unread) * size;
 }
 
 // The sum of a part, so that it is read, with the instructions and prefetches that were found to
@@ -234,7 +240,8 @@ Status Run(const Options& options) {
   }
   const std::vector<int32_t> long_prompt = RandomIds(options.prefill, config.vocab_size, 99);
   model::KvCache long_cache = engine->NewCache();
-  model::AlignedBuffer memory(WeightBytes(config, dtype));
+  TG_ASSIGN_OR_RETURN(const size_t weight_bytes, WeightBytes(options.base, config, dtype));
+  model::AlignedBuffer memory(weight_bytes);
   std::memset(memory.data(), 1, memory.size());
   std::vector<double> reads, prefills, decodes;
   for (int64_t i = 0; i <= options.repeats; ++i) {
