@@ -15,7 +15,9 @@ constexpr int64_t kDeep = 32;              // of k, a step
 constexpr int64_t kStepBytes = 2 * 1024;   // a step of a panel: two tiles
 constexpr int64_t kBlockSteps = 10;        // of k between two stores of C
 constexpr int64_t kItemBytes = 768 << 10;  // rows of x that an item holds in the cache
-constexpr int64_t kChunkBytes = 4 << 20;   // packed weights at a time
+constexpr int64_t kFewRows = 128;          // an item with fewer would read panels too often
+constexpr int64_t kGroupRows = 256, kGroup = 8;
+constexpr int64_t kChunkBytes = 4 << 20;  // packed weights at a time
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -129,7 +131,12 @@ class Linear {
     block_steps_ = (steps_ + blocks - 1) / blocks;
     chunk_ = Min(panels_, Max(1, kChunkBytes / (steps_ * kStepBytes)));
     // Enough items for all threads, of rows that fit the cache.
-    const int64_t fit = Max(kPanel, kItemBytes / (args.k * 2) / kPanel * kPanel);
+    int64_t fit = kItemBytes / (args.k * 2) / kPanel * kPanel;
+    if (fit < kFewRows) {
+      // Long rows: a block of k of them stays in the cache instead, while a group of panels passes.
+      fit = kGroupRows;
+      group_ = kGroup;
+    }
     const int64_t share = (args.m + context.threads - 1) / context.threads;
     const int64_t parts = (share + fit - 1) / fit;
     item_rows_ = RoundUp((share + parts - 1) / parts, kPanel);
@@ -141,7 +148,7 @@ class Linear {
     packed_a_ = halves(rank_ / kPanel * steps_ * kStepBytes / 2);
     padded_u_ = halves(RoundUp(args.m, kPanel) * rank_);
     last_rows_ = args.m % kPanel == 0 ? nullptr : halves(kPanel * args.k);
-    scratch_floats_ = kPanel * (item_rows_ + kPanel);
+    scratch_floats_ = kPanel * (item_rows_ * group_ + kPanel);
     scratch_ = workspace.Array<float>(static_cast<size_t>(scratch_floats_ * context.threads));
   }
 
@@ -167,9 +174,8 @@ class Linear {
         for (int64_t item = 0; item < items; ++item) {
           const int64_t begin = item * item_rows_, end = Min(begin + item_rows_, args_.m);
           if (first == 0) LowRank(begin, end, scratch);
-          for (int64_t panel = 0; panel < count; ++panel) {
-            Panel(begin, end, first + panel, packed_w_ + panel * steps_ * kStepBytes / 2,
-                  packed_b_ + panel * rank_ * kPanel, scratch);
+          for (int64_t panel = 0; panel < count; panel += group_) {
+            Group(begin, end, first, panel, Min(group_, count - panel), scratch);
           }
         }
       }
@@ -218,31 +224,42 @@ class Linear {
     return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
   }
 
-  void Panel(int64_t begin, int64_t end, int64_t panel, const uint16_t* w, const uint16_t* b,
+  // Panels `panel` … of the chunk that begins at panel `first` of all.
+  void Group(int64_t begin, int64_t end, int64_t first, int64_t panel, int64_t count,
              float* scratch) const {
-    float* sums = scratch + kPanel * kPanel;  // of the item's rows, between blocks of k
     for (int64_t step = 0; step < steps_; step += block_steps_) {
-      const int64_t count = Min(block_steps_, steps_ - step);
-      const char* packed = reinterpret_cast<const char*>(w) + step * kStepBytes;
-      const bool last = step + count == steps_;
-      for (int64_t row = begin; row < end; row += kPanel) {
-        float* sum = sums + (row - begin) * kPanel;
-        BeforeTileLoads();
-        if (step == 0) {
-          Zero();
-        } else {
-          Load(sum);
-        }
-        Multiply(count, Rows(row) + 64 * step, 2 * args_.k, packed);
-        if (!last) {
-          Store(sum);
-          continue;
-        }
-        Multiply(rank_ / kDeep, reinterpret_cast<const char*>(padded_u_ + row * rank_), 2 * rank_,
-                 reinterpret_cast<const char*>(b));
-        Store(scratch);
-        Finish(row, Min(kPanel, end - row), panel * kPanel, scratch);
+      for (int64_t i = 0; i < count; ++i) {
+        // Sums of the item's rows between blocks of k.
+        float* sums = scratch + kPanel * kPanel + i * item_rows_ * kPanel;
+        PanelBlock(begin, end, first + panel + i, step,
+                   packed_w_ + (panel + i) * steps_ * kStepBytes / 2,
+                   packed_b_ + (panel + i) * rank_ * kPanel, sums, scratch);
       }
+    }
+  }
+
+  void PanelBlock(int64_t begin, int64_t end, int64_t panel, int64_t step, const uint16_t* w,
+                  const uint16_t* b, float* sums, float* tile) const {
+    const int64_t count = Min(block_steps_, steps_ - step);
+    const char* packed = reinterpret_cast<const char*>(w) + step * kStepBytes;
+    const bool last = step + count == steps_;
+    for (int64_t row = begin; row < end; row += kPanel) {
+      float* sum = sums + (row - begin) * kPanel;
+      BeforeTileLoads();
+      if (step == 0) {
+        Zero();
+      } else {
+        Load(sum);
+      }
+      Multiply(count, Rows(row) + 64 * step, 2 * args_.k, packed);
+      if (!last) {
+        Store(sum);
+        continue;
+      }
+      Multiply(rank_ / kDeep, reinterpret_cast<const char*>(padded_u_ + row * rank_), 2 * rank_,
+               reinterpret_cast<const char*>(b));
+      Store(tile);
+      Finish(row, Min(kPanel, end - row), panel * kPanel, tile);
     }
   }
 
@@ -271,6 +288,7 @@ class Linear {
   const int64_t rank_;   // in whole steps
   const int64_t panels_;
   const Workspace::Scope scope_;
+  int64_t group_ = 1;  // panels that pass a block of k of the item's rows
   int64_t block_steps_, chunk_, item_rows_, scratch_floats_;
   uint16_t* packed_w_;   // [panel of the chunk][step][two tiles]
   uint16_t* packed_b_;   // [panel of the chunk][step of the rank][two tiles]

@@ -9,10 +9,11 @@ struct Case {
   int64_t m, n, k, r;
 };
 
-// Rows beside multiples of 32, sums in one block and in several, and sizes that AMX does not take.
-const std::vector<Case> kCases = {{40, 32, 32, 1},    {32, 64, 96, 16},  {33, 96, 64, 3},
-                                  {31, 33, 40, 5},    {130, 64, 32, 33}, {100, 32, 1504, 8},
-                                  {65, 1536, 64, 64}, {3, 64, 64, 16},   {600, 64, 96, 7}};
+// Rows beside multiples of 32, sums in one block and in several, rows so long that panels pass
+// them in groups, and sizes that AMX does not take.
+const std::vector<Case> kCases = {
+    {40, 32, 32, 1},    {32, 64, 96, 16},   {33, 96, 64, 3}, {31, 33, 40, 5},  {130, 64, 32, 33},
+    {100, 32, 1504, 8}, {65, 1536, 64, 64}, {3, 64, 64, 16}, {600, 64, 96, 7}, {40, 288, 3136, 4}};
 
 size_t Count(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
 
