@@ -130,6 +130,15 @@ ordered_json Fields(const gate::ApprovalLeaf& leaf) {
   return json;
 }
 
+ordered_json Fields(const gate::DatasetLeaf& leaf) {
+  ordered_json json = {{"job", ToHex(leaf.job)},
+                       {"records_sha256", ToHex(leaf.records)},
+                       {"records_bytes", leaf.records_bytes},
+                       {"heldout_sha256", nullptr}};
+  if (leaf.heldout != gate::Hash32{}) json["heldout_sha256"] = ToHex(leaf.heldout);
+  return json;
+}
+
 template <typename Leaf>
 ordered_json Decoded(const gate::LedgerEntry& entry) {
   const auto leaf = protocols::Decode<Leaf>(entry.body.items);
@@ -154,6 +163,8 @@ ordered_json BodyJson(const gate::LedgerEntry& entry) {
       return Decoded<gate::ReceiptLeaf>(entry);
     case gate::LeafType::kApproval:
       return Decoded<gate::ApprovalLeaf>(entry);
+    case gate::LeafType::kDataset:
+      return Decoded<gate::DatasetLeaf>(entry);
     case gate::LeafType::kAdapter:
       return Decoded<gate::AdapterLeaf>(entry);
   }

@@ -7,8 +7,9 @@
 namespace tidegate::gate {
 
 const char* LeafTypeName(LeafType type) {
-  static constexpr const char* kNames[] = {"?",       "opened", "policy",  "isolation", "job",
-                                           "refusal", "intent", "receipt", "adapter",   "approval"};
+  static constexpr const char* kNames[] = {"?",       "opened",   "policy", "isolation",
+                                           "job",     "refusal",  "intent", "receipt",
+                                           "adapter", "approval", "dataset"};
   return kNames[static_cast<size_t>(type) < std::size(kNames) ? static_cast<size_t>(type) : 0];
 }
 
@@ -24,3 +25,4 @@ TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::IntentLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ReceiptLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::AdapterLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ApprovalLeaf)
+TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::DatasetLeaf)

@@ -26,6 +26,7 @@ enum class LeafType : uint8_t {
   kReceipt = 7,    // the coordinator's word that it has it
   kAdapter = 8,    // a shared adapter that was verified and stored
   kApproval = 9,   // an approver's release of the export that follows
+  kDataset = 10,   // what the job trains on from here on, as the trainer says
 };
 const char* LeafTypeName(LeafType type);
 
@@ -125,6 +126,16 @@ struct ApprovalLeaf {
   }
 };
 
+struct DatasetLeaf {
+  Id16 job{};
+  Hash32 records{}, heldout{};  // SHA-256 of the files; heldout zero: none
+  uint64_t records_bytes = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, records, heldout, records_bytes);
+  }
+};
+
 struct AdapterLeaf {
   Id16 job{};
   uint32_t version = 0;
@@ -142,7 +153,7 @@ namespace tidegate::protocols {
 template <>
 struct EnumRange<gate::LeafType> {
   static constexpr gate::LeafType kFirst = gate::LeafType::kOpened;
-  static constexpr gate::LeafType kLast = gate::LeafType::kApproval;
+  static constexpr gate::LeafType kLast = gate::LeafType::kDataset;
   static constexpr const char* kName = "leaf type";
 };
 }  // namespace tidegate::protocols

@@ -239,6 +239,12 @@ std::string LeafText(const LedgerEntry& entry) {
                            ToHex(approval->plaintext));
       });
       break;
+    case LeafType::kDataset:
+      add(protocols::Decode<DatasetLeaf>(body), [](const DatasetLeaf& l) {
+        return fmt::format("job={} records={} bytes={}", ToHex(l.job), ToHex(l.records),
+                           l.records_bytes);
+      });
+      break;
     case LeafType::kAdapter:
       add(protocols::Decode<AdapterLeaf>(body), [](const AdapterLeaf& l) {
         return fmt::format("job={} version={}{} content={}", ToHex(l.job), l.version,

@@ -67,6 +67,8 @@ void DecodeAs(IpcType type, ByteSpan body) {
       return Recode<LinkState>(body);
     case IpcType::kNoUpdate:
       return Recode<NoUpdate>(body);
+    case IpcType::kDataset:
+      return Recode<Dataset>(body);
     case IpcType::kOfferRefused:
       return Recode<OfferRefused>(body);
   }
@@ -88,7 +90,8 @@ Target Describe() {
       Packet(IpcType::kHello, IpcHello{kTheirs, false}) +
           Packet(IpcType::kIsolation, Isolation{std::string("a statement\n")}),
       Packet(IpcType::kRoundStart, RoundStart{}) + Packet(IpcType::kRoundResult, refused),
-      Packet(IpcType::kStop, Stop{}) + Packet(IpcType::kNoUpdate, NoUpdate{}),
+      Packet(IpcType::kStop, Stop{}) + Packet(IpcType::kNoUpdate, NoUpdate{}) +
+          Packet(IpcType::kDataset, Dataset{}),
       Packet(IpcType::kNeedBlock, NeedBlock{}) + Packet(IpcType::kWantBlocks, WantBlocks{}) +
           Packet(IpcType::kOfferRefused, OfferRefused{})};
   return target;

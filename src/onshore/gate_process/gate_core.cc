@@ -306,6 +306,15 @@ Result<bool> GateCore::HeldIsDecided() const {
   return standing.refusal || standing.releases.size() >= identity_.policy.approvals_needed;
 }
 
+Result<GateEffects> GateCore::OnDataset(const Dataset& dataset) {
+  if (!job_ || dataset.job != job_->id || std::exchange(dataset_told_, true)) return GateEffects{};
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
+                      AppendOnce(gate::LeafType::kDataset,
+                                 gate::DatasetLeaf{dataset.job, dataset.records, dataset.heldout,
+                                                   dataset.records_bytes}));
+  return GateEffects{};
+}
+
 Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
   GateEffects out;
   const bool open = job_ && round_ && !round_->closed && !job_ended_ && none.job == job_->id &&

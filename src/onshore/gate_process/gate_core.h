@@ -64,6 +64,8 @@ class GateCore {
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
+  // What the trainer says that it trains on; once a start of it.
+  Result<GateEffects> OnDataset(const Dataset& dataset);
   // A trainer that could make no update: the round is refused, as by a rule.
   Result<GateEffects> OnNoUpdate(const NoUpdate& none);
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
@@ -161,6 +163,7 @@ class GateCore {
   // Per generation of the peers.
   std::optional<bool> link_connected_;  // as link said last
   bool trainer_up_ = false, link_up_ = false;
+  bool dataset_told_ = false;
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
   std::optional<uint32_t> trainer_version_, trainer_round_;
   std::optional<uint32_t> trainer_freed_;  // the abandoned round that it was told of

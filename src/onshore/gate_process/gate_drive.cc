@@ -40,7 +40,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
   GateEffects out;
   if (from == To::kTrainer) {
     trainer_up_ = true;
-    trainer_has_job_ = trainer_stopped_ = false;
+    trainer_has_job_ = trainer_stopped_ = dataset_told_ = false;
     trainer_version_.reset();
     trainer_round_.reset();
     trainer_freed_.reset();

@@ -86,6 +86,10 @@ class GateLoop {
       const auto none = protocols::Decode<NoUpdate>(received.body);
       if (none) return core_->OnNoUpdate(*none);
     }
+    if (received.type == IpcType::kDataset && from == To::kTrainer) {
+      const auto dataset = protocols::Decode<Dataset>(received.body);
+      if (dataset) return core_->OnDataset(*dataset);
+    }
     if (received.type == IpcType::kNeedBlock && from == To::kLink) {
       const auto need = protocols::Decode<NeedBlock>(received.body);
       if (need) return core_->OnNeedBlock(*need);

@@ -37,6 +37,7 @@ enum class IpcType : uint16_t {
   kKnown = 10,         // gate → link: what LEASE is to say
   kLinkState = 11,     // link → gate: is the coordinator connected
   kNoUpdate = 14,      // trainer → gate: this round has none, and why
+  kDataset = 15,       // trainer → gate: what it trains on, by digest
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
 };
 
@@ -108,6 +109,18 @@ struct RoundStart {
   template <class A>
   void serialize(A& ar) {
     ar(job, round, phase, adapter_version, norm_clip, train_loss, heldout_loss, counted_round);
+  }
+};
+
+// What the trainer has opened, in its own words: nobody else reads records. For the ledger, so that
+// it can be told later which adapters a file has gone into.
+struct Dataset {
+  Id16 job{};
+  Hash32 records{}, heldout{};  // SHA-256 of the files; heldout zero: none
+  uint64_t records_bytes = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(job, records, heldout, records_bytes);
   }
 };
 

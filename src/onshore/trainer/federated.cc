@@ -1,12 +1,17 @@
 #include "onshore/trainer/federated.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <deque>
 
+#include "base/file.h"
 #include "base/log.h"
+#include "crypto/hash.h"
 #include "kernels/table.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
@@ -22,6 +27,22 @@ using onshore::IpcType;
 // Of an event; -1 for a loss that is no number.
 int64_t Milli(double loss) {
   return std::isfinite(loss) ? std::llround(std::clamp(loss, 0.0, 1e6) * 1000.0) : -1;
+}
+
+Result<Digest> FileDigest(const std::filesystem::path& path, uint64_t* bytes) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
+  crypto::Sha256 hash;
+  Bytes part(1 << 20);
+  *bytes = 0;
+  for (;;) {
+    const ssize_t n = ::read(fd.get(), part.data(), part.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Unexpected(ErrnoStatus("read", path.native(), errno));
+    if (n == 0) return hash.Finish();
+    hash.Update(ByteSpan(part).first(static_cast<size_t>(n)));
+    *bytes += static_cast<uint64_t>(n);
+  }
 }
 
 // Everything between the gate's messages and the job.
@@ -118,11 +139,12 @@ class Loop {
 
   Status HandleBulk(const onshore::Bulk& bulk) {
     if (bulk.kind == onshore::BulkKind::kJob) {
-      if (job_ && bulk.bytes == job_bytes_) return OkStatus();
+      // A gate that was started again may not have heard it.
+      if (job_ && bulk.bytes == job_bytes_) return TellDataset();
       if (job_) return FailedPrecondition("a trainer lives for one job; this is another");
       TG_ASSIGN_OR_RETURN(job_, FederatedJob::Open(bulk.bytes, options_, Events()));
       job_bytes_ = bulk.bytes;
-      return OkStatus();
+      return TellDataset();
     }
     if (bulk.kind == onshore::BulkKind::kParameters && job_) {
       const Status status = job_->SetAdapter(bulk.index, bulk.bytes);
@@ -153,6 +175,18 @@ class Loop {
       }
     }
     return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, *update);
+  }
+
+  // Before any update: in the ledger the exports stand behind what they were made of.
+  Status TellDataset() {
+    onshore::Dataset dataset;
+    dataset.job = job_->id();
+    TG_ASSIGN_OR_RETURN(dataset.records, FileDigest(options_.records, &dataset.records_bytes));
+    if (!options_.heldout.empty()) {
+      uint64_t ignored = 0;
+      TG_ASSIGN_OR_RETURN(dataset.heldout, FileDigest(options_.heldout, &ignored));
+    }
+    return gate_.Send(IpcType::kDataset, dataset);
   }
 
   // What the numbers made impossible is the round's end, not the trainer's; the rest is.

@@ -490,5 +490,32 @@ TEST_F(GateCoreTest, ADamagedAdapterBlockIsRefusedAndTheFinalVersionEndsTheJob) 
   EXPECT_TRUE(Tells(Bulk(To::kLink, BulkKind::kJob, JobBytes()), ControlType::kNeedTrainer));
 }
 
+// The ledger says what an export was made of: once a change, and once a start of the trainer.
+TEST_F(GateCoreTest, WhatATrainerOpensIsInTheLedgerBeforeItsUpdates) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  Dataset dataset;
+  dataset.job = id_;
+  dataset.records[0] = 7;
+  dataset.records_bytes = 1234;
+  Dataset foreign = dataset;
+  foreign.job[0] ^= 1;
+  ASSERT_TRUE(core_->OnDataset(foreign).has_value());
+  EXPECT_EQ(Leaves(gate::LeafType::kDataset), 0) << "of another job";
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(core_->OnDataset(dataset).has_value());
+    dataset.records[1] = static_cast<uint8_t>(i + 1);
+  }
+  EXPECT_EQ(Leaves(gate::LeafType::kDataset), 1) << "a hostile trainer does not fill the ledger";
+  dataset.records[1] = 0;
+  Start();
+  ASSERT_TRUE(core_->OnDataset(dataset).has_value());
+  EXPECT_EQ(Leaves(gate::LeafType::kDataset), 1) << "the same again is nothing new";
+  Start();
+  dataset.records[0] = 8;
+  ASSERT_TRUE(core_->OnDataset(dataset).has_value());
+  EXPECT_EQ(Leaves(gate::LeafType::kDataset), 2);
+}
+
 }  // namespace
 }  // namespace tidegate::onshore
