@@ -18,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-constexpr int64_t kTimeoutMillis = 60'000;
 constexpr int64_t kStartMillis = 5'000;
 constexpr int kAskAgainMillis = 20;
 constexpr size_t kMaxAnswerBytes = 4u << 20;
@@ -39,12 +38,12 @@ Result<Fd> Connect(const fs::path& path) {
   return Unexpected(ErrnoStatus("connect to", path.native(), errno));
 }
 
-Result<std::string> Exchange(const Fd& fd, const std::string& request) {
+Result<std::string> Exchange(const Fd& fd, const std::string& request, int64_t millis) {
   if (::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
     return Unexpected(ErrnoStatus("ask", "the coordinator", errno));
   }
-  const int64_t end = SystemClock().MonotonicMillis() + kTimeoutMillis;
+  const int64_t end = SystemClock().MonotonicMillis() + millis;
   std::string answer;
   std::vector<char> packet(64u << 10);
   while (true) {
@@ -53,7 +52,7 @@ Result<std::string> Exchange(const Fd& fd, const std::string& request) {
     const int ready = left > 0 ? ::poll(&p, 1, static_cast<int>(left)) : 0;
     if (ready < 0 && errno == EINTR) continue;
     if (ready <= 0)
-      return DeadlineExceeded("the coordinator did not answer in {} s", kTimeoutMillis / 1000);
+      return DeadlineExceeded("the coordinator did not answer in {} s", millis / 1000);
     const ssize_t n = ::recv(fd.get(), packet.data(), packet.size(), 0);
     if (n < 0) return Unexpected(ErrnoStatus("hear", "the coordinator", errno));
     if (n == 0) break;
@@ -68,14 +67,14 @@ Result<std::string> Exchange(const Fd& fd, const std::string& request) {
   return answer;
 }
 
-Result<std::string> OneShot(const fs::path& dir, const std::string& request) {
+Result<std::string> OneShot(const fs::path& dir, const std::string& request, int64_t millis) {
   std::error_code error;
   const fs::path self = fs::read_symlink("/proc/self/exe", error);
   if (error) return Unexpected(ErrnoStatus("read", "/proc/self/exe", error.value()));
   const fs::path program = self.parent_path() / "tidegate-coordinator";
   TG_ASSIGN_OR_RETURN(const CommandResult result,
                       RunCommand({program.native(), "--dir", dir.native(), "--request", request},
-                                 static_cast<int>(kTimeoutMillis), kMaxAnswerBytes));
+                                 static_cast<int>(millis), kMaxAnswerBytes));
   if (!result.output.empty()) return result.output;
   return Unavailable("tidegate-coordinator ended with {}: {}", result.exit_code, result.errors);
 }
@@ -97,7 +96,8 @@ Result<ordered_json> ReadAnswer(const std::string& answer) {
 
 }  // namespace
 
-Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& request) {
+Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& request,
+                                    int64_t millis) {
   std::error_code error;
   if (!fs::exists(dir / "coordinator.toml", error)) {
     return NotFound("{} is no coordinator's folder; `tidegate coordinator init` makes one",
@@ -112,7 +112,7 @@ Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& req
   const int64_t end = SystemClock().MonotonicMillis() + kStartMillis;
   for (;;) {
     TG_ASSIGN_OR_RETURN(const Fd fd, Connect(dir / "admin.sock"));
-    const auto answer = fd.valid() ? Exchange(fd, text) : OneShot(dir, text);
+    const auto answer = fd.valid() ? Exchange(fd, text, millis) : OneShot(dir, text, millis);
     if (!answer) return Unexpected(answer.error());
     auto read = ReadAnswer(*answer);
     const bool starting = !fd.valid() && !read && read.error().code() == Code::kUnavailable;

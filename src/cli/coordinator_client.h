@@ -9,9 +9,12 @@
 
 namespace tidegate::cli {
 
+inline constexpr int64_t kAskMillis = 60'000;
+
 // The verb's answer, or the error that the coordinator gave. kNotFound when DIR is no coordinator's
-// folder, kDeadlineExceeded after a minute.
+// folder, kDeadlineExceeded after `millis`.
 Result<nlohmann::ordered_json> AskCoordinator(const std::filesystem::path& dir,
-                                              const nlohmann::ordered_json& request);
+                                              const nlohmann::ordered_json& request,
+                                              int64_t millis = kAskMillis);
 
 }  // namespace tidegate::cli

@@ -1,7 +1,9 @@
-// coordinator init: a federation's id, keys and coordinator.toml.
+// coordinator init: a federation's id, keys and coordinator.toml. coordinator exchange: the trip of
+// a folder to sites without a network.
 #include <filesystem>
 
 #include "base/file.h"
+#include "cli/coordinator_client.h"
 #include "cli/verb.h"
 #include "crypto/keyfile.h"
 #include "crypto/random.h"
@@ -90,6 +92,52 @@ Status Init(const Invocation& invocation, const Options& options) {
   return Print(invocation, report, Text);
 }
 
+// A folder of 64 GiB from a slow disk.
+constexpr int64_t kExchangeMillis = 30 * 60'000;
+
+std::string ExchangeText(const ordered_json& report) {
+  std::string out = fmt::format("{:<20} {:>6} {:>8} {:>6} {:>8}\n", "SITE", "OFFERS", "RECEIPTS",
+                                "LATE", "MESSAGES");
+  std::string refused;
+  for (const auto& site : report["sites"]) {
+    const std::string name = site["site"].get<std::string>();
+    if (site["state"] == "connected") {
+      out += fmt::format("{:<20} is connected over the network, and left alone\n", name);
+    } else {
+      out += fmt::format("{:<20} {:>6} {:>8} {:>6} {:>8}\n", name, site["offers"].get<size_t>(),
+                         site["receipts"].get<size_t>(), site["late"].get<size_t>(),
+                         site["messages"].get<size_t>());
+    }
+    for (const auto& one : site["refused"]) {
+      refused += fmt::format("refused: {}: {}\n", one["file"].get<std::string>(),
+                             one["reason"].get<std::string>());
+    }
+  }
+  for (const auto& name : report["not_enrolled"]) {
+    out += fmt::format("{:<20} is not enrolled here\n", name.get<std::string>());
+  }
+  const auto& blocks = report["blocks"];
+  out += fmt::format("\nblocks written {}, removed {}", blocks["written"].get<size_t>(),
+                     blocks["removed"].get<size_t>());
+  if (const auto kept = blocks["kept"].get<size_t>(); kept > 0) {
+    out += fmt::format(", kept for offers that could not be read {}", kept);
+  }
+  return out + "\n" + refused;
+}
+
+Status RunExchange(Invocation& invocation, const fs::path& folder, const fs::path& dir) {
+  std::error_code error;
+  const fs::path canonical = fs::canonical(folder, error);
+  if (error) return ErrnoStatus("use the folder", folder.native(), error.value());
+  TG_ASSIGN_OR_RETURN(
+      const ordered_json report,
+      AskCoordinator(dir, {{"verb", "exchange"}, {"folder", canonical.native()}}, kExchangeMillis));
+  for (const auto& site : report["sites"]) {
+    if (!site["refused"].empty()) invocation.exit_code = static_cast<int>(Code::kDataLoss);
+  }
+  return Print(invocation, report, ExchangeText);
+}
+
 }  // namespace
 
 void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation) {
@@ -102,6 +150,12 @@ void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation) {
       ->required();
   init->add_option("--name", options->name, "The federation's name")->required();
   init->add_option("--address", options->address, "tcp://HOST:PORT that sites dial")->required();
+  auto folder = std::make_shared<fs::path>(), dir = std::make_shared<fs::path>();
+  CLI::App* exchange = AddVerb(
+      *group, "exchange", "Take from a carried folder what sites sent, and put in what is for them",
+      invocation, [&invocation, folder, dir] { return RunExchange(invocation, *folder, *dir); });
+  exchange->add_option("FOLDER", *folder, "The folder (docs/formats/air-gap.md)")->required();
+  exchange->add_option("--dir", *dir, "The coordinator's folder")->required();
 }
 
 }  // namespace tidegate::cli

@@ -234,6 +234,39 @@ void Coordinator::OnConnected(const std::string& site) {
   PushNext(it->second);
 }
 
+std::vector<std::string> Coordinator::SiteNames() const {
+  std::vector<std::string> names;
+  for (const auto& [name, site] : sites_) names.push_back(name);
+  return names;
+}
+
+bool Coordinator::Connected(const std::string& site) const {
+  const auto it = sites_.find(site);
+  return it != sites_.end() && it->second.connected;
+}
+
+Status Coordinator::TellAll(const std::string& site, const protocols::Id16& works_for) {
+  const JobRun* last = nullptr;
+  bool open = false;
+  for (const auto& job : jobs_) {
+    if (!job->Names(site)) continue;
+    last = job.get();
+    open = open || !job->ended();
+  }
+  for (const auto& job : jobs_) {
+    if (!job->Names(site)) continue;
+    const bool told = !job->ended() || job->facts.id == works_for || (!open && job.get() == last);
+    if (!told) continue;
+    Push(site, *job);
+    TG_ASSIGN_OR_RETURN(const auto notice, store_->Notice(job->facts.id, 0));
+    if (notice) {
+      Send(site, Channel::kControl, MessageType::kAbandon,
+           protocols::Encode(protocols::Abandon{*notice}));
+    }
+  }
+  return OkStatus();
+}
+
 void Coordinator::OnDisconnected(const std::string& site) {
   const auto it = sites_.find(site);
   if (it == sites_.end()) return;

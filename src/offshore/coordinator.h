@@ -72,6 +72,15 @@ class Coordinator {
   // A message of a connected site, any type but HELLO.
   Status OnMessage(const std::string& site, protocols::MessageType type, ByteSpan body);
 
+  // For an exchange by a folder (exchange.h): the sites that are enrolled, by name; whether one is
+  // connected; a block of an adapter that it was told of.
+  std::vector<std::string> SiteNames() const;
+  bool Connected(const std::string& site) const;
+  Result<Bytes> BlockOf(const Digest& id) { return blocks_.Get(id); }
+  // Inside a turn, to a connected site that cannot be asked again for long: each open job of its,
+  // and the end of the one that it works for (zeros: none known); with none open the last one's.
+  Status TellAll(const std::string& site, const protocols::Id16& works_for);
+
   // A request of the operator, {"verb": …}; the answer is what the verb prints, or an error for it.
   // Inside a turn. `fatal` is set when the disk failed or our own code did: the process ends then.
   Result<nlohmann::ordered_json> OnRequest(const nlohmann::json& request, Status* fatal);

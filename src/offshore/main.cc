@@ -10,10 +10,29 @@
 #include "base/program.h"
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
+#include "offshore/exchange.h"
 #include "offshore/serve.h"
 
 namespace tidegate::offshore {
 namespace {
+
+// What a start of the coordinator would do first, deadlines too, and then the folder.
+Result<nlohmann::ordered_json> RunExchange(Coordinator& coordinator,
+                                           const std::filesystem::path& folder) {
+  const auto turn =
+      [&coordinator](const std::function<Status()>& what) -> Result<std::vector<Outgoing>> {
+    TG_RETURN_IF_ERROR(coordinator.BeginTurn());
+    TG_RETURN_IF_ERROR(what());
+    return coordinator.EndTurn();
+  };
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const auto unsent,
+                      turn([&coordinator] { return coordinator.Resume(); }));
+  Status fatal;
+  auto report = Exchange(
+      coordinator, folder, turn, [](const Outgoing&) {}, &fatal);
+  TG_RETURN_IF_ERROR(fatal);
+  return report;
+}
 
 Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
                                           const std::string& request) {
@@ -25,6 +44,8 @@ Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
   TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(auto coordinator,
                       Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
+  TG_ASSIGN_OR_RETURN(const auto folder, ExchangeFolderOf(json));
+  if (folder) return RunExchange(*coordinator, *folder);
   TG_RETURN_IF_ERROR(coordinator->BeginTurn());
   Status fatal;
   auto answer = coordinator->OnRequest(json, &fatal);

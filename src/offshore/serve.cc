@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
+#include "offshore/exchange.h"
 #include "transport/server.h"
 #include "web/status_server.h"
 
@@ -64,10 +65,18 @@ class Loop {
   // Everything in one transaction; what it says goes out after the commit.
   template <typename F>
   Status Turn(F&& what) {
+    TG_ASSIGN_OR_RETURN(const std::vector<Outgoing> out, Commit(what));
+    for (const Outgoing& message : out) Deliver(message);
+    return OkStatus();
+  }
+
+  // The turn without its last step.
+  template <typename F>
+  Result<std::vector<Outgoing>> Commit(F&& what) {
     changed_ = true;
     TG_RETURN_IF_ERROR(coordinator_.BeginTurn());
     TG_RETURN_IF_ERROR(what());
-    TG_ASSIGN_OR_RETURN(const std::vector<Outgoing> out, coordinator_.EndTurn());
+    TG_ASSIGN_OR_RETURN(std::vector<Outgoing> out, coordinator_.EndTurn());
     for (const AccessChange& change : coordinator_.TakeAccessChanges()) {
       if (change.allowed) {
         server_.Allow(change.site, change.curve_key);
@@ -75,14 +84,25 @@ class Loop {
         server_.Revoke(change.site);
       }
     }
-    for (const Outgoing& message : out) {
-      const Status sent = server_.Send(message.site, message.channel, message.type, message.body);
-      // Away: it gets all that it lacks when it comes back.
-      if (!sent.ok() && sent.code() != Code::kUnavailable) {
-        LogWarning("not_sent site={} reason={}", message.site, sent.ToString());
-      }
+    return out;
+  }
+
+  void Deliver(const Outgoing& message) {
+    const Status sent = server_.Send(message.site, message.channel, message.type, message.body);
+    // Away: it gets all that it lacks when it comes back.
+    if (!sent.ok() && sent.code() != Code::kUnavailable) {
+      LogWarning("not_sent site={} reason={}", message.site, sent.ToString());
     }
-    return OkStatus();
+  }
+
+  // Turn by turn; the network waits meanwhile.
+  std::string AnswerExchange(const std::filesystem::path& folder) {
+    Status fatal;
+    const auto answer = Exchange(
+        coordinator_, folder, [this](const std::function<Status()>& what) { return Commit(what); },
+        [this](const Outgoing& message) { Deliver(message); }, &fatal);
+    if (!fatal.ok()) fatal_ = fatal;
+    return AnswerText(answer);
   }
 
   // Milliseconds until it has something to do.
@@ -124,6 +144,9 @@ class Loop {
     limits.max_bytes = kMaxRequestBytes;
     const auto json = ParseStrictJson(request, limits, "the request");
     if (!json) return AnswerText(Unexpected(json.error()));
+    const auto folder = ExchangeFolderOf(*json);
+    if (!folder) return AnswerText(Unexpected(folder.error()));
+    if (*folder) return AnswerExchange(**folder);
     Result<nlohmann::ordered_json> answer;
     const Status status = Turn([&] {
       Status fatal;

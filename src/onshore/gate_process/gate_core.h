@@ -74,6 +74,9 @@ class GateCore {
   // Link says whether the coordinator is connected. After each connection anew: what of an adapter
   // is missing is wanted again, for what was under way is lost.
   Result<GateEffects> OnLinkState(bool connected);
+  // A carrier asks, after all that it had to say, whether anything is to be done before the
+  // coordinator says more. It is answered at once, and once more when nothing is.
+  Result<GateEffects> OnAskWaiting();
   // Now and then: what the supervisor may have missed is said again, what waited is tried again.
   Result<GateEffects> OnTick();
 
@@ -132,12 +135,15 @@ class GateCore {
   // What is to be done in the state of now; each thing is said once per generation of its peer.
   Status Drive(GateEffects* out);
   Status DriveTrainer(GateEffects* out);
+  bool WaitsForCoordinator() const;
   void EndJob(GateEffects* out);
   void TellEnd(GateEffects* out);
   void WantMissingBlocks(GateEffects* out);
   Status OfferOpen(GateEffects* out);
   Status Offer(const protocols::ReleaseManifest& manifest, GateEffects* out);
+  Known KnownNow() const;
   void SayKnown(GateEffects* out);
+  void TellWaiting(GateEffects* out);
   Result<Bytes> AdapterParameters();
   bool RoundSpent(uint32_t round, uint8_t phase) const;
   bool RefusedForGood(uint32_t round, const Hash32& content) const;
@@ -162,6 +168,7 @@ class GateCore {
 
   // Per generation of the peers.
   std::optional<bool> link_connected_;  // as link said last
+  bool link_asks_waiting_ = false;
   bool trainer_up_ = false, link_up_ = false;
   bool dataset_told_ = false;
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;

@@ -14,11 +14,16 @@ constexpr uint32_t kWantAtOnce = 64;
 // New statements of a peer that go into the ledger between two starts of the gate.
 constexpr size_t kMaxStatements = 100;
 
-// Why this statement is not enough for the policy; nothing if it is.
-std::optional<std::string> Lacking(const gate::Policy& policy, const std::string& text, Role role) {
+// Why this statement is not enough for the policy; nothing if it is. Link may be one without a
+// network.
+std::optional<std::string> Lacking(const gate::Policy& policy, const std::string& text,
+                                   bool trainer) {
   const auto statement = DecodeStatement(text);
   if (!statement) return "its isolation statement does not decode";
-  if (statement->report.role != role) return "its isolation statement is of another role";
+  const Role role = statement->report.role;
+  const bool fits =
+      trainer ? role == Role::kTrainer : role == Role::kLink || role == Role::kCarrier;
+  if (!fits) return "its isolation statement is of another role";
   if (const Status open = CheckNoneOpen(statement->rows); !open.ok()) return open.message();
   for (const std::string& name : policy.walls) {
     const auto set = ParseWallSet(name);
@@ -49,6 +54,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
     link_up_ = true;
     link_walls_.reset();
     link_connected_.reset();
+    link_asks_waiting_ = false;
     wanted_version_.reset();
     SayKnown(&out);
     TG_RETURN_IF_ERROR(OfferOpen(&out));
@@ -66,7 +72,7 @@ Result<GateEffects> GateCore::OnIsolation(To from, const std::string& statement)
   if ((trainer ? trainer_walls_ : link_walls_) || taken >= kMaxStatements) return out;
   TG_ASSIGN_OR_RETURN(const bool fresh, KeepStatement(trainer ? "trainer" : "link", statement));
   if (fresh) ++taken;
-  const auto lacking = Lacking(identity_.policy, statement, trainer ? Role::kTrainer : Role::kLink);
+  const auto lacking = Lacking(identity_.policy, statement, trainer);
   (trainer ? trainer_walls_ : link_walls_) = lacking.value_or("");
   if (lacking) {
     TG_RETURN_IF_ERROR(Refuse("walls", {}, 0, trainer ? "trainer" : "link", *lacking, &out));
@@ -84,7 +90,10 @@ std::optional<std::string> GateCore::WallsMissing(To from) const {
 }
 
 Status GateCore::Drive(GateEffects* out) {
-  if (!job_) return OkStatus();
+  if (!job_) {
+    TellWaiting(out);
+    return OkStatus();
+  }
   // The last adapter is nothing to wait for when it was refused.
   if (adapter_ && adapter_->refused && adapter_->manifest.final && open_.empty()) job_ended_ = true;
   if (!job_ended_ && !trainer_up_ && !trainer_asked_) {
@@ -94,7 +103,41 @@ Status GateCore::Drive(GateEffects* out) {
   if (link_up_ && !job_ended_) WantMissingBlocks(out);
   if (trainer_up_) TG_RETURN_IF_ERROR(DriveTrainer(out));
   if (job_ended_ && !end_told_) TellEnd(out);
+  TellWaiting(out);
   return OkStatus();
+}
+
+// Whether everything that is to come depends on what the coordinator says next, or on people of the
+// site. What a trainer does after its job's end is between it and the supervisor.
+bool GateCore::WaitsForCoordinator() const {
+  if (!job_ || job_ended_ || !adapter_) return true;
+  if (trainer_walls_ && !trainer_walls_->empty()) return true;  // it will never be asked
+  if (!adapter_->whole) return adapter_->refused;
+  if (adapter_->manifest.final) return !open_.empty();
+  if (!round_ || round_->closed || round_->announcement.adapter_manifest != adapter_->digest) {
+    return true;
+  }
+  // For its approval, or for room that a receipt makes.
+  if (held_ || (round_waits_ && !open_.empty())) return true;
+  const protocols::RoundAnnouncement& round = round_->announcement;
+  return RoundSpent(round.round, round.phase) || RoundRefused(round.round) ||
+         (job_->manifest.error_feedback && AwaitsReceipt());
+}
+
+void GateCore::TellWaiting(GateEffects* out) {
+  if (!link_asks_waiting_ || !WaitsForCoordinator()) return;
+  link_asks_waiting_ = false;
+  out->push_back(Say(To::kLink, IpcType::kWaiting, Waiting{KnownNow(), true}));
+}
+
+Result<GateEffects> GateCore::OnAskWaiting() {
+  GateEffects out;
+  link_asks_waiting_ = true;
+  TG_RETURN_IF_ERROR(Drive(&out));
+  if (link_asks_waiting_) {
+    out.push_back(Say(To::kLink, IpcType::kWaiting, Waiting{KnownNow(), false}));
+  }
+  return out;
 }
 
 Result<GateEffects> GateCore::OnLinkState(bool connected) {
@@ -219,10 +262,7 @@ Status GateCore::DriveTrainer(GateEffects* out) {
   return OkStatus();
 }
 
-void GateCore::SayKnown(GateEffects* out) {
-  if (!link_up_) return;
-  // Without a job too: what the coordinator pushed before this gate could hear it, it pushes again
-  // upon the LEASE that follows.
+Known GateCore::KnownNow() const {
   Known known;
   if (job_) known.job = job_->id;
   if (job_ && round_) known.round = round_->announcement.round;
@@ -232,7 +272,13 @@ void GateCore::SayKnown(GateEffects* out) {
     const bool done = adapter_->whole || adapter_->refused;
     known.adapter_version = done ? version : version == 0 ? 0 : version - 1;
   }
-  out->push_back(Say(To::kLink, IpcType::kKnown, known));
+  return known;
+}
+
+void GateCore::SayKnown(GateEffects* out) {
+  // Without a job too: what the coordinator pushed before this gate could hear it, it pushes again
+  // upon the LEASE that follows.
+  if (link_up_) out->push_back(Say(To::kLink, IpcType::kKnown, KnownNow()));
 }
 
 Status GateCore::OfferOpen(GateEffects* out) {

@@ -94,6 +94,7 @@ class GateLoop {
       const auto need = protocols::Decode<NeedBlock>(received.body);
       if (need) return core_->OnNeedBlock(*need);
     }
+    if (received.type == IpcType::kAskWaiting && from == To::kLink) return core_->OnAskWaiting();
     if (received.type == IpcType::kLinkState && from == To::kLink) {
       const auto state = protocols::Decode<LinkState>(received.body);
       if (state) return core_->OnLinkState(state->connected);

@@ -39,6 +39,8 @@ enum class IpcType : uint16_t {
   kNoUpdate = 14,      // trainer → gate: this round has none, and why
   kDataset = 15,       // trainer → gate: what it trains on, by digest
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
+  kAskWaiting = 15,    // carrier → gate: is anything to be done before the coordinator says more
+  kWaiting = 16,       // gate → carrier: the answer; after a "yes" again when it is "no"
 };
 
 // Both ways; the first message on a pair and again after each restart. `generation` is the
@@ -182,6 +184,15 @@ struct Known {
   template <class A>
   void serialize(A& ar) {
     ar(job, round, adapter_version);
+  }
+};
+
+struct Waiting {
+  Known known;
+  bool waits = false;  // nothing is to be done without the coordinator
+  template <class A>
+  void serialize(A& ar) {
+    ar(known, waits);
   }
 };
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "crypto/document.h"
 #include "onshore/ipc/peer.h"
+#include "onshore/link/carrier.h"
 #include "onshore/link/link_core.h"
 #include "onshore/start/start.h"
 #include "transport/client.h"
@@ -27,7 +28,7 @@ constexpr int kGateWaitMillis = 100;
 
 struct Options {
   uint32_t generation = 0, uid = 0, stripes = 1;
-  std::filesystem::path site, records;
+  std::filesystem::path site, records, folder;
   std::string address, proxy, walls;
 };
 
@@ -148,10 +149,15 @@ class LinkLoop {
 };
 
 Status RunLink(const Options& options) {
-  TG_ASSIGN_OR_RETURN(const crypto::CurveKeyPair key,
-                      crypto::ReadCurveKey(options.site / "keys" / "link.key"));
   TG_ASSIGN_OR_RETURN(const protocols::SiteApproval approval,
                       LoadApproval(options.site / "approval"));
+  if (!options.folder.empty()) {
+    return RunCarrier({options.site, options.records, options.folder, options.walls,
+                       options.generation, options.uid},
+                      approval);
+  }
+  TG_ASSIGN_OR_RETURN(const crypto::CurveKeyPair key,
+                      crypto::ReadCurveKey(options.site / "keys" / "link.key"));
   TG_ASSIGN_OR_RETURN(const crypto::VerifyKey site_key,
                       crypto::VerifyKey::FromBytes(approval.site_sign_key));
   const std::filesystem::path empty = options.site / "empty";
@@ -197,7 +203,10 @@ int main(int argc, char** argv) {
   onshore::Options options;
   app.add_option("--generation", options.generation, "number of this start")->required();
   app.add_option("--dir", options.site, "the site's folder")->required();
-  app.add_option("--address", options.address, "tcp://IP:PORT of the coordinator")->required();
+  auto* way = app.add_option_group("way", "to the coordinator");
+  way->add_option("--address", options.address, "tcp://IP:PORT of the coordinator");
+  way->add_option("--folder", options.folder, "a folder that is carried to it; no network then");
+  way->require_option(1);
   app.add_option("--proxy", options.proxy, "IP:PORT of the SOCKS5 proxy on the way there");
   app.add_option("--stripes", options.stripes, "connections for bulk");
   app.add_option("--walls", options.walls, "walls demanded")->required();

@@ -14,7 +14,11 @@ int main(int argc, char** argv) {
   onshore::SupervisorOptions options;
   app.add_option("--dir", options.site, "the site's folder (site.toml, policy.toml, keys/)")
       ->required();
-  app.add_flag("--once", options.once, "end when a job has ended");
+  auto* once = app.add_flag("--once", options.once, "end when a job has ended");
+  app.add_option("--folder", options.folder,
+                 "a folder that is carried to the coordinator: no network; ends when nothing more "
+                 "is to be done without it")
+      ->excludes(once);
   app.set_version_flag("--version", std::string("tidegate-onshore ") + Version());
   try {
     app.parse(argc, argv);
@@ -29,6 +33,15 @@ int main(int argc, char** argv) {
     return static_cast<int>(status.code());
   }
   options.site = site;
+  if (!options.folder.empty()) {
+    const std::filesystem::path folder = std::filesystem::canonical(options.folder, error);
+    if (error) {
+      const Status status = ErrnoStatus("use --folder", options.folder.native(), error.value());
+      LogError("onshore_ended {}", status.ToString());
+      return static_cast<int>(status.code());
+    }
+    options.folder = folder;
+  }
   // The reader of the log may go away; the site does not stop for that.
   std::signal(SIGPIPE, SIG_IGN);
   options.programs = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();

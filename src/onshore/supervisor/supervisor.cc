@@ -58,9 +58,14 @@ Result<std::unique_ptr<Supervisor>> Supervisor::Create(const SupervisorOptions& 
   TG_ASSIGN_OR_RETURN(SiteConfig config, LoadSiteConfig(options.site));
   TG_RETURN_IF_ERROR(CheckTrainersUid(config, options.site));
   TG_ASSIGN_OR_RETURN(Fd lock, Lock(options.site / "lock"));
-  TG_ASSIGN_OR_RETURN(WayOut way, FindWayOut(config));
-  LogInfo("site_opened name={} coordinator={} address={}{}", config.name, config.coordinator,
-          way.coordinator, way.proxy ? " proxy=" + FormatAddress(way.address) : "");
+  WayOut way;
+  if (options.folder.empty()) {
+    TG_ASSIGN_OR_RETURN(way, FindWayOut(config));
+    LogInfo("site_opened name={} coordinator={} address={}{}", config.name, config.coordinator,
+            way.coordinator, way.proxy ? " proxy=" + FormatAddress(way.address) : "");
+  } else {
+    LogInfo("site_opened name={} folder={}", config.name, options.folder.native());
+  }
   std::unique_ptr<Supervisor> supervisor(
       new Supervisor(options, std::move(config), std::move(way)));
   supervisor->lock_ = std::move(lock);
@@ -112,6 +117,8 @@ Status Supervisor::Serve() {
     TG_RETURN_IF_ERROR(PollOnce());
     const bool trainer_done = !trainer().running() && !trainer().start_at;
     if (options_.once && job_ended_ && trainer_done) break;
+    // A trainer whose job goes on with the next trip is stopped, one whose job has ended ends.
+    if (carried_ && (!job_ended_ || trainer_done)) break;
   }
   return OkStatus();
 }

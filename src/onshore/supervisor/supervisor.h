@@ -27,6 +27,9 @@ struct SupervisorOptions {
   std::filesystem::path site;
   std::filesystem::path programs;  // where tidegate-gate, -link and -trainer are
   bool once = false;               // end when a job has ended
+  // A folder that is carried to the coordinator, in the place of a network; canonical. Then Run
+  // ends when all that can be done without the coordinator is done.
+  std::filesystem::path folder;
 };
 
 class Supervisor {
@@ -35,10 +38,11 @@ class Supervisor {
   static Result<std::unique_ptr<Supervisor>> Create(const SupervisorOptions& options);
   ~Supervisor();
 
-  // Until SIGTERM, SIGINT or SIGHUP (OK), the end of a job with `once` (OK), or a process that ends
-  // too often, says three times in a row that it cannot run (its own code) or hits a wall
-  // (kInternal): an error that names it. Whatever the reason, the children were told to stop and
-  // have ended when it returns; those that took longer than ten seconds were killed.
+  // Until SIGTERM, SIGINT or SIGHUP (OK), the end of a job with `once` (OK), of a trip with
+  // `folder` (OK, or what its carrier ended with), or a process that ends too often, says three
+  // times in a row that it cannot run (its own code) or hits a wall (kInternal): an error that
+  // names it. Whatever the reason, the children were told to stop and have ended when it returns;
+  // those that took longer than ten seconds were killed.
   Status Run();
 
   // For tests: the process ids of the children that run.
@@ -95,6 +99,7 @@ class Supervisor {
   std::optional<AddressPin> pin_;
   std::vector<Process> processes_;
   bool job_ended_ = false;
+  bool carried_ = false;  // the carrier has ended: nothing more moves
   bool stopping_ = false;
   int64_t stop_by_ = 0;
 };

@@ -64,7 +64,9 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
                                 : process.kind == Kind::kGate  ? gate
                                                                : link));
   }
-  if (process.kind == Kind::kLink) {
+  if (process.kind == Kind::kLink && !options_.folder.empty()) {
+    add("--folder", options_.folder.native());
+  } else if (process.kind == Kind::kLink) {
     add("--address", "tcp://" + way_.coordinator);
     if (way_.proxy) add("--proxy", FormatAddress(way_.address));
     add("--stripes", std::to_string(config_.stripes));
@@ -98,9 +100,10 @@ Status Supervisor::Start(Process& process) {
     spec.fds.push_back(trainer_gate_.child.get());
     spec.fds.push_back(gate_link_.supervisor.get());
   }
-  if (process.kind == Kind::kLink) {
+  const bool pinned = process.kind == Kind::kLink && options_.folder.empty();
+  if (process.kind == Kind::kLink) spec.fds.push_back(gate_link_.child.get());
+  if (pinned) {
     TG_ASSIGN_OR_RETURN(pin, MakeChannel());
-    spec.fds.push_back(gate_link_.child.get());
     spec.fds.push_back(pin.child.get());
   }
   int pipe_fds[2];
@@ -115,7 +118,7 @@ Status Supervisor::Start(Process& process) {
   process.start_at.reset();
   process.policy.Started(MonotonicNow());
   process.ready_by = MonotonicNow() + int64_t{1000} * config_.ready_seconds;
-  if (process.kind == Kind::kLink) {
+  if (pinned) {
     pin_channel_ = std::move(pin.supervisor);
     pin_listener_.reset();
     if (way_.proxy) {
@@ -281,6 +284,14 @@ Status Supervisor::OnEnd(Process& process) {
         process.name);
   }
   if (stopping_) return OkStatus();
+  if (process.kind == Kind::kLink && !options_.folder.empty()) {
+    carried_ = end->end == End::kClean;
+    if (carried_) return OkStatus();
+    if (IsRefusal(*end)) {
+      return MakeError(static_cast<Code>(end->exit_status),
+                       "the folder cannot be carried as it is; link's last lines say why");
+    }
+  }
   const int64_t now = MonotonicNow();
   if (process.policy.Hopeless(now, IsRefusal(*end))) {
     const Code code =
