@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "cli/ledger_leaf.h"
+#include "cli/ledger_report.h"
 #include "cli/verb.h"
 #include "crypto/armor.h"
 #include "gate/ledger_file.h"
@@ -16,7 +17,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Options {
-  std::filesystem::path path, head;
+  std::filesystem::path path, head, out;
   std::string key;
   std::optional<uint64_t> leaf;
 };
@@ -86,10 +87,10 @@ std::string VerifyText(const ordered_json& json) {
                             json["head_covers"].get<uint64_t>() - 1);
 }
 
-Status Verify(Invocation& invocation, const Options& options) {
+// What `verify` prints.
+Result<ordered_json> VerificationOf(const Options& options, ByteSpan file) {
   const std::filesystem::path path = LedgerPath(options.path);
   TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromText(options.key));
-  TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path, gate::kMaxLedgerBytes));
   std::optional<Bytes> receipt;
   if (!options.head.empty()) {
     TG_ASSIGN_OR_RETURN(receipt, ReadReceipt(options.head));
@@ -107,8 +108,46 @@ Status Verify(Invocation& invocation, const Options& options) {
                          {"refusals", found.refusals},
                          {"head_covers", nullptr}};
   if (found.head_covers) report["head_covers"] = *found.head_covers;
+  return report;
+}
+
+Status Verify(Invocation& invocation, const Options& options) {
+  TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(LedgerPath(options.path), gate::kMaxLedgerBytes));
+  TG_ASSIGN_OR_RETURN(const ordered_json report, VerificationOf(options, file));
   TG_RETURN_IF_ERROR(Print(invocation, report, VerifyText));
-  if (!found.head_covers) invocation.exit_code = kExitConsistentOnly;
+  if (report["head_covers"].is_null()) invocation.exit_code = kExitConsistentOnly;
+  return OkStatus();
+}
+
+// A folder to hand over: the ledger as it is, the receipt, the page. Nothing of a ledger that does
+// not verify.
+Status Export(Invocation& invocation, const Options& options) {
+  const std::filesystem::path path = LedgerPath(options.path);
+  TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path, gate::kMaxLedgerBytes));
+  TG_ASSIGN_OR_RETURN(const ordered_json verification, VerificationOf(options, file));
+  TG_ASSIGN_OR_RETURN(const auto entries, gate::ReadLedger(file, path.native()));
+  ordered_json leaves = ordered_json::array();
+  for (const gate::LedgerEntry& entry : entries) leaves.push_back(LeafJson(entry));
+  std::error_code error;
+  if (std::filesystem::exists(options.out, error)) {
+    return AlreadyExists("{} is there already; give a folder that is not", options.out.native());
+  }
+  std::filesystem::create_directories(options.out, error);
+  if (error) return ErrnoStatus("make", options.out.native(), error.value());
+  TG_RETURN_IF_ERROR(WriteFileDurably(options.out / "ledger", file));
+  if (!options.head.empty()) {
+    TG_ASSIGN_OR_RETURN(const Bytes receipt,
+                        ReadFile(options.head, 2 * protocols::kMaxControlBody));
+    TG_RETURN_IF_ERROR(WriteFileDurably(options.out / "receipt", receipt));
+  }
+  TG_RETURN_IF_ERROR(
+      WriteFileDurably(options.out / "report.html", AsBytes(LedgerReport(leaves, verification))));
+  ordered_json report = verification;
+  report["out"] = options.out.native();
+  TG_RETURN_IF_ERROR(Print(invocation, report, [](const ordered_json& r) {
+    return VerifyText(r) + "folder     " + r["out"].get<std::string>() + "\n";
+  }));
+  if (verification["head_covers"].is_null()) invocation.exit_code = kExitConsistentOnly;
   return OkStatus();
 }
 
@@ -125,9 +164,15 @@ void RegisterLedgerVerb(CLI::App& app, Invocation& invocation) {
   CLI::App* verify =
       AddVerb(*group, "verify", "Proves that nothing in it was changed, cut or rewritten",
               invocation, [&invocation, options] { return Verify(invocation, *options); });
-  verify->add_option("PATH", options->path, path_help)->required();
-  verify->add_option("--key", options->key, "the coordinator's key, ed25519:…")->required();
-  verify->add_option("--head", options->head, "a receipt that was kept elsewhere");
+  CLI::App* bundle = AddVerb(
+      *group, "export", "Verifies, then writes a folder to hand over: ledger and report.html",
+      invocation, [&invocation, options] { return Export(invocation, *options); });
+  for (CLI::App* verb : {verify, bundle}) {
+    verb->add_option("PATH", options->path, path_help)->required();
+    verb->add_option("--key", options->key, "the coordinator's key, ed25519:…")->required();
+    verb->add_option("--head", options->head, "a receipt that was kept elsewhere");
+  }
+  bundle->add_option("--out", options->out, "the folder to make")->required();
 }
 
 }  // namespace tidegate::cli

@@ -177,6 +177,41 @@ TEST_F(LedgerVerb, DamageAnotherKeyAndARewrittenPastAreErrors) {
   EXPECT_NE(run.err.find("rewritten"), std::string::npos) << run.err;
 }
 
+TEST_F(LedgerVerb, AnExportIsAFolderToHandOver) {
+  const std::string head = Write("b.receipt", receipt_), out = (dir_ / "bundle").native();
+  {
+    auto ledger = *gate::Ledger::Open(path_, site_key_, opened_, clock_);
+    const gate::RefusalLeaf refusal{"update", {}, 3, "norm", "12 is over <b>10</b>"};
+    ASSERT_TRUE(ledger->Append(gate::LeafType::kRefusal, refusal).has_value());
+    gate::DatasetLeaf dataset;
+    dataset.records[0] = 0xab;
+    dataset.records_bytes = 4321;
+    ASSERT_TRUE(ledger->Append(gate::LeafType::kDataset, dataset).has_value());
+  }
+  const RunResult run =
+      Run({"export", dir_.native(), "--key", Key(), "--head", head, "--out", out});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(*ReadFile(fs::path(out) / "ledger", 1u << 30), *ReadFile(path_, 1u << 30));
+  EXPECT_EQ(Run({"verify", out + "/ledger", "--key", Key(), "--head", out + "/receipt"}).exit_code,
+            0)
+      << "what is handed over verifies by itself";
+  const std::string page = *ReadTextFile(fs::path(out) / "report.html", 1u << 20);
+  for (const char* text : {"What left this site", "本站点出境记录", "entries 0 to 1 are unchanged",
+                           "12 is over &lt;b&gt;10&lt;/b&gt;", "65552", "ab0000000000", "4321",
+                           "What is not guaranteed", "不作保证的事项"}) {
+    EXPECT_NE(page.find(text), std::string::npos) << text;
+  }
+  EXPECT_EQ(page.find("<script"), std::string::npos);
+  EXPECT_EQ(page.find("http"), std::string::npos) << "it needs nothing from anywhere";
+  EXPECT_EQ(Run({"export", dir_.native(), "--key", Key(), "--out", out}).exit_code,
+            static_cast<int>(Code::kAlreadyExists));
+  const RunResult alone = Run({"export", dir_.native(), "--key", Key(), "--out", out + "2"});
+  EXPECT_EQ(alone.exit_code, 65) << alone.err;
+  EXPECT_NE(ReadTextFile(fs::path(out + "2") / "report.html", 1u << 20)
+                ->find("Internally consistent only"),
+            std::string::npos);
+}
+
 // scripts/verify_ledger.py shares no line with us: what it says must be what we say.
 class SecondVerifier : public LedgerVerb {
  protected:
