@@ -71,6 +71,10 @@ void DecodeAs(IpcType type, ByteSpan body) {
       return Recode<Dataset>(body);
     case IpcType::kOfferRefused:
       return Recode<OfferRefused>(body);
+    case IpcType::kWaiting:
+      return Recode<Waiting>(body);
+    case IpcType::kAskWaiting:
+      return;  // it says nothing but its name
   }
 }
 
@@ -93,7 +97,8 @@ Target Describe() {
       Packet(IpcType::kStop, Stop{}) + Packet(IpcType::kNoUpdate, NoUpdate{}) +
           Packet(IpcType::kDataset, Dataset{}),
       Packet(IpcType::kNeedBlock, NeedBlock{}) + Packet(IpcType::kWantBlocks, WantBlocks{}) +
-          Packet(IpcType::kOfferRefused, OfferRefused{})};
+          Packet(IpcType::kOfferRefused, OfferRefused{}),
+      Enveloped(IpcType::kAskWaiting, {}) + Packet(IpcType::kWaiting, Waiting{Known{}, true})};
   return target;
 }
 

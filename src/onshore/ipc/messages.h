@@ -39,8 +39,8 @@ enum class IpcType : uint16_t {
   kNoUpdate = 14,      // trainer → gate: this round has none, and why
   kDataset = 15,       // trainer → gate: what it trains on, by digest
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
-  kAskWaiting = 15,    // carrier → gate: is anything to be done before the coordinator says more
-  kWaiting = 16,       // gate → carrier: the answer; after a "yes" again when it is "no"
+  kAskWaiting = 16,    // carrier → gate: is anything to be done before the coordinator says more
+  kWaiting = 17,       // gate → carrier: the answer; after a "yes" again when it is "no"
 };
 
 // Both ways; the first message on a pair and again after each restart. `generation` is the
