@@ -20,7 +20,7 @@ const std::string_view kPageHtml = R"html(<!doctype html>
 <main>
 <section>
 <h2>Jobs</h2>
-<table id="jobs"><thead><tr><th>Job</th><th>State</th><th>Version</th><th>Open round</th><th>Updates in</th><th>Deadline</th><th>Received</th></tr></thead><tbody></tbody></table>
+<table id="jobs"><thead><tr><th>Job</th><th>State</th><th>Version</th><th>Open round</th><th>Updates in</th><th>Deadline</th><th>Received since the start</th></tr></thead><tbody></tbody></table>
 </section>
 <section id="charts">
 <figure><figcaption>Loss, mean of the round's sites <span class="of"></span></figcaption><canvas id="loss" height="220"></canvas></figure>
@@ -32,7 +32,7 @@ const std::string_view kPageHtml = R"html(<!doctype html>
 </section>
 <section>
 <h2>Sites</h2>
-<table id="sites"><thead><tr><th>Site</th><th>Connected</th><th>Last heard</th><th>Received</th><th>Refused</th><th>Key</th></tr></thead><tbody></tbody></table>
+<table id="sites"><thead><tr><th>Site</th><th>Connected</th><th>Last heard</th><th>Received since the start</th><th>Refused</th><th>Key</th></tr></thead><tbody></tbody></table>
 </section>
 </main>
 </body>
