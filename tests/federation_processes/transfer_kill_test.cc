@@ -4,6 +4,8 @@
 // TIDEGATE_TRANSFER_SEEDS=FIRST-LAST chooses the seeds.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -109,7 +111,19 @@ class SlowFederation {
                       : victim == 1 ? poc.onshore_pid(0)
                                     : poc.child_pid(0, names[victim]);
     if (pid <= 0) return false;
+    std::vector<Fd> children;
+    for (const char* child : {"gate", "link", "trainer"}) {
+      const pid_t child_pid = victim == 1 ? poc.child_pid(0, child) : -1;
+      if (child_pid > 0) {
+        children.emplace_back(static_cast<int>(::syscall(SYS_pidfd_open, child_pid, 0)));
+      }
+    }
     ::kill(pid, SIGKILL);
+    // All that a supervisor had started goes with it, before anybody starts it again.
+    for (const Fd& child : children) {
+      pollfd end{child.get(), POLLIN, 0};
+      if (child.valid()) ::poll(&end, 1, 5000);
+    }
     story_ += fmt::format("{} after {} bytes\n", names[victim], at);
     return true;
   }
