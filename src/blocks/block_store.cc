@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/file.h"
 #include "blocks/content.h"
@@ -124,12 +125,17 @@ Status BlockStore::PutHashed(const Digest& id, ByteSpan block) {
   used_ += block.size();
   unnamed_.emplace(id, block.size());
   unnamed_bytes_ += block.size();
-  return unnamed_bytes_ < kSyncBytes ? OkStatus() : Sync();
+  if (unnamed_bytes_ < kSyncBytes) return OkStatus();
+  const Status status = Sync();
+  // Blocks that other callers put are gone too: whoever asks for a Sync must hear of it.
+  if (!status.ok()) lost_ = status;
+  return status;
 }
 
 Status BlockStore::Sync() {
   const Status status = NameBlocks();
   ForgetUnnamed();
+  TG_RETURN_IF_ERROR(std::exchange(lost_, OkStatus()));
   TG_RETURN_IF_ERROR(status);
   for (const fs::path& directory : unsynced_) TG_RETURN_IF_ERROR(SyncDirectory(directory));
   unsynced_.clear();

@@ -27,7 +27,8 @@ class BlockStore {
   Status Put(const Digest& id, ByteSpan block);
   // Put, for who has just made `id` of these very bytes: each byte is hashed once.
   Status PutHashed(const Digest& id, ByteSpan block);
-  // Makes all blocks put since the last Sync durable. After an error none of them is there.
+  // Makes all blocks put since the last Sync durable. After an error those that have no name yet
+  // are gone; an error of a Sync within Put is told by the next Sync too.
   Status Sync();
 
   // kNotFound; kDataLoss (and the block is removed) when the disk gives other bytes.
@@ -53,6 +54,7 @@ class BlockStore {
   uint64_t used_ = 0;
   std::map<Digest, uint64_t> unnamed_;  // put since the last Sync, with their sizes
   uint64_t unnamed_bytes_ = 0;
+  Status lost_;                               // of a Sync within Put
   std::set<std::filesystem::path> unsynced_;  // folders with names that a crash may lose
 };
 

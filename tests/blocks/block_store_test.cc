@@ -153,6 +153,25 @@ TEST_F(BlockStoreTest, AfterAFailedSyncNothingOfItIsThere) {
   EXPECT_EQ(*store->Get(id), block);
 }
 
+// A turn that has promised blocks must not be committed when a later block's Sync has lost them.
+TEST_F(BlockStoreTest, AFailureWithinPutIsToldByTheNextSyncToo) {
+  auto store = BlockStore::Open(dir_, 64 << 20);
+  Bytes block(protocols::kBlockBytes, 1);
+  const Digest first = BlockId(block);
+  ASSERT_TRUE(store->Put(first, block).ok());
+  fs::remove(PathOf(first).string() + ".tmp");
+  Status put;
+  for (uint8_t i = 2; i <= 8; ++i) {
+    block[0] = i;
+    ASSERT_TRUE(put.ok()) << "only the last one fills the turn";
+    put = store->Put(BlockId(block), block);
+  }
+  EXPECT_FALSE(put.ok());
+  EXPECT_FALSE(store->Has(first));
+  EXPECT_FALSE(store->Sync().ok());
+  EXPECT_TRUE(store->Sync().ok()) << "told once";
+}
+
 TEST(Content, CutsAtBlocksAndNamesTheWhole) {
   const Bytes bytes(protocols::kBlockBytes * 2 + 5, 3);
   std::vector<size_t> sizes;
