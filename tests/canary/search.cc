@@ -57,9 +57,15 @@ bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 std::string RandomCanary() {
   constexpr std::string_view kAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789";
   Bytes random(kCanaryChars);
-  if (!crypto::FillRandom(random).ok()) std::abort();
   std::string canary;
-  for (const uint8_t byte : random) canary += kAlphabet[byte % kAlphabet.size()];
+  // Its outer runs of letters or digits are one character long: AddTokens leaves them out, and one
+  // with long ones has too few tokens left to be looked for.
+  do {
+    if (!crypto::FillRandom(random).ok()) std::abort();
+    canary.clear();
+    for (const uint8_t byte : random) canary += kAlphabet[byte % kAlphabet.size()];
+  } while (IsDigit(canary[0]) == IsDigit(canary[1]) ||
+           IsDigit(canary[canary.size() - 1]) == IsDigit(canary[canary.size() - 2]));
   return canary;
 }
 
