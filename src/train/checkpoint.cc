@@ -22,6 +22,7 @@ constexpr std::string_view kMagic = "TGSTATE1";
 constexpr size_t kPrefixBytes = 16;  // magic and header size
 constexpr size_t kSealBytes = 8;
 constexpr std::string_view kSuffix = ".tgstate";
+constexpr size_t kMaxParts = 16;
 constexpr std::string_view kPartNames[] = {"parameters", "m", "v"};
 
 ByteSpan BytesOf(std::span<const float> values) {
@@ -35,7 +36,9 @@ json HeaderOf(const TrainState& state, const Identity& identity) {
   header["rng_scheme"] = kRngScheme;
   header["identity"] = identity;
   header["count"] = state.parameters.size();
-  header["updates"] = state.moments.updates;
+  // A number where there is one part, as there always was before adapters had more.
+  const std::vector<int64_t>& updates = state.moments.updates;
+  header["updates"] = updates.size() == 1 ? json(updates[0]) : json(updates);
   header["step"] = state.step;
   header["micro_steps"] = state.micro_steps;
   header["epoch"] = state.cursor.epoch;
@@ -67,13 +70,14 @@ Result<uint64_t> ReadHex(const json& value, std::string_view name) {
 }
 
 // get<int64_t>() would convert whatever number is there.
-int64_t ReadCount(const json& header, const char* key) {
-  const json& value = header.at(key);
+int64_t CountOf(const json& value, const char* key) {
   if (!value.is_number_unsigned() || !std::in_range<int64_t>(value.get<uint64_t>())) {
     throw std::out_of_range(key);
   }
   return value.get<int64_t>();
 }
+
+int64_t ReadCount(const json& header, const char* key) { return CountOf(header.at(key), key); }
 
 uint32_t ReadWord(const json& header, const char* key) {
   const int64_t value = ReadCount(header, key);
@@ -92,7 +96,14 @@ Status ReadScalars(const json& header, std::string_view name, LoadedState* out) 
         name, scheme, kRngScheme);
   }
   out->identity = header.at("identity").get<Identity>();
-  state.moments.updates = ReadCount(header, "updates");
+  const json& updates = header.at("updates");
+  if (updates.is_array()) {
+    if (updates.size() > kMaxParts) throw std::out_of_range("updates");
+    state.moments.updates.clear();
+    for (const json& value : updates) state.moments.updates.push_back(CountOf(value, "updates"));
+  } else {
+    state.moments.updates = {ReadCount(header, "updates")};
+  }
   state.step = ReadCount(header, "step");
   state.micro_steps = ReadWord(header, "micro_steps");
   state.cursor.epoch = ReadWord(header, "epoch");

@@ -14,7 +14,9 @@ TrainLoop::TrainLoop(model::Engine& engine, tokens::BatchSource& source, Optimiz
       optimizer_(std::move(optimizer)),
       config_(config),
       state_(state),
-      whole_{{0, static_cast<int64_t>(state.parameters.size())}},
+      parts_{{{0, static_cast<int64_t>(state.parameters.size())}}},
+      trained_{0},
+      trained_ranges_(parts_[0]),
       gradients_(state.parameters.size()) {}
 
 Result<TrainLoop> TrainLoop::Create(model::Engine& engine, tokens::BatchSource& source,
@@ -33,6 +35,7 @@ Result<TrainLoop> TrainLoop::Create(model::Engine& engine, tokens::BatchSource& 
   TG_ASSIGN_OR_RETURN(Optimizer optimizer, Optimizer::Create(kernels, threads, config.adamw));
   TG_RETURN_IF_ERROR(source.Seek(state.cursor));
   engine.SetParameters(state.parameters);
+  if (state.moments.updates.empty()) return InvalidArgument("the state has no count of updates");
   return TrainLoop(engine, source, std::move(optimizer), config, state);
 }
 
@@ -61,8 +64,10 @@ Result<model::LossSum> TrainLoop::Accumulate(const std::vector<tokens::PackedBat
 void TrainLoop::AddProximal() {
   if (proximal_mu_ == 0) return;
   const auto mu = static_cast<float>(proximal_mu_);
-  for (size_t i = 0; i < gradients_.size(); ++i) {
-    gradients_[i] += mu * (state_.parameters[i] - anchor_[i]);
+  for (const Range& range : proximal_) {
+    for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+      gradients_[i] += mu * (state_.parameters[i] - anchor_[i]);
+    }
   }
 }
 
@@ -70,15 +75,17 @@ Status TrainLoop::Apply(const model::LossSum& sum, StepResult* result) {
   result->loss = sum.loss / static_cast<double>(sum.targets);
   engine_.TakeGradients(1.0 / static_cast<double>(sum.targets), gradients_);
   AddProximal();
-  result->grad_norm = optimizer_.GradNorm(gradients_, whole_);
+  result->grad_norm = optimizer_.GradNorm(gradients_, trained_ranges_);
   if (!std::isfinite(result->loss) || !std::isfinite(result->grad_norm)) {
     return FailedPrecondition(
         "step {}: loss {} and gradient norm {} are not finite, nothing was changed; lower the "
         "learning rate (now {}) or train with --dtype f32",
         result->step, result->loss, result->grad_norm, result->learning_rate);
   }
-  optimizer_.Update(state_.parameters, gradients_, whole_, result->grad_norm, result->learning_rate,
-                    state_.moments);
+  for (const size_t part : trained_) {
+    optimizer_.Update(state_.parameters, gradients_, parts_[part], result->grad_norm,
+                      result->learning_rate, state_.moments, part);
+  }
   engine_.SetParameters(state_.parameters);
   return OkStatus();
 }
@@ -133,10 +140,46 @@ Status TrainLoop::SetParameters(std::span<const float> parameters) {
   return OkStatus();
 }
 
-Status TrainLoop::SetProximal(double mu) {
+Status TrainLoop::CheckRanges(const Ranges& ranges) const {
+  int64_t end = 0;
+  for (const Range& range : ranges) {
+    if (range.begin < end || range.end < range.begin) {
+      return InvalidArgument("ranges of parameters are out of order at {} … {}", range.begin,
+                             range.end);
+    }
+    end = range.end;
+  }
+  if (end <= static_cast<int64_t>(state_.parameters.size())) return OkStatus();
+  return InvalidArgument("a range of parameters ends at {} of {}", end, state_.parameters.size());
+}
+
+Status TrainLoop::SetParts(std::vector<Ranges> parts, std::vector<size_t> trained) {
+  for (const Ranges& part : parts) TG_RETURN_IF_ERROR(CheckRanges(part));
+  for (const size_t part : trained) {
+    if (part >= parts.size()) return InvalidArgument("there is no part {} to train", part);
+  }
+  std::vector<int64_t>& updates = state_.moments.updates;
+  if (updates == std::vector<int64_t>{0}) updates.assign(parts.size(), 0);
+  if (updates.size() != parts.size()) {
+    return InvalidArgument("the state has the updates of {} parts, the loop {}", updates.size(),
+                           parts.size());
+  }
+  parts_ = std::move(parts);
+  trained_ = std::move(trained);
+  trained_ranges_.clear();
+  for (const size_t part : trained_) {
+    trained_ranges_.insert(trained_ranges_.end(), parts_[part].begin(), parts_[part].end());
+  }
+  return OkStatus();
+}
+
+Status TrainLoop::SetProximal(double mu, Ranges ranges) {
   if (!(mu >= 0) || !std::isfinite(mu)) {
     return InvalidArgument("proximal term mu {} must be 0 or above", mu);
   }
+  if (ranges.empty()) ranges = {{0, static_cast<int64_t>(state_.parameters.size())}};
+  TG_RETURN_IF_ERROR(CheckRanges(ranges));
+  proximal_ = std::move(ranges);
   proximal_mu_ = mu;
   anchor_.clear();
   if (mu > 0) anchor_ = state_.parameters;

@@ -57,9 +57,15 @@ class TrainLoop {
   // Replaces the parameters (a round's new adapter); moments, schedule and cursor stay.
   Status SetParameters(std::span<const float> parameters);
 
-  // FedProx: adds mu · (parameters − anchor) to the gradient, with the parameters of now as the
-  // anchor. 0 switches it off.
-  Status SetProximal(double mu);
+  // Divides the parameters into parts that are trained or frozen as a whole, and says which are
+  // trained from now on; the others keep parameters, moments and their count of updates. The clip
+  // is by the norm over what is trained. Before: one part, trained. kInvalidArgument for ranges
+  // that are out of order or outside, or a state with other parts.
+  Status SetParts(std::vector<Ranges> parts, std::vector<size_t> trained);
+
+  // FedProx: adds mu · (parameters − anchor) to the gradient over `ranges` (empty: everywhere),
+  // with the parameters of now as the anchor. 0 switches it off.
+  Status SetProximal(double mu, Ranges ranges = {});
 
   const TrainState& state() const { return state_; }
   TrainState& mutable_state() { return state_; }
@@ -72,15 +78,19 @@ class TrainLoop {
                                     StepResult* result);
   Status Apply(const model::LossSum& sum, StepResult* result);
   void AddProximal();
+  Status CheckRanges(const Ranges& ranges) const;
 
   model::Engine& engine_;
   tokens::BatchSource& source_;
   Optimizer optimizer_;
   LoopConfig config_;
   TrainState& state_;
-  std::vector<Range> whole_;  // all parameters
+  std::vector<Ranges> parts_;    // one, of all parameters, unless SetParts said others
+  std::vector<size_t> trained_;  // of the parts
+  Ranges trained_ranges_;        // theirs, one after another
   std::vector<float> gradients_;
   std::vector<float> anchor_;
+  Ranges proximal_;
   double proximal_mu_ = 0;
 };
 

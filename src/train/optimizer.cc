@@ -59,11 +59,11 @@ double Optimizer::GradNorm(std::span<const float> gradients, std::span<const Ran
 }
 
 void Optimizer::Update(std::span<float> parameters, std::span<const float> gradients,
-                       std::span<const Range> ranges, double grad_norm, double lr,
-                       Moments& moments) {
+                       std::span<const Range> ranges, double grad_norm, double lr, Moments& moments,
+                       size_t part) {
   const double clip =
       config_.max_grad_norm > 0 ? std::min(1.0, config_.max_grad_norm / (grad_norm + 1e-6)) : 1.0;
-  ++moments.updates;
+  ++moments.updates[part];
   for (const Range& range : ranges) {
     kernels::AdamWArgs args;
     args.count = range.end - range.begin;
@@ -77,7 +77,7 @@ void Optimizer::Update(std::span<float> parameters, std::span<const float> gradi
     args.beta2 = config_.beta2;
     args.eps = config_.eps;
     args.weight_decay = config_.weight_decay;
-    args.step = moments.updates;
+    args.step = moments.updates[part];
     kernels_->adamw(context_, args);
   }
 }

@@ -23,10 +23,11 @@ struct AdamWConfig {
 // Names the field that is out of range.
 Status CheckAdamW(const AdamWConfig& config);
 
-// Moments and the number of updates they have seen (bias correction). Part of a checkpoint.
+// Moments and the number of updates they have seen (bias correction): one for each part of the
+// parameters that is trained or frozen as a whole, as PyTorch counts steps. Part of a checkpoint.
 struct Moments {
   std::vector<float> m, v;
-  int64_t updates = 0;
+  std::vector<int64_t> updates = {0};
 };
 
 // Elements [begin, end) of the flat buffer.
@@ -34,6 +35,7 @@ struct Range {
   int64_t begin = 0, end = 0;
   bool operator==(const Range&) const = default;
 };
+using Ranges = std::vector<Range>;  // ascending, disjoint
 
 class Optimizer {
  public:
@@ -48,10 +50,12 @@ class Optimizer {
   // count.
   double GradNorm(std::span<const float> gradients, std::span<const Range> ranges);
 
-  // One update of `parameters` and `moments` over `ranges`: gradients are scaled by
-  // min(1, max_grad_norm / (norm + 1e-6)). Elements outside of the ranges keep their bits.
+  // One update of `parameters` and `moments` over `ranges`, those of part `part` of the moments:
+  // gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)). Elements outside of the ranges
+  // keep their bits.
   void Update(std::span<float> parameters, std::span<const float> gradients,
-              std::span<const Range> ranges, double grad_norm, double lr, Moments& moments);
+              std::span<const Range> ranges, double grad_norm, double lr, Moments& moments,
+              size_t part = 0);
 
  private:
   Optimizer(const kernels::KernelTable* kernels, int threads, const AdamWConfig& config);

@@ -24,7 +24,7 @@ TrainState SomeState(int64_t step) {
   state.moments.v = SomeParameters(1000);
   state.parameters[3] = -0.0f;
   state.parameters[4] = 1e-42f;
-  state.moments.updates = step - 1;
+  state.moments.updates = {step - 1};
   state.step = step;
   state.micro_steps = static_cast<uint32_t>(4 * step);
   state.cursor = {2, 17};
@@ -46,6 +46,14 @@ class Checkpoints : public testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
   fs::path folder_;
 };
+
+TEST_F(Checkpoints, CountsOfSeveralPartsComeBack) {
+  TrainState state = SomeState(5);
+  state.moments.updates = {4, 0, 7};
+  const auto loaded = DecodeState(EncodeState(state, kIdentity), "a state");
+  ASSERT_TRUE(loaded.has_value()) << loaded.error().ToString();
+  EXPECT_EQ(loaded->state.moments.updates, state.moments.updates);
+}
 
 TEST(Checksum, EqualsThePublishedVectorsOfXxh64) {
   EXPECT_EQ(ChecksumOf({}), 0xEF46DB3751D8E999u);

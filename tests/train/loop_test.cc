@@ -307,6 +307,44 @@ TEST(TrainLoop, ProximalTermHoldsTheParametersNearTheAnchor) {
   EXPECT_LT(strong, 0.5 * weak);
 }
 
+// Two parts by turns: each is what the optimizer alone makes of its gradients, counting its own
+// updates, and the other keeps every bit meanwhile.
+TEST(TrainLoop, PartsThatAreFrozenKeepTheirBitsAndCountTheirOwnUpdates) {
+  const Ranges even = {{0, 4}, {8, kParameters}}, odd = {{4, 8}};
+  Training run(RaggedSequences(8), 8, Config(1), 0, false);
+  const std::vector<float> start = run.state.parameters;
+  ASSERT_TRUE(run.loop->SetParts({even, odd}, {1}).ok());
+  run.Steps(3);
+  for (size_t i = 0; i < start.size(); ++i) {
+    const bool trained = i >= 4 && i < 8;
+    EXPECT_EQ(run.state.parameters[i] != start[i], trained) << i;
+    EXPECT_EQ(run.state.moments.v[i] != 0, trained) << i;
+  }
+  EXPECT_EQ(run.state.moments.updates, (std::vector<int64_t>{0, 3}));
+  const std::vector<float> after = run.state.parameters;
+  ASSERT_TRUE(run.loop->SetParts({even, odd}, {0}).ok());
+  run.Steps(1);
+  for (size_t i = 4; i < 8; ++i) EXPECT_EQ(run.state.parameters[i], after[i]) << i;
+  EXPECT_EQ(run.state.moments.updates, (std::vector<int64_t>{1, 3}));
+  // AdamW's first step has the size of the learning rate: a count of all steps would make it three
+  // times as large.
+  const double lr = LearningRate(run.loop->config().schedule, 3);
+  for (const size_t i : {0u, 1u, 9u}) {
+    EXPECT_NEAR(std::abs(run.state.parameters[i] - after[i]), lr, 0.02 * lr) << i;
+  }
+}
+
+TEST(TrainLoop, PartsOutOfPlaceAreRefused) {
+  Training run(RaggedSequences(8), 8, Config(1), 0, false);
+  EXPECT_FALSE(run.loop->SetParts({{{4, 8}, {0, 4}}}, {0}).ok());
+  EXPECT_FALSE(run.loop->SetParts({{{0, kParameters + 1}}}, {0}).ok());
+  EXPECT_FALSE(run.loop->SetParts({{{0, 4}}}, {1}).ok());
+  EXPECT_FALSE(run.loop->SetProximal(1, {{0, kParameters + 1}}).ok());
+  ASSERT_TRUE(run.loop->SetParts({{{0, 4}}, {{4, 8}}}, {0}).ok());
+  run.Steps(1);
+  EXPECT_FALSE(run.loop->SetParts({{{0, 8}}}, {0}).ok()) << "the state has counted two parts";
+}
+
 TEST(TrainLoop, EvaluationIsTokenWeightedWhateverTheBatchSize) {
   const auto data = RaggedSequences(9);
   FakeEngine engine(kParameters);

@@ -73,7 +73,7 @@ TEST_P(AgainstDouble, FiftyStepsAgree) {
     ASSERT_NEAR(moments.m[i], reference.m[i], 1e-6) << i;
     ASSERT_NEAR(moments.v[i], reference.v[i], 1e-6) << i;
   }
-  EXPECT_EQ(moments.updates, 50);
+  EXPECT_EQ(moments.updates, std::vector<int64_t>{50});
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, AgainstDouble,
