@@ -40,19 +40,37 @@ struct EnumRange<Rounding> {
   static constexpr const char* kName = "rounding";
 };
 
-// What a round shares and how it is averaged. kFedIt: A and B averaged apart.
-enum class Strategy : uint8_t { kFedIt = 1 };
+// What a site trains and what it shares of it: protocols/strategy.h has the groups.
+enum class Strategy : uint8_t { kFedIt = 1, kFfaLora = 2, kRoLora = 3, kFedSaLora = 4 };
 template <>
 struct EnumRange<Strategy> {
-  static constexpr Strategy kFirst = Strategy::kFedIt, kLast = Strategy::kFedIt;
+  static constexpr Strategy kFirst = Strategy::kFedIt, kLast = Strategy::kFedSaLora;
   static constexpr const char* kName = "strategy";
 };
 
-enum class ServerOptimizer : uint8_t { kFedAvg = 1 };
+// How the mean of a round becomes the next version: src/federation/shared/server_optimizer.h.
+enum class ServerOptimizer : uint8_t { kFedAvg = 1, kFedAvgM = 2, kFedAdam = 3, kFedYogi = 4 };
 template <>
 struct EnumRange<ServerOptimizer> {
-  static constexpr ServerOptimizer kFirst = ServerOptimizer::kFedAvg, kLast = kFirst;
+  static constexpr ServerOptimizer kFirst = ServerOptimizer::kFedAvg;
+  static constexpr ServerOptimizer kLast = ServerOptimizer::kFedYogi;
   static constexpr const char* kName = "server optimizer";
+};
+
+// What becomes of an update that came too late: nothing, or the site adds it to its next one.
+enum class LateRule : uint8_t { kDiscard = 1, kCarry = 2 };
+template <>
+struct EnumRange<LateRule> {
+  static constexpr LateRule kFirst = LateRule::kDiscard, kLast = LateRule::kCarry;
+  static constexpr const char* kName = "late rule";
+};
+
+// How a site holds the base's frozen weights while it trains; NF4 with double quantization.
+enum class HeldBase : uint8_t { kAsItIs = 1, kInt8 = 2, kNf4 = 3 };
+template <>
+struct EnumRange<HeldBase> {
+  static constexpr HeldBase kFirst = HeldBase::kAsItIs, kLast = HeldBase::kNf4;
+  static constexpr const char* kName = "held base";
 };
 
 enum class Scheduler : uint8_t { kConstant = 1, kLinear = 2, kCosine = 3 };
@@ -112,14 +130,23 @@ struct JobManifest {
   double lora_alpha = 0;
   double lora_dropout = 0;
   uint8_t lora_targets = 0;  // bit i: module i of q k v o gate up down
+  // > 0: each site trains a second adapter of this rank beside the shared one, on the same modules
+  // and with the same scale, and keeps it.
+  uint32_t local_lora_r = 0;
+  HeldBase held_base = HeldBase::kAsItIs;
   Strategy strategy = Strategy::kFedIt;
+  double proximal_mu = 0;  // FedProx: mu/2 · |shared − the round's start|² in the site's loss
   ServerOptimizer server_optimizer = ServerOptimizer::kFedAvg;
   double server_learning_rate = 1.0;
+  double server_beta1 = 0;  // FedAvgM's momentum, FedAdam's and FedYogi's β1; 0 for FedAvg
+  double server_beta2 = 0;  // FedAdam's and FedYogi's; 0 for the others
+  double server_tau = 0;    // likewise
   Weighting weighting = Weighting::kEqual;
   uint32_t max_weight = 1;
   Codec codec = Codec::kInt8;
   Rounding rounding = Rounding::kNearest;
   bool error_feedback = false;  // a site adds to a round what the codec lost of the ones before
+  LateRule late = LateRule::kDiscard;
   SuiteId suite = SuiteId::kTg1;
   // Round r (from 1) runs phase (r − 1) mod size; each is a bit set of the layout's groups.
   Bounded<uint8_t, kMaxPhases> phase_groups;
@@ -137,18 +164,21 @@ struct JobManifest {
   double max_grad_norm = 1.0;
   double norm_clip = 0;  // L2 of the delta a site sends; 0: none asked by the job
   uint64_t seed = 0;
-  uint32_t quorum = 1;
+  uint32_t quorum = 1;           // at the deadline, fewer updates abandon the round
+  uint32_t target_updates = 0;   // so many end the round at once; 0: those of all that were asked
+  uint32_t sites_per_round = 0;  // so many are asked, drawn by seed and round; 0: all
   uint64_t round_deadline_millis = 0;
   Bounded<Name, kMaxSites> sites;
   bool operator==(const JobManifest&) const = default;
   template <class A>
   void serialize(A& ar) {
     ar(federation, name, created_unix_millis, base_hash, layout, lora_r, lora_alpha, lora_dropout,
-       lora_targets, strategy, server_optimizer, server_learning_rate, weighting, max_weight, codec,
-       rounding, error_feedback, suite, phase_groups, rounds, local_steps, batch_size,
+       lora_targets, local_lora_r, held_base, strategy, proximal_mu, server_optimizer,
+       server_learning_rate, server_beta1, server_beta2, server_tau, weighting, max_weight, codec,
+       rounding, error_feedback, late, suite, phase_groups, rounds, local_steps, batch_size,
        gradient_accumulation_steps, max_length, packing, assistant_only_loss, scheduler,
        warmup_steps, learning_rate, weight_decay, max_grad_norm, norm_clip, seed, quorum,
-       round_deadline_millis, sites);
+       target_updates, sites_per_round, round_deadline_millis, sites);
   }
 };
 

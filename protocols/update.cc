@@ -163,13 +163,16 @@ namespace {
 // Of a group: the largest |q|, 128 or 8 where one is out of range.
 int LargestQ(const UpdateTensor& t, uint64_t begin, uint64_t end) {
   const uint8_t* const q = t.q.data();
-  int most = 0;
   if (t.codec == Codec::kInt8) {
+    // In bytes, sixteen of them in a register.
+    uint8_t largest = 0;
     for (uint64_t i = begin; i < end; ++i) {
-      most = std::max(most, std::abs(static_cast<int>(static_cast<int8_t>(q[i]))));
+      const int number = static_cast<int8_t>(q[i]);
+      largest = std::max(largest, static_cast<uint8_t>(std::abs(number)));
     }
-    return most;
+    return largest;
   }
+  int most = 0;
   for (uint64_t i = begin / 2; i < (end + 1) / 2; ++i) {
     most = std::max({most, std::abs(LowHalf(q[i])), std::abs(HighHalf(q[i]))});
   }

@@ -173,16 +173,18 @@ Status TrainLoop::SetParts(std::vector<Ranges> parts, std::vector<size_t> traine
   return OkStatus();
 }
 
-Status TrainLoop::SetProximal(double mu, Ranges ranges) {
+Status TrainLoop::SetProximal(double mu, std::vector<float> anchor, Ranges ranges) {
   if (!(mu >= 0) || !std::isfinite(mu)) {
     return InvalidArgument("proximal term mu {} must be 0 or above", mu);
   }
-  if (ranges.empty()) ranges = {{0, static_cast<int64_t>(state_.parameters.size())}};
+  if (mu > 0 && anchor.size() != state_.parameters.size()) {
+    return InvalidArgument("an anchor of {} parameters for {}", anchor.size(),
+                           state_.parameters.size());
+  }
   TG_RETURN_IF_ERROR(CheckRanges(ranges));
-  proximal_ = std::move(ranges);
   proximal_mu_ = mu;
-  anchor_.clear();
-  if (mu > 0) anchor_ = state_.parameters;
+  anchor_ = mu > 0 ? std::move(anchor) : std::vector<float>();
+  proximal_ = std::move(ranges);
   return OkStatus();
 }
 

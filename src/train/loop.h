@@ -63,9 +63,8 @@ class TrainLoop {
   // that are out of order or outside, or a state with other parts.
   Status SetParts(std::vector<Ranges> parts, std::vector<size_t> trained);
 
-  // FedProx: adds mu · (parameters − anchor) to the gradient over `ranges` (empty: everywhere),
-  // with the parameters of now as the anchor. 0 switches it off.
-  Status SetProximal(double mu, Ranges ranges = {});
+  // FedProx: adds mu · (parameters − anchor) to the gradient over `ranges`. 0 switches it off.
+  Status SetProximal(double mu, std::vector<float> anchor, Ranges ranges);
 
   const TrainState& state() const { return state_; }
   TrainState& mutable_state() { return state_; }

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "gate_samples.h"
+#include "protocols/strategy.h"
 
 namespace tidegate::gate {
 namespace {
@@ -47,6 +48,13 @@ TEST(JobRules, RefuseEachByItsRule) {
   EXPECT_EQ(with([](auto& j) { j.lora_r = 1000; }), "layout");
   EXPECT_EQ(with([](auto& j) { j.phase_groups.items = {4}; }), "layout");
   EXPECT_EQ(with([](auto& j) { j.phase_groups.items = {}; }), "layout");
+  EXPECT_EQ(with([](auto& j) { j.strategy = protocols::Strategy::kFfaLora; }), "layout")
+      << "it says that B alone is shared, the phases that A is too";
+  EXPECT_EQ(with([](auto& j) {
+              j.strategy = protocols::Strategy::kFedSaLora;
+              j.phase_groups.items = {protocols::kOnlyA};
+            }),
+            "");
 }
 
 struct Case {
@@ -220,7 +228,7 @@ TEST(JobRules, Fixed32TakesNeitherChanceNorFeedback) {
     return refusal ? refusal->rule + ": " + refusal->reason : "";
   };
   using protocols::Codec, protocols::Rounding;
-  const std::string reason = "layout: codec fixed32 rounds nothing and feeds nothing back";
+  const std::string reason = "layout: codec fixed32 rounds nothing and carries nothing over";
   EXPECT_EQ(why_not(Rounding::kStochastic, false, Codec::kFixed32), reason);
   EXPECT_EQ(why_not(Rounding::kNearest, true, Codec::kFixed32), reason);
   EXPECT_EQ(why_not(Rounding::kNearest, false, Codec::kFixed32), "");

@@ -35,6 +35,13 @@ JobManifest SampleJob() {
   job.lora_alpha = 8;
   job.lora_dropout = 0.05;
   job.lora_targets = 0x7f;
+  job.local_lora_r = 2;
+  job.proximal_mu = 0.01;
+  job.server_optimizer = ServerOptimizer::kFedAdam;
+  job.server_learning_rate = 0.001;
+  job.server_beta1 = 0.9;
+  job.server_beta2 = 0.99;
+  job.server_tau = 0.001;
   job.weighting = Weighting::kTokens;
   job.max_weight = 4096;
   job.phase_groups.items = {3};
@@ -44,7 +51,9 @@ JobManifest SampleJob() {
   job.max_length = 256;
   job.learning_rate = 0.002;
   job.seed = 42;
-  job.quorum = 2;
+  job.quorum = 1;
+  job.target_updates = 2;
+  job.sites_per_round = 2;
   job.round_deadline_millis = 600000;
   job.sites.items = {"north", "south"};
   return job;

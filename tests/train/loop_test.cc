@@ -298,7 +298,7 @@ TEST(TrainLoop, ProximalTermHoldsTheParametersNearTheAnchor) {
     config.adamw.max_grad_norm = 0;
     Training run(RaggedSequences(8), 8, config);
     const std::vector<float> start = run.state.parameters;
-    EXPECT_TRUE(run.loop->SetProximal(mu).ok());
+    EXPECT_TRUE(run.loop->SetProximal(mu, start, {{0, kParameters}}).ok());
     run.Steps(60);
     return RelativeDistance(run.state.parameters, start);
   };
@@ -339,7 +339,8 @@ TEST(TrainLoop, PartsOutOfPlaceAreRefused) {
   EXPECT_FALSE(run.loop->SetParts({{{4, 8}, {0, 4}}}, {0}).ok());
   EXPECT_FALSE(run.loop->SetParts({{{0, kParameters + 1}}}, {0}).ok());
   EXPECT_FALSE(run.loop->SetParts({{{0, 4}}}, {1}).ok());
-  EXPECT_FALSE(run.loop->SetProximal(1, {{0, kParameters + 1}}).ok());
+  EXPECT_FALSE(run.loop->SetProximal(1, run.state.parameters, {{0, kParameters + 1}}).ok());
+  EXPECT_FALSE(run.loop->SetProximal(1, {}, {{0, 4}}).ok());
   ASSERT_TRUE(run.loop->SetParts({{{0, 4}}, {{4, 8}}}, {0}).ok());
   run.Steps(1);
   EXPECT_FALSE(run.loop->SetParts({{{0, 8}}}, {0}).ok()) << "the state has counted two parts";

@@ -3,12 +3,13 @@
 
 #include "base/bytes.h"
 #include "model/adapter.h"
-#include "protocols/documents.h"
+#include "protocols/strategy.h"
 
 namespace tidegate::federation {
 
-inline constexpr uint8_t kGroupA = 0, kGroupB = 1;
-inline constexpr uint8_t kBothGroups = 1u << kGroupA | 1u << kGroupB;
+using protocols::kBothGroups;
+using protocols::kGroupA;
+using protocols::kGroupB;
 
 // Group 0: A, group 1: B. kResourceExhausted when it is over the protocol's limits.
 Result<protocols::Layout> LayoutOf(const model::Adapter& adapter);

@@ -2,6 +2,7 @@
 #include <set>
 
 #include "gate/rule.h"
+#include "protocols/strategy.h"
 
 namespace tidegate::gate {
 namespace {
@@ -52,16 +53,18 @@ std::optional<Refusal> LayoutRule(const JobCase& c) {
         fmt::format("codec {} is not in export.codecs", protocols::CodecName(c.job.codec)));
   }
   if (c.job.codec == protocols::Codec::kFixed32 &&
-      (c.job.error_feedback || c.job.rounding != protocols::Rounding::kNearest)) {
-    return Refuse("codec fixed32 rounds nothing and feeds nothing back");
+      (protocols::CarriesOver(c.job) || c.job.rounding != protocols::Rounding::kNearest)) {
+    return Refuse("codec fixed32 rounds nothing and carries nothing over");
   }
-  const auto& phases = c.job.phase_groups.items;
-  for (const uint8_t phase : phases) {
-    if (phase == 0 || (phase & ~groups) != 0) {
+  for (const uint8_t phase : c.job.phase_groups.items) {
+    if ((phase & ~groups) != 0) {
       return Refuse(fmt::format("phase groups {:#x} are not groups of the layout", phase));
     }
   }
-  if (phases.empty()) return Refuse("the job has no phase");
+  if (c.job.phase_groups.items != protocols::PhasesOf(c.job.strategy)) {
+    return Refuse(
+        fmt::format("the phases are not those of strategy {}", static_cast<int>(c.job.strategy)));
+  }
   const uint64_t values = protocols::UpdateValues(c.job.layout, groups);
   if (values > protocols::kMaxUpdateValues) {
     return Refuse(

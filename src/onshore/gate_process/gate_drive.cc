@@ -5,6 +5,7 @@
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/sandbox/statement.h"
 #include "protocols/messages.h"
+#include "protocols/strategy.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -121,7 +122,7 @@ bool GateCore::WaitsForCoordinator() const {
   if (held_ || (round_waits_ && !open_.empty())) return true;
   const protocols::RoundAnnouncement& round = round_->announcement;
   return RoundSpent(round.round, round.phase) || RoundRefused(round.round) ||
-         (job_->manifest.error_feedback && AwaitsReceipt());
+         (protocols::CarriesOver(job_->manifest) && AwaitsReceipt());
 }
 
 void GateCore::TellWaiting(GateEffects* out) {
@@ -241,7 +242,7 @@ Status GateCore::DriveTrainer(GateEffects* out) {
   if (RoundSpent(round.round, round.phase) || RoundRefused(round.round)) return OkStatus();
   // It begins with what became of the one before: soon known, for an OFFER of a round that has
   // ended is answered with its receipt.
-  if (job_->manifest.error_feedback && AwaitsReceipt()) return OkStatus();
+  if (protocols::CarriesOver(job_->manifest) && AwaitsReceipt()) return OkStatus();
   trainer_round_ = round.round;
   RoundStart start;
   start.job = job_->id;

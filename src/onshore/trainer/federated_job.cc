@@ -15,6 +15,7 @@
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
 #include "onshore/trainer/residual_file.h"
+#include "protocols/strategy.h"
 #include "train/checkpoint.h"
 
 namespace tidegate::trainer {
@@ -78,6 +79,7 @@ Status FederatedJob::Load() {
   if (error) return Unavailable("cannot make {}: {}", config.output_dir.native(), error.message());
   TG_ASSIGN_OR_RETURN(session_, finetune::Session::Open(config));
   TG_RETURN_IF_ERROR(CheckLayout());
+  first_ = session_->state().parameters;
   TG_ASSIGN_OR_RETURN(std::optional<train::TrainState> state,
                       States(options_, id_).LoadNewest(session_->identity()));
   if (state) TG_RETURN_IF_ERROR(session_->Restore(std::move(*state)));
@@ -85,9 +87,14 @@ Status FederatedJob::Load() {
 }
 
 Status FederatedJob::CheckLayout() {
-  TG_ASSIGN_OR_RETURN(const model::LoraConfig lora, finetune::LoraOf(session_->config()));
-  TG_ASSIGN_OR_RETURN(
-      layout_, federation::LayoutOf(model::Adapter::Create(session_->base().config, lora, 0)));
+  TG_ASSIGN_OR_RETURN(const model::LoraConfig trained, finetune::LoraOf(session_->config()));
+  model::LoraConfig shared = trained;
+  shared.r = job_.lora_r;
+  shared.alpha = job_.lora_alpha;
+  const model::ModelConfig& base = session_->base().config;
+  const model::Adapter adapter = model::Adapter::CreateZero(base, shared);
+  TG_ASSIGN_OR_RETURN(layout_, federation::LayoutOf(adapter));
+  view_.emplace(adapter.tensors(), model::AdapterLayout(base, trained));
   if (layout_ != job_.layout) {
     return FailedPrecondition("the job's layout is not that of its base and LoRA shape");
   }
@@ -95,8 +102,35 @@ Status FederatedJob::CheckLayout() {
   return OkStatus();
 }
 
+// The version's parameters, and what is the site's own of `own`.
+std::vector<float> FederatedJob::Together(std::span<const float> own) const {
+  std::vector<float> out(own.begin(), own.end());
+  const uint8_t kept = protocols::KeptGroups(job_.strategy);
+  view_->Put(start_, static_cast<uint8_t>(protocols::kBothGroups & ~kept), out);
+  return out;
+}
+
+// What the round trains, and what it is held near to.
+Status FederatedJob::SetTrained(uint8_t shared) {
+  TG_RETURN_IF_ERROR(session_->loop().SetProximal(
+      job_.proximal_mu, Together(session_->state().parameters), view_->RangesOf(shared)));
+  if (!protocols::Freezes(job_.strategy)) return OkStatus();
+  const uint8_t groups = protocols::TrainedGroups(job_.strategy, shared);
+  std::vector<train::Ranges> parts;
+  std::vector<size_t> trained;
+  for (const uint8_t group : {protocols::kOnlyA, protocols::kOnlyB}) {
+    if ((groups & group) != 0) trained.push_back(parts.size());
+    parts.push_back(view_->RangesOf(group));
+  }
+  if (job_.local_lora_r > 0) {
+    trained.push_back(parts.size());
+    parts.push_back(view_->LocalRanges());
+  }
+  return session_->loop().SetParts(std::move(parts), std::move(trained));
+}
+
 Status FederatedJob::SetAdapter(uint32_t version, ByteSpan parameters) {
-  const size_t count = session_->state().parameters.size();
+  const size_t count = view_->shared_count();
   if (parameters.size() != count * sizeof(float)) {
     return DataLoss("adapter version {} has {} bytes, its layout says {}", version,
                     parameters.size(), count * sizeof(float));
@@ -111,7 +145,7 @@ Status FederatedJob::SetAdapter(uint32_t version, ByteSpan parameters) {
   version_ = version;
   heldout_milli_ = 0;
   if (!session_->has_eval()) return OkStatus();
-  session_->engine().SetParameters(start_);
+  session_->engine().SetParameters(Together(session_->state().parameters));
   TG_ASSIGN_OR_RETURN(const train::EvalResult eval, session_->Evaluate(progress_.stop));
   heldout_milli_ = Milli(eval.nll);
   // The engine holds the loop's parameters again whatever comes next.
@@ -128,7 +162,7 @@ Status FederatedJob::KeepIfBetter(uint32_t version, const train::EvalResult& eva
                       KeptLoss(folder, note, ToHex(job_.base_hash), eval.targets));
   const bool keep = std::isfinite(eval.nll) && (!best || eval.nll < *best);
   if (keep) {
-    TG_RETURN_IF_ERROR(session_->SaveAdapter(folder, start_));
+    TG_RETURN_IF_ERROR(session_->SaveAdapter(folder, Together(session_->state().parameters)));
     const nlohmann::ordered_json json = {{"job", ToHex(id_)},
                                          {"version", version},
                                          {"base_hash", ToHex(job_.base_hash)},
@@ -174,15 +208,16 @@ protocols::UpdateHeader FederatedJob::HeaderOf(const onshore::RoundStart& start,
 }
 
 Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
-  std::vector<float> result = session_->state().parameters;
+  std::vector<float> result = start_;
+  view_->PutShared(session_->state().parameters, job_.phase_groups.items.at(start.phase), result);
   TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
   std::vector<double> delta = federation::Difference(start_, result);
-  if (job_.error_feedback) TG_RETURN_IF_ERROR(AddResidual(note, start.phase, &delta));
+  if (protocols::CarriesOver(job_)) TG_RETURN_IF_ERROR(AddResidual(note, start.phase, &delta));
   auto update = federation::EncodeDelta(
       HeaderOf(start, note), layout_, delta,
       {.norm_clip = start.norm_clip, .rounding = job_.rounding, .key = RoundingKey()});
   // Before anybody has the update: whatever becomes of it, the next round knows what to begin with.
-  if (update && job_.error_feedback) {
+  if (update && protocols::CarriesOver(job_)) {
     TG_RETURN_IF_ERROR(SaveResiduals(start.round, *update, delta));
   }
   return update;
@@ -235,15 +270,17 @@ Status FederatedJob::SaveResiduals(uint32_t round, const Bytes& update,
     });
   }
   const std::filesystem::path dir = JobDir(options_, id_);
-  TG_RETURN_IF_ERROR(SaveResidual(dir, CarriedName(round), carried));
-  return SaveResidual(dir, KeptName(round), kept);
+  if (job_.late == protocols::LateRule::kCarry) {
+    TG_RETURN_IF_ERROR(SaveResidual(dir, CarriedName(round), carried));
+  }
+  return job_.error_feedback ? SaveResidual(dir, KeptName(round), kept) : OkStatus();
 }
 
 // The session at the state of this step: in memory already, on disk, or the job's first.
 Status FederatedJob::GoTo(int64_t step) {
   if (session_->state().step == step) return OkStatus();
   if (step == 0) {
-    return session_->Restore(train::TrainState::Start(start_, session_->config().seed));
+    return session_->Restore(train::TrainState::Start(first_, session_->config().seed));
   }
   TG_ASSIGN_OR_RETURN(train::TrainState state,
                       States(options_, id_).Load(step, session_->identity()));
@@ -254,7 +291,7 @@ Status FederatedJob::GoTo(int64_t step) {
 // published no version nothing is left.
 void FederatedJob::Settle(const onshore::RoundStart& start, const std::optional<RoundNote>& before,
                           RoundNote* note) const {
-  if (!job_.error_feedback) return;
+  if (!protocols::CarriesOver(job_)) return;
   if (before) note->residuals = before->residuals;
   const size_t phases = job_.phase_groups.size();
   note->residuals.resize(phases);
@@ -282,14 +319,17 @@ Result<RoundNote> FederatedJob::Begin(const onshore::RoundStart& start,
   RoundNote note;
   note.round = start.round;
   note.adapter_version = start.adapter_version;
-  note.begin_step = note.at_step = session_->state().step;
-  note.end_step = note.begin_step + job_.local_steps;
+  note.begin_step = session_->state().step;
+  note.first_step = note.at_step =
+      std::max(note.begin_step, int64_t{start.adapter_version} * job_.local_steps);
+  note.end_step = note.first_step + job_.local_steps;
+  note.heldout_loss_milli = heldout_milli_;
   // First, or a state of the round before could pass for one of this round.
   TG_RETURN_IF_ERROR(KeepStates(note.begin_step));
   Settle(start, before, &note);
   TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
   // Not before the note says which it begins with.
-  if (job_.error_feedback) {
+  if (protocols::CarriesOver(job_)) {
     TG_RETURN_IF_ERROR(KeepResiduals(JobDir(options_, id_), note.residuals));
   }
   return note;
@@ -317,13 +357,16 @@ Status FederatedJob::KeepStates(int64_t begin_step) {
 Status FederatedJob::Train(RoundNote& note) {
   const int64_t begin = SystemClock().MonotonicMillis();
   note.trained = false;
-  if (note.at_step == note.begin_step || !GoTo(note.at_step).ok()) {
+  if (note.at_step == note.first_step || !GoTo(note.at_step).ok()) {
     TG_RETURN_IF_ERROR(GoTo(note.begin_step));
-    note.at_step = note.begin_step;
+    note.at_step = note.first_step;
     note.loss_sum = 0;
     note.targets = 0;
-    TG_RETURN_IF_ERROR(session_->loop().SetParameters(start_));
+    TG_RETURN_IF_ERROR(session_->loop().SetParameters(Together(session_->state().parameters)));
+    session_->loop().mutable_state().step = note.first_step;
   }
+  TG_RETURN_IF_ERROR(
+      SetTrained(job_.phase_groups.items.at((note.round - 1) % job_.phase_groups.size())));
   const train::TrainState& state = session_->state();
   double loss_sum = note.loss_sum;
   int64_t targets = note.targets;
@@ -352,7 +395,6 @@ Status FederatedJob::Finish(RoundNote& note, double loss_sum, int64_t targets, d
   const double loss = loss_sum / static_cast<double>(std::max(job_.local_steps, 1u));
   note.trained = true;
   note.train_loss_milli = Milli(loss);
-  note.heldout_loss_milli = heldout_milli_;
   note.weight = job_.weighting == protocols::Weighting::kEqual
                     ? 1
                     : static_cast<uint32_t>(std::clamp<int64_t>(targets, 1, job_.max_weight));

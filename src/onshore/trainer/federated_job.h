@@ -1,9 +1,11 @@
 // One federated job at this site: adapters in, updates out. No descriptors in here.
 //
-// Moments, schedule and data cursor live on across rounds; the parameters are replaced by each
-// round's adapter version. A round that published no version counts as never trained. The update of
-// a round is a function of the states before it, residuals included: trained again after a crash,
-// or in parts, it has the same bytes. Not thread-safe.
+// Moments and data cursor live on across rounds; the parameters are replaced by each round's
+// adapter version, save those that the job's strategy leaves to the site and those of its local
+// adapter (adapter_view.h). The schedule goes by versions: a site that missed some goes on where
+// the job is. A round that published no version counts as never trained. The update of a round is a
+// function of the states before it, residuals included: trained again after a crash, or in parts,
+// it has the same bytes. Not thread-safe.
 #pragma once
 
 #include <functional>
@@ -15,6 +17,7 @@
 #include "base/bytes.h"
 #include "finetune/session.h"
 #include "onshore/ipc/messages.h"
+#include "onshore/trainer/adapter_view.h"
 #include "onshore/trainer/job_config.h"
 #include "onshore/trainer/round_file.h"
 #include "protocols/update.h"
@@ -64,6 +67,8 @@ class FederatedJob {
       : job_(std::move(job)), options_(std::move(options)), progress_(std::move(progress)) {}
   Status Load();
   Status CheckLayout();
+  std::vector<float> Together(std::span<const float> own) const;
+  Status SetTrained(uint8_t shared);
   Status KeepIfBetter(uint32_t version, const train::EvalResult& eval);
   Result<RoundNote> Begin(const onshore::RoundStart& start, const std::optional<RoundNote>& before);
   Status Train(RoundNote& note);
@@ -88,7 +93,9 @@ class FederatedJob {
   protocols::Layout layout_;
   protocols::Hash32 layout_digest_{};
   std::unique_ptr<finetune::Session> session_;
-  std::vector<float> start_;  // parameters of version_
+  std::optional<AdapterView> view_;
+  std::vector<float> first_;  // the trained adapter before any round
+  std::vector<float> start_;  // the shared parameters of version_
   std::optional<uint32_t> version_;
   uint32_t heldout_milli_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "onshore/trainer/job_config.h"
 
 #include "base/bytes.h"
+#include "protocols/strategy.h"
 
 namespace tidegate::trainer {
 namespace {
@@ -40,8 +41,9 @@ std::filesystem::path JobDir(const SiteOptions& options, const protocols::Id16& 
 
 Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
                                           const protocols::Id16& id, const SiteOptions& options) {
-  if (job.strategy != protocols::Strategy::kFedIt) {
-    return Unsupported("strategy {} is not built in this trainer", static_cast<int>(job.strategy));
+  if (job.phase_groups.items != protocols::PhasesOf(job.strategy)) {
+    return InvalidArgument("the job's phases are not those of its strategy {}",
+                           static_cast<int>(job.strategy));
   }
   finetune::FinetuneConfig config;
   config.base = options.base;
@@ -50,8 +52,13 @@ Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
   config.output_dir = JobDir(options, id);
   config.dtype = options.dtype;
   config.threads = options.threads;
-  config.lora_r = job.lora_r;
-  config.lora_alpha = job.lora_alpha;
+  // One adapter of both, with the shared one's scale (adapter_view.h).
+  config.lora_r = int64_t{job.lora_r} + job.local_lora_r;
+  config.lora_alpha = job.local_lora_r == 0
+                          ? job.lora_alpha
+                          : job.lora_alpha / job.lora_r * static_cast<double>(config.lora_r);
+  config.held.load_in_8bit = job.held_base == protocols::HeldBase::kInt8;
+  config.held.load_in_4bit = job.held_base == protocols::HeldBase::kNf4;
   config.lora_dropout = job.lora_dropout;
   config.lora_target_modules = TargetNames(job.lora_targets);
   config.max_length = job.max_length;

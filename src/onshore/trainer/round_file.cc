@@ -32,6 +32,7 @@ Status SaveRoundNote(const std::filesystem::path& job_dir, const RoundNote& note
   const nlohmann::ordered_json json = {{"round", note.round},
                                        {"adapter_version", note.adapter_version},
                                        {"begin_step", note.begin_step},
+                                       {"first_step", note.first_step},
                                        {"end_step", note.end_step},
                                        {"at_step", note.at_step},
                                        {"loss_sum", note.loss_sum},
@@ -55,6 +56,9 @@ Result<std::optional<RoundNote>> LoadRoundNote(const std::filesystem::path& job_
     note.round = Whole<uint32_t>(json, "round");
     note.adapter_version = Whole<uint32_t>(json, "adapter_version");
     note.begin_step = Whole<int64_t>(json, "begin_step");
+    // Notes of before versions could be missed have none.
+    note.first_step =
+        json.contains("first_step") ? Whole<int64_t>(json, "first_step") : note.begin_step;
     note.end_step = Whole<int64_t>(json, "end_step");
     note.at_step = Whole<int64_t>(json, "at_step");
     note.loss_sum = json.at("loss_sum").get<double>();

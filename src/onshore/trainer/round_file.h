@@ -22,8 +22,10 @@ struct RoundNote {
   uint32_t round = 0;
   uint32_t adapter_version = 0;  // what it starts from
   int64_t begin_step = 0;        // of the state before it
-  int64_t end_step = 0;          // the state's step once it is trained
-  // Where it goes on: begin_step, or the step of the state that was saved when it was paused; and
+  int64_t first_step =
+      0;                 // its place in the schedule: begin_step, or later if versions were missed
+  int64_t end_step = 0;  // the state's step once it is trained
+  // Where it goes on: first_step, or the step of the state that was saved when it was paused; and
   // what its steps up to there add up to.
   int64_t at_step = 0;
   double loss_sum = 0;

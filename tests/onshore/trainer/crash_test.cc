@@ -92,6 +92,7 @@ class CrashImages : public testing::TestWithParam<bool> {
     job.codec = protocols::Codec::kInt4;
     job.rounding = protocols::Rounding::kStochastic;
     job.error_feedback = true;
+    job.late = protocols::LateRule::kCarry;
     return job;
   }
 
@@ -109,6 +110,7 @@ TEST_P(CrashImages, EachMomentOfARoundGivesTheSameUpdate) {
     ASSERT_TRUE(SaveRoundNote(dir, {.round = 2,
                                     .adapter_version = 1,
                                     .begin_step = 3,
+                                    .first_step = 3,
                                     .end_step = 6,
                                     .at_step = 3,
                                     .residuals = residuals})

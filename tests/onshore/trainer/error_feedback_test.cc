@@ -9,6 +9,7 @@
 #include "federation/shared/delta_codec.h"
 #include "onshore/trainer/federated_job.h"
 #include "onshore/trainer/residual_file.h"
+#include "protocols/strategy.h"
 #include "site_samples.h"
 
 namespace tidegate::trainer {
@@ -29,6 +30,8 @@ class ErrorFeedback : public testing::Test {
     protocols::JobManifest job = SampleJob();
     job.codec = exact ? protocols::Codec::kFixed32 : protocols::Codec::kInt4;
     job.error_feedback = !exact;
+    job.late = exact ? protocols::LateRule::kDiscard : protocols::LateRule::kCarry;
+    if (phases.size() > 1) job.strategy = protocols::Strategy::kRoLora;
     job.phase_groups.items = std::move(phases);
     return job;
   }
@@ -162,13 +165,13 @@ TEST_F(ErrorFeedback, IsClippedAfterItWasAdded) {
 }
 
 TEST_F(ErrorFeedback, EachPhaseHasItsOwn) {
-  RunAll({{1, 0, 0}, {2, 1, 1}, {3, 2, 2}}, {1, 2});
+  RunAll({{1, 0, 0}, {2, 1, 1}, {3, 2, 2}}, protocols::PhasesOf(protocols::Strategy::kRoLora));
   Values first = deltas_[0], second = deltas_[1];
   EXPECT_TRUE(Encoded(updates_[0], &first) == updates_[0]);
-  EXPECT_TRUE(Encoded(updates_[1], &second) == updates_[1]) << "B has lost nothing yet";
+  EXPECT_TRUE(Encoded(updates_[1], &second) == updates_[1]) << "A has lost nothing yet";
   Values v = Sum(deltas_[2], Left(first, Decoded(updates_[0])));
-  EXPECT_TRUE(Encoded(updates_[2], &v) == updates_[2]) << "A goes on from round 1";
-  EXPECT_EQ(Files(Manifest(false, {1, 2})),
+  EXPECT_TRUE(Encoded(updates_[2], &v) == updates_[2]) << "B goes on from round 1";
+  EXPECT_EQ(Files(Manifest(false, {2, 1})),
             (std::set<std::string>{"kept-1", "kept-2", "kept-3", "carried-3"}));
 }
 

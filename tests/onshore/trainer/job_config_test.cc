@@ -59,7 +59,7 @@ TEST(JobConfig, WhatTheTrainerCannotDoIsRefusedByName) {
   };
   using protocols::JobManifest;
   const std::pair<const char*, std::string> cases[] = {
-      {"UNSUPPORTED: strategy 2",
+      {"the job's phases are not those of its strategy 2",
        refused([](JobManifest& j) { j.strategy = static_cast<protocols::Strategy>(2); })},
       {"lora_r 0", refused([](JobManifest& j) { j.lora_r = 0; })},
       {"alpha", refused([](JobManifest& j) { j.lora_alpha = NAN; })},
