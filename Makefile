@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test test-asan test-tsan demo lint bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
+.PHONY: setup build test test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -46,6 +46,13 @@ soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
 	TIDEGATE_FLIP_STRIDE=1 $(BUILD)/bin/tests_transport_test --gtest_filter='SessionTest.EveryByte*'
+
+# A round's sum from sealed updates on disk to the new adapter, 64 sites of 40 M parameters, beside
+# numpy's and Flower's where GOLDEN_PYTHON has them. Fails under 540 M parameters a second or, the
+# sum alone, under half of the memory's bandwidth. Takes 3 GB of disk.
+bench-aggregate: build
+	$(GOLDEN_PYTHON) bench/aggregate_baseline.py
+	$(BUILD)/bin/aggregate_bench --dir $(BUILD)/aggregate_bench
 
 # A round of a tiny adapter without training; fails over 100 ms.
 bench-round: build

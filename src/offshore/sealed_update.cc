@@ -120,8 +120,9 @@ Status CheckLedgerHead(const std::string& head, const ReleaseManifest& release,
                          checkpoint->size, release.ledger_index);
 }
 
-Result<Bytes> OpenUpdate(const ReleaseManifest& release, const JobFacts& job,
-                         const crypto::AgreeSecretKey& recipient, const BlockReader& read) {
+Result<protocols::UpdateView> ReopenUpdate(const ReleaseManifest& release, const JobFacts& job,
+                                           const crypto::AgreeSecretKey& recipient,
+                                           const BlockReader& read, Bytes* plain) {
   const JobManifest& m = job.manifest;
   TG_ASSIGN_OR_RETURN(const crypto::Suite suite,
                       crypto::ParseSuite(static_cast<uint8_t>(release.suite)));
@@ -133,24 +134,32 @@ Result<Bytes> OpenUpdate(const ReleaseManifest& release, const JobFacts& job,
                       crypto::BodyOpener::Start(header, recipient, info, aad));
   const uint64_t expected =
       protocols::UpdateBytes(m.layout, GroupsOf(m, release.key.round), m.codec);
-  Bytes plain;
-  plain.reserve(expected);
+  plain->clear();
+  plain->reserve(expected);
   for (size_t i = 0; i < release.blocks.size(); ++i) {
     TG_ASSIGN_OR_RETURN(const Bytes block, read(release.blocks.items[i]));
     TG_ASSIGN_OR_RETURN(const Bytes part, opener.OpenChunk(block, i + 1 == release.blocks.size()));
-    if (plain.size() + part.size() > expected) {
+    if (plain->size() + part.size() > expected) {
       return InvalidArgument("the sealed update is longer than the {} bytes of its layout",
                              expected);
     }
-    plain.insert(plain.end(), part.begin(), part.end());
+    plain->insert(plain->end(), part.begin(), part.end());
   }
   TG_RETURN_IF_ERROR(opener.Finish());
+  auto view = protocols::UpdateView::Parse(*plain, m.layout);
+  if (!view) return InvalidArgument("the sealed update: {}", view.error().reason);
+  TG_RETURN_IF_ERROR(CheckHeader(view->header(), release, m));
+  return std::move(*view);
+}
+
+Result<Bytes> OpenUpdate(const ReleaseManifest& release, const JobFacts& job,
+                         const crypto::AgreeSecretKey& recipient, const BlockReader& read) {
+  Bytes plain;
+  const auto view = ReopenUpdate(release, job, recipient, read, &plain);
+  if (!view) return Unexpected(view.error());
   if (crypto::Sha256::Of(plain) != release.plaintext) {
     return InvalidArgument("the sealed update is not what its release says");
   }
-  const auto view = protocols::UpdateView::Parse(plain, m.layout);
-  if (!view) return InvalidArgument("the sealed update: {}", view.error().reason);
-  TG_RETURN_IF_ERROR(CheckHeader(view->header(), release, m));
   return plain;
 }
 

@@ -8,6 +8,8 @@
 
 #include "crypto/agree.h"
 #include "crypto/sign.h"
+#include "federation/server/aggregate.h"
+#include "federation/server/store.h"
 #include "protocols/update.h"
 
 namespace tidegate::offshore {
@@ -35,12 +37,27 @@ Status CheckRelease(const protocols::Signed& document, const protocols::ReleaseM
 Status CheckLedgerHead(const std::string& head, const protocols::ReleaseManifest& release,
                        const crypto::VerifyKey& key);
 
-// Gives a block's bytes by its id.
+// Gives a block's bytes by its id. SumUpdates calls it from several threads at once.
 using BlockReader = std::function<Result<Bytes>(const Digest& id)>;
 
 // Opens, compares with the manifest's digest, parses against the layout, and compares the header
 // with the manifest; the weight is within what the job allows.
 Result<Bytes> OpenUpdate(const protocols::ReleaseManifest& release, const JobFacts& job,
                          const crypto::AgreeSecretKey& recipient, const BlockReader& read);
+// The same of an update that OpenUpdate took before, without hashing it once more: the tag of each
+// chunk says that it is what was opened then. Into memory that is there already; the view is of
+// what `plain` then holds.
+Result<protocols::UpdateView> ReopenUpdate(const protocols::ReleaseManifest& release,
+                                           const JobFacts& job,
+                                           const crypto::AgreeSecretKey& recipient,
+                                           const BlockReader& read, Bytes* plain);
+
+// The sum of a round's updates, opened, checked and added a few at a time on so many threads. What
+// is open takes no more memory than the sum does: 16 bytes a value of the layout, whatever the
+// number of sites. The bits are the same for any number of threads.
+Result<federation::WeightedSum> SumUpdates(std::span<const federation::StoredUpdate> updates,
+                                           const JobFacts& job,
+                                           const crypto::AgreeSecretKey& recipient,
+                                           const BlockReader& read, unsigned threads);
 
 }  // namespace tidegate::offshore

@@ -1,42 +1,76 @@
 #include "federation/server/aggregate.h"
 
-#include <bit>
+#include <algorithm>
 
+#include "federation/server/aggregate_add.h"
+#include "federation/server/aggregate_threads.h"
 #include "federation/shared/grid.h"
 
 namespace tidegate::federation {
 namespace {
 
-// The nearest whole number, ties to even, of a number below 2^51: beside 1.5 · 2^52 a double has
-// no bits for fractions. A vector of them takes a few instructions; a conversion would take one
-// each.
-inline int64_t Nearest(double x) {
-  constexpr double kNoFractions = 0x1.8p52;
-  return std::bit_cast<int64_t>(x + kNoFractions) - std::bit_cast<int64_t>(kNoFractions);
+using protocols::UpdateTensor;
+using protocols::update_detail::kRun;
+
+// Of the sum, in bytes 128 KiB: it stays in a core's cache while every update adds to it.
+constexpr uint64_t kCell = 16 * 1024;
+constexpr uint64_t kCellsOfATask = 16;
+
+// Where a tensor's part of the flat positions below `flat` ends: at a multiple of a run, so that
+// neighbouring cells meet without a gap.
+uint64_t Cut(const UpdateTensor& tensor, uint64_t flat) {
+  if (flat <= tensor.first_value) return 0;
+  return std::min(tensor.count, (flat - tensor.first_value + kRun - 1) / kRun * kRun);
 }
-static_assert(protocols::kMaxUpdateValue * (1ull << protocols::kGridBits) < 0x1p51);
+
+void AddCell(const WeightedSum::Contribution& c, uint64_t begin, uint64_t end, AddLoop loop,
+             int64_t* sum) {
+  const auto& tensors = c.update->tensors();
+  // Of those that reach past `begin` the first.
+  auto t = std::partition_point(tensors.begin(), tensors.end(), [begin](const UpdateTensor& x) {
+    return x.first_value + x.count <= begin;
+  });
+  for (; t != tensors.end() && t->first_value < end; ++t) {
+    const uint64_t first = Cut(*t, begin), last = Cut(*t, end);
+    if (first < last) AddValues(loop, *t, first, last, c.weight, sum + t->first_value + first);
+  }
+}
 
 }  // namespace
 
-Status WeightedSum::Add(const protocols::UpdateView& update, uint32_t weight) {
-  if (contributions_ == protocols::kMaxContributions) {
+Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned threads) {
+  uint64_t weight = 0;
+  for (const Contribution& c : contributions) {
+    if (c.weight < 1 || c.weight > protocols::kMaxWeight) {
+      return InvalidArgument("a weight of {} is not in 1 … {}", c.weight, protocols::kMaxWeight);
+    }
+    for (const UpdateTensor& t : c.update->tensors()) {
+      if (t.first_value + t.count > sum_.size()) {
+        return InvalidArgument("an update has more values than the sum");
+      }
+    }
+    weight += c.weight;
+  }
+  if (contributions.size() > protocols::kMaxContributions - contributions_) {
     return ResourceExhausted("a sum takes at most {} updates", protocols::kMaxContributions);
   }
-  if (weight < 1 || weight > protocols::kMaxWeight) {
-    return InvalidArgument("a weight of {} is not in 1 … {}", weight, protocols::kMaxWeight);
-  }
-  for (const protocols::UpdateTensor& t : update.tensors()) {
-    if (t.first_value + t.count > sum_.size()) {
-      return InvalidArgument("an update has more values than the sum");
+  const AddLoop loop = FastestAddLoop();
+  const uint64_t cells = (sum_.size() + kCell - 1) / kCell;
+  OnThreads(threads, (cells + kCellsOfATask - 1) / kCellsOfATask, [&](size_t task) {
+    const uint64_t end = std::min(cells, (task + 1) * kCellsOfATask);
+    for (uint64_t cell = task * kCellsOfATask; cell < end; ++cell) {
+      const uint64_t first = cell * kCell, last = std::min<uint64_t>(first + kCell, sum_.size());
+      for (const Contribution& c : contributions) AddCell(c, first, last, loop, sum_.data());
     }
-    protocols::ForEachRun(t, [this, weight](uint64_t first, std::span<const double> values) {
-      int64_t* const sum = sum_.data() + first;
-      for (size_t i = 0; i < values.size(); ++i) sum[i] += Nearest(values[i] * 0x1p32) * weight;
-    });
-  }
+  });
   total_weight_ += weight;
-  ++contributions_;
+  contributions_ += static_cast<uint32_t>(contributions.size());
   return OkStatus();
+}
+
+Status WeightedSum::Add(const protocols::UpdateView& update, uint32_t weight) {
+  const Contribution one{&update, weight};
+  return Add(std::span(&one, 1));
 }
 
 Result<std::vector<float>> WeightedSum::FedAvg(std::span<const float> parameters,

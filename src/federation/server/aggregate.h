@@ -18,10 +18,18 @@ class WeightedSum {
   // `values`: parameters of the whole layout.
   explicit WeightedSum(size_t values) : sum_(values, 0) {}
 
-  // kResourceExhausted past kMaxContributions, kInvalidArgument for a weight out of range.
+  struct Contribution {
+    const protocols::UpdateView* update = nullptr;
+    uint32_t weight = 0;
+  };
+  // Adds all of them or, on an error, none, in one walk over the sum and on so many threads; the
+  // bits are the same for any number. kResourceExhausted past kMaxContributions, kInvalidArgument
+  // for a weight out of range or an update of another layout.
+  Status Add(std::span<const Contribution> contributions, unsigned threads = 1);
   Status Add(const protocols::UpdateView& update, uint32_t weight);
 
   std::span<const int64_t> sum() const { return sum_; }
+  uint64_t total_weight() const { return total_weight_; }
 
   // FedAvg: parameters + rate · sum / total weight, snapped to the parameter grid. `parameters`
   // has the whole layout; values outside the updates' subsets stay as they are.
