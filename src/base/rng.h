@@ -16,6 +16,7 @@ enum class RngPurpose : uint32_t {
   kStochasticRounding = 4,
   kSampling = 5,
   kTest = 6,
+  kSites = 7,
 };
 
 // The Philox4x32-10 bijection.

@@ -52,6 +52,8 @@ Status Coordinator::LoadJob(federation::StoredJob stored) {
   rules.quorum = m.quorum;
   rules.deadline_millis = m.round_deadline_millis;
   rules.phases = static_cast<uint32_t>(m.phase_groups.size());
+  rules.sites_per_round = m.sites_per_round;
+  rules.target_updates = m.target_updates;
   TG_ASSIGN_OR_RETURN(job->state, federation::NewJob(std::move(rules)));
   TG_ASSIGN_OR_RETURN(const std::vector<Event> events, store_->Events(job->facts.id));
   for (const Event& event : events) {
@@ -149,6 +151,11 @@ bool Coordinator::JobRun::Names(const std::string& site) const {
   return std::binary_search(state.rules.sites.begin(), state.rules.sites.end(), site);
 }
 
+bool Coordinator::JobRun::Asks(const std::string& site) const {
+  const auto* open = std::get_if<federation::Collecting>(&state.phase);
+  return open != nullptr && std::binary_search(open->asked.begin(), open->asked.end(), site);
+}
+
 Coordinator::JobRun* Coordinator::FindJob(const protocols::Id16& id) {
   for (const auto& job : jobs_) {
     if (job->facts.id == id) return job.get();
@@ -190,7 +197,7 @@ void Coordinator::Push(const std::string& site, const JobRun& job) {
        protocols::Encode(protocols::Job{job.stored.manifest}));
   Send(site, Channel::kControl, MessageType::kAdapter,
        protocols::Encode(protocols::AdapterOffer{job.version_document}));
-  if (job.collecting() && job.announcement_document) {
+  if (job.Asks(site) && job.announcement_document) {
     Send(site, Channel::kControl, MessageType::kRound,
          protocols::Encode(protocols::Round{*job.announcement_document}));
   }

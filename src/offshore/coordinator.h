@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "blocks/block_store.h"
 #include "federation/server/store.h"
+#include "federation/shared/server_optimizer.h"
 #include "offshore/federation_config.h"
 #include "offshore/round_history.h"
 #include "offshore/sealed_update.h"
@@ -129,6 +130,8 @@ class Coordinator {
     RoundHistory history;
     bool ended() const { return std::holds_alternative<federation::Ended>(state.phase); }
     bool collecting() const { return std::holds_alternative<federation::Collecting>(state.phase); }
+    // Whether the open round asks the site.
+    bool Asks(const std::string& site) const;
     bool Names(const std::string& site) const;
   };
 
@@ -158,14 +161,21 @@ class Coordinator {
   Status OpenRound(JobRun& job, const federation::OpenRound& effect);
   Status AggregateRound(JobRun& job, const federation::Aggregate& effect);
   Status GiveUp(JobRun& job, const Status& why);
-  Status PublishVersion(JobRun& job, uint32_t round, const std::vector<float>& parameters);
+  Status PublishVersion(JobRun& job, uint32_t round, const std::vector<float>& parameters,
+                        const federation::ServerMoments& moments);
+  Result<federation::ServerMoments> LoadMoments(const JobRun& job);
+  Result<std::optional<federation::StoredContent>> StoreMoments(
+      const federation::ServerMoments& moments);
   Status SendNotice(JobRun& job, uint32_t round, protocols::AbandonReason reason);
   Result<protocols::Signed> StoreVersion(const JobFacts& facts, uint32_t version, bool final,
                                          const std::vector<float>& parameters,
                                          protocols::AdapterManifest* manifest);
   Result<std::vector<float>> LoadParameters(const protocols::AdapterManifest& manifest);
-  Result<std::vector<float>> SumRound(JobRun& job, uint32_t round);
-  Status RemoveUnused(const JobRun& job, const protocols::AdapterManifest& old);
+  Result<std::vector<float>> LoadFloats(std::span<const Digest> blocks, uint64_t bytes,
+                                        std::string_view what);
+  Result<std::vector<float>> SumRound(JobRun& job, uint32_t round,
+                                      federation::ServerMoments* moments);
+  Status RemoveUnused(const std::vector<Digest>& ids);
   Status DropRoundLater(const JobRun& job, uint32_t round);
 
   // coordinator_messages.cc: what sites say

@@ -382,7 +382,7 @@ Status Coordinator::OnLease(Site& site, ByteSpan body) {
   answer.come_back_millis = config_.lease_millis;
   if (job != nullptr) {
     answer.job = job->facts.id;
-    answer.round = job->collecting() ? federation::CurrentRound(job->state) : lease->round;
+    answer.round = job->Asks(name) ? federation::CurrentRound(job->state) : lease->round;
     answer.adapter_version = job->version.version;
   }
   Send(name, Channel::kControl, MessageType::kLease, protocols::Encode(answer));

@@ -245,6 +245,7 @@ ordered_json Coordinator::JobJson(const JobRun& job) const {
   if (const auto* open = std::get_if<federation::Collecting>(&job.state.phase)) {
     round["round"] = open->round;
     round["deadline"] = FormatUtc(open->deadline_unix_millis);
+    round["asked"] = open->asked;
     round["accepted"] = Json::array();
     for (const auto& [site, update] : open->accepted) round["accepted"].push_back(site);
   }

@@ -5,6 +5,7 @@
 #include "blocks/content.h"
 #include "crypto/document.h"
 #include "federation/server/aggregate.h"
+#include "federation/server/aggregate_threads.h"
 #include "federation/shared/grid.h"
 #include "offshore/coordinator.h"
 
@@ -92,7 +93,13 @@ Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) 
   round.deadline_unix_millis = now + static_cast<int64_t>(job.facts.manifest.round_deadline_millis);
   TG_ASSIGN_OR_RETURN(job.announcement_document,
                       crypto::SignDocument(keys_.sign, crypto::domains::kRound, round));
-  const federation::RoundOpened event{effect.round, now};
+  std::set<std::string> present;
+  for (const auto& [name, site] : sites_) {
+    if (site.connected) present.insert(name);
+  }
+  const federation::RoundOpened event{
+      effect.round, now,
+      federation::DrawSites(job.state.rules, job.facts.manifest.seed, effect.round, present)};
   TG_RETURN_IF_ERROR(store_->OpenRound(job.facts.id, event, *job.announcement_document, recipient));
   job.history.Opened(effect.round, now);
   TG_RETURN_IF_ERROR(Apply(job, event));
@@ -102,44 +109,79 @@ Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) 
   return OkStatus();
 }
 
-Result<std::vector<float>> Coordinator::LoadParameters(const protocols::AdapterManifest& manifest) {
-  std::vector<float> parameters(manifest.content_bytes / sizeof(float));
-  auto* out = reinterpret_cast<uint8_t*>(parameters.data());
+Result<std::vector<float>> Coordinator::LoadFloats(std::span<const Digest> blocks, uint64_t bytes,
+                                                   std::string_view what) {
+  std::vector<float> values(bytes / sizeof(float));
+  auto* out = reinterpret_cast<uint8_t*>(values.data());
   uint64_t at = 0;
-  for (const Digest& id : manifest.blocks.items) {
+  for (const Digest& id : blocks) {
     TG_ASSIGN_OR_RETURN(const Bytes block, blocks_.Get(id));
-    if (at + block.size() > manifest.content_bytes) {
-      return DataLoss("the blocks of adapter version {} are longer than its content",
-                      manifest.version);
+    if (at + block.size() > bytes) {
+      return DataLoss("the blocks of {} are longer than its content", what);
     }
     std::memcpy(out + at, block.data(), block.size());
     at += block.size();
   }
-  if (at == manifest.content_bytes) return parameters;
-  return DataLoss("the blocks of adapter version {} have {} bytes, not {}", manifest.version, at,
-                  manifest.content_bytes);
+  if (at == bytes) return values;
+  return DataLoss("the blocks of {} have {} bytes, not {}", what, at, bytes);
 }
 
-// One update in memory at a time, in the order of the sites' names.
-Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round) {
+Result<std::vector<float>> Coordinator::LoadParameters(const protocols::AdapterManifest& manifest) {
+  return LoadFloats(manifest.blocks.items, manifest.content_bytes,
+                    fmt::format("adapter version {}", manifest.version));
+}
+
+// m and v, one after the other, as the optimizer has them.
+Result<federation::ServerMoments> Coordinator::LoadMoments(const JobRun& job) {
+  const federation::ServerRule rule = federation::RuleOf(job.facts.manifest);
+  federation::ServerMoments moments = federation::FirstMoments(rule, job.facts.values);
+  TG_ASSIGN_OR_RETURN(const auto stored, store_->Moments(job.facts.id));
+  if (!stored) return moments;
+  TG_ASSIGN_OR_RETURN(const std::vector<float> values,
+                      LoadFloats(stored->blocks, stored->bytes, "the optimizer's moments"));
+  if (values.size() != moments.m.size() + moments.v.size()) {
+    return DataLoss("the optimizer's moments have {} values, not {}", values.size(),
+                    moments.m.size() + moments.v.size());
+  }
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(moments.m.size());
+  std::copy(values.begin(), middle, moments.m.begin());
+  std::copy(middle, values.end(), moments.v.begin());
+  return moments;
+}
+
+Result<std::optional<federation::StoredContent>> Coordinator::StoreMoments(
+    const federation::ServerMoments& moments) {
+  if (moments.m.empty()) return std::optional<federation::StoredContent>();
+  std::vector<float> values = moments.m;
+  values.insert(values.end(), moments.v.begin(), moments.v.end());
+  Status stored;
+  const ByteSpan bytes(reinterpret_cast<const uint8_t*>(values.data()),
+                       values.size() * sizeof(float));
+  const blocks::Content content = blocks::Cut(bytes, [&](const Digest& id, ByteSpan block) {
+    if (stored.ok()) stored = blocks_.Put(id, block);
+  });
+  if (!stored.ok()) return Unexpected(stored);
+  return std::optional(federation::StoredContent{content.bytes, content.blocks});
+}
+
+// In the order of the sites' names.
+Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round,
+                                                 federation::ServerMoments* moments) {
   TG_ASSIGN_OR_RETURN(const crypto::AgreeSecretKey key, store_->RecipientKey(job.facts.id, round));
   TG_ASSIGN_OR_RETURN(const auto updates, store_->Updates(job.facts.id, round));
-  federation::WeightedSum sum(job.facts.values);
-  for (const federation::StoredUpdate& update : updates) {
-    const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
-    if (!release) return DataLoss("a stored release: {}", release.error().reason);
-    const auto read = [this](const Digest& id) { return blocks_.GetUnverified(id); };
-    TG_ASSIGN_OR_RETURN(const Bytes plain, OpenUpdate(*release, job.facts, key, read));
-    const auto view = protocols::UpdateView::Parse(plain, job.facts.manifest.layout);
-    if (!view) return DataLoss("a stored update: {}", view.error().reason);
-    TG_RETURN_IF_ERROR(sum.Add(*view, update.weight));
-  }
+  const auto read = [this](const Digest& id) { return blocks_.GetUnverified(id); };
+  TG_ASSIGN_OR_RETURN(const federation::WeightedSum sum,
+                      SumUpdates(updates, job.facts, key, read, federation::SumThreads()));
   TG_ASSIGN_OR_RETURN(const std::vector<float> start, LoadParameters(job.version));
-  return sum.FedAvg(start, job.facts.manifest.server_learning_rate);
+  TG_ASSIGN_OR_RETURN(*moments, LoadMoments(job));
+  const protocols::JobManifest& m = job.facts.manifest;
+  return federation::ServerStep(federation::RuleOf(m), start, sum.sum(), sum.total_weight(),
+                                m.layout, GroupsOf(m, round), moments);
 }
 
 Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& effect) {
-  auto parameters = SumRound(job, effect.round);
+  federation::ServerMoments moments;
+  auto parameters = SumRound(job, effect.round, &moments);
   // A run that diverged, or a spool that the disk damaged, would fail again after every restart.
   const Status status = parameters ? federation::SnapAllToGrid(*parameters) : parameters.error();
   if (!status.ok()) {
@@ -147,7 +189,7 @@ Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& eff
     TG_RETURN_IF_ERROR(DropRoundLater(job, effect.round));
     return GiveUp(job, status);
   }
-  TG_RETURN_IF_ERROR(PublishVersion(job, effect.round, *parameters));
+  TG_RETURN_IF_ERROR(PublishVersion(job, effect.round, *parameters, moments));
   return DropRoundLater(job, effect.round);
 }
 
@@ -182,44 +224,57 @@ Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint3
 }
 
 Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
-                                   const std::vector<float>& parameters) {
+                                   const std::vector<float>& parameters,
+                                   const federation::ServerMoments& moments) {
   const uint32_t version = job.version.version + 1;
   const uint32_t old = version >= config_.keep_versions ? version - config_.keep_versions : 0;
   const bool final = version == job.facts.manifest.rounds;
   TG_ASSIGN_OR_RETURN(job.version_document,
                       StoreVersion(job.facts, version, final, parameters, &job.version));
   const federation::VersionPublished event{version};
-  TG_RETURN_IF_ERROR(store_->Publish(job.facts.id, round, event, job.version_document));
+  TG_ASSIGN_OR_RETURN(const auto before, store_->Moments(job.facts.id));
+  std::optional<federation::StoredContent> after;
+  if (!final) {
+    TG_ASSIGN_OR_RETURN(after, StoreMoments(moments));
+  }
+  TG_RETURN_IF_ERROR(
+      store_->Publish(job.facts.id, round, event, job.version_document, after ? &*after : nullptr));
+  std::vector<Digest> unused;
+  if (before) unused = before->blocks;
   checkpoint_ = true;
   if (version >= config_.keep_versions) {
     TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job.facts.id, old));
     const auto manifest = document
                               ? protocols::Decode<protocols::AdapterManifest>(document->body.items)
                               : protocols::Decoded<protocols::AdapterManifest>();
-    if (manifest) TG_RETURN_IF_ERROR(RemoveUnused(job, *manifest));
+    if (manifest) {
+      unused.insert(unused.end(), manifest->blocks.items.begin(), manifest->blocks.items.end());
+    }
   }
+  TG_RETURN_IF_ERROR(RemoveUnused(unused));
   LogInfo("version_published job={} round={} version={}", job.facts.manifest.name.text, round,
           version);
   return Apply(job, event);
 }
 
-// A block may be in several versions: parts of an adapter that did not change.
-Status Coordinator::RemoveUnused(const JobRun& job, const protocols::AdapterManifest& old) {
+// A block may be in several contents: parts of an adapter that did not change, zeros of moments.
+Status Coordinator::RemoveUnused(const std::vector<Digest>& ids) {
+  if (ids.empty()) return OkStatus();
   std::set<Digest> keep;
-  for (const auto& other : jobs_) {
-    const uint32_t newest = other->version.version;
-    const uint32_t first = other.get() == &job               ? old.version + 1
-                           : newest >= config_.keep_versions ? newest - config_.keep_versions + 1
-                                                             : 0;
+  for (const auto& job : jobs_) {
+    const uint32_t newest = job->version.version;
+    const uint32_t first = newest >= config_.keep_versions ? newest - config_.keep_versions + 1 : 0;
     for (uint32_t v = first; v <= newest; ++v) {
-      TG_ASSIGN_OR_RETURN(const auto document, store_->Version(other->facts.id, v));
+      TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job->facts.id, v));
       if (!document) continue;
       const auto manifest = protocols::Decode<protocols::AdapterManifest>(document->body.items);
       if (!manifest) return DataLoss("a stored version: {}", manifest.error().reason);
       keep.insert(manifest->blocks.items.begin(), manifest->blocks.items.end());
     }
+    TG_ASSIGN_OR_RETURN(const auto moments, store_->Moments(job->facts.id));
+    if (moments) keep.insert(moments->blocks.begin(), moments->blocks.end());
   }
-  for (const Digest& id : old.blocks.items) {
+  for (const Digest& id : ids) {
     if (!keep.contains(id)) remove_blocks_.push_back(id);
   }
   return OkStatus();

@@ -6,18 +6,22 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "base/limits.h"
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
+#include "federation/shared/server_optimizer.h"
 #include "model/adapter.h"
 #include "model/config.h"
+#include "protocols/strategy.h"
 #include "protocols/update.h"
 
 namespace tidegate::offshore {
 namespace {
 
 using protocols::JobManifest;
+using protocols::LateRule;
 
 struct Draft {
   JobManifest job;
@@ -26,6 +30,10 @@ struct Draft {
   bool has_max_weight = false;
   bool has_rounding = false;
   bool has_error_feedback = false;
+  bool has_late = false;
+  bool has_server_learning_rate = false;
+  // As the file names them; which of them the optimizer has is looked at when all is read.
+  std::optional<double> server_momentum, beta_1, beta_2, tau;
 };
 
 struct Where {
@@ -67,6 +75,13 @@ Result<double> RealOf(const Where& at, const toml::node& node, double least, dou
 Taker Real(double JobManifest::*field, double least, double most) {
   return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
     TG_ASSIGN_OR_RETURN(draft.job.*field, RealOf(at, node, least, most));
+    return OkStatus();
+  };
+}
+
+Taker Optional(std::optional<double> Draft::*field, double least, double most) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) -> Status {
+    TG_ASSIGN_OR_RETURN(draft.*field, RealOf(at, node, least, most));
     return OkStatus();
   };
 }
@@ -178,8 +193,31 @@ Takers TopTakers() {
          draft.has_error_feedback = true;
          return Flag(&J::error_feedback)(at, node, draft);
        }},
+      {"late",
+       [](const Where& at, const toml::node& node, Draft& draft) {
+         draft.has_late = true;
+         return OneOf<protocols::LateRule>(&J::late, {{"discard", protocols::LateRule::kDiscard},
+                                                      {"carry", protocols::LateRule::kCarry}})(
+             at, node, draft);
+       }},
       {"strategy",
-       OneOf<protocols::Strategy>(&J::strategy, {{"fedit", protocols::Strategy::kFedIt}})},
+       OneOf<protocols::Strategy>(&J::strategy, {{"fedit", protocols::Strategy::kFedIt},
+                                                 {"ffa-lora", protocols::Strategy::kFfaLora},
+                                                 {"rolora", protocols::Strategy::kRoLora},
+                                                 {"fedsa-lora", protocols::Strategy::kFedSaLora}})},
+      {"proximal_mu", Real(&J::proximal_mu, 0, 1e6)},
+      {"server_optimizer",
+       OneOf<protocols::ServerOptimizer>(&J::server_optimizer,
+                                         {{"fedavg", protocols::ServerOptimizer::kFedAvg},
+                                          {"fedavgm", protocols::ServerOptimizer::kFedAvgM},
+                                          {"fedadam", protocols::ServerOptimizer::kFedAdam},
+                                          {"fedyogi", protocols::ServerOptimizer::kFedYogi}})},
+      {"server_momentum", Optional(&Draft::server_momentum, 0, 1)},
+      {"beta_1", Optional(&Draft::beta_1, 0, 1)},
+      {"beta_2", Optional(&Draft::beta_2, 0, 1)},
+      {"tau", Optional(&Draft::tau, 1e-9, 1)},
+      {"sites_per_round", Whole(&J::sites_per_round, 1, protocols::kMaxContributions)},
+      {"target_updates", Whole(&J::target_updates, 1, protocols::kMaxContributions)},
       {"weighting",
        OneOf<protocols::Weighting>(&J::weighting, {{"equal", protocols::Weighting::kEqual},
                                                    {"tokens", protocols::Weighting::kTokens}})},
@@ -188,7 +226,11 @@ Takers TopTakers() {
          draft.has_max_weight = true;
          return Whole(&J::max_weight, 1, protocols::kMaxWeight)(at, node, draft);
        }},
-      {"server_learning_rate", Real(&J::server_learning_rate, 1e-6, 10)},
+      {"server_learning_rate",
+       [](const Where& at, const toml::node& node, Draft& draft) {
+         draft.has_server_learning_rate = true;
+         return Real(&J::server_learning_rate, 1e-6, 10)(at, node, draft);
+       }},
       {"norm_clip", Real(&J::norm_clip, 0, 1e6)},
       {"seed", Whole(&J::seed, 0, std::numeric_limits<int64_t>::max())},
   };
@@ -223,6 +265,7 @@ Takers LoraTakers() {
          return OkStatus();
        }},
       {"targets", TakeTargets},
+      {"local_r", Whole(&JobManifest::local_lora_r, 0, protocols::kMaxRank)},
   };
 }
 
@@ -243,6 +286,9 @@ Takers TrainTakers() {
       {"max_grad_norm", Real(&J::max_grad_norm, 0, 1e6)},
       {"max_length", Whole(&J::max_length, 2, kMaxSequenceLength)},
       {"packing", Flag(&J::packing)},
+      {"base", OneOf<protocols::HeldBase>(&J::held_base, {{"as-is", protocols::HeldBase::kAsItIs},
+                                                          {"8bit", protocols::HeldBase::kInt8},
+                                                          {"4bit", protocols::HeldBase::kNf4}})},
       {"assistant_only_loss", Flag(&J::assistant_only_loss)},
   };
 }
@@ -295,7 +341,6 @@ Draft Defaults(const JobSource& source) {
   job.learning_rate = 2e-4;
   job.seed = 42;
   job.round_deadline_millis = 3600 * 1000;
-  job.phase_groups.items = {federation::kBothGroups};
   return draft;
 }
 
@@ -305,10 +350,11 @@ Status CheckCodec(const std::string& file, const Draft& draft) {
     return InvalidArgument(
         "{}: codec fixed32 is exact and is never scaled; leave out norm_clip or take int8", file);
   }
-  if (job.codec == protocols::Codec::kFixed32 && (draft.has_rounding || draft.has_error_feedback)) {
+  if (job.codec == protocols::Codec::kFixed32 &&
+      (draft.has_rounding || draft.has_error_feedback || job.late != LateRule::kDiscard)) {
     return InvalidArgument(
-        "{}: codec fixed32 is exact: nothing is rounded and nothing is left to feed back; leave "
-        "out rounding and error_feedback, or take int8",
+        "{}: codec fixed32 is exact: nothing is rounded and nothing is left to carry over; leave "
+        "out rounding, error_feedback and late, or take int8",
         file);
   }
   if (job.codec == protocols::Codec::kInt4 && !draft.has_error_feedback) {
@@ -318,6 +364,28 @@ Status CheckCodec(const std::string& file, const Draft& draft) {
         file);
   }
   return OkStatus();
+}
+
+// FedAvgM's number is its momentum, the others' are named as their authors do.
+Status TakeServerRule(const std::string& file, Draft& draft) {
+  JobManifest& job = draft.job;
+  const bool momentum = job.server_optimizer == protocols::ServerOptimizer::kFedAvgM;
+  const bool adaptive = federation::HasV(job.server_optimizer);
+  if (draft.server_momentum && !momentum) {
+    return InvalidArgument("{}: server_momentum is fedavgm's; leave it out", file);
+  }
+  if ((draft.beta_1 || draft.beta_2 || draft.tau) && !adaptive) {
+    return InvalidArgument("{}: beta_1, beta_2 and tau are fedadam's and fedyogi's; leave them out",
+                           file);
+  }
+  if (momentum) job.server_beta1 = draft.server_momentum.value_or(0.9);
+  if (adaptive) {
+    job.server_beta1 = draft.beta_1.value_or(0.9);
+    job.server_beta2 = draft.beta_2.value_or(0.99);
+    job.server_tau = draft.tau.value_or(1e-3);
+    if (!draft.has_server_learning_rate) job.server_learning_rate = 1e-3;
+  }
+  return federation::CheckServerRule(federation::RuleOf(job)).WithContext(file);
 }
 
 // What the keys say together.
@@ -343,11 +411,26 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (std::adjacent_find(job.sites.items.begin(), job.sites.items.end()) != job.sites.items.end()) {
     return InvalidArgument("{}: sites names a site twice", file);
   }
-  if (!draft.has_quorum) job.quorum = static_cast<uint32_t>(job.sites.size());
-  if (job.quorum > job.sites.size()) {
-    return InvalidArgument("{}: quorum {} is more than the job's {} sites", file, job.quorum,
-                           job.sites.size());
+  if (job.sites_per_round > job.sites.size()) {
+    return InvalidArgument("{}: sites_per_round {} is more than the job's {} sites", file,
+                           job.sites_per_round, job.sites.size());
   }
+  const auto asked = static_cast<uint32_t>(job.sites_per_round == 0 ? job.sites.size()
+                                                                    : size_t{job.sites_per_round});
+  if (!draft.has_quorum) job.quorum = job.target_updates == 0 ? asked : job.target_updates;
+  if (job.quorum > asked) {
+    return InvalidArgument("{}: quorum {} is more than the {} sites that a round asks", file,
+                           job.quorum, asked);
+  }
+  if (job.target_updates != 0 && (job.target_updates < job.quorum || job.target_updates > asked)) {
+    return InvalidArgument(
+        "{}: target_updates {} is not in {} … {}: the quorum and the sites that a round asks", file,
+        job.target_updates, job.quorum, asked);
+  }
+  TG_RETURN_IF_ERROR(TakeServerRule(file, draft));
+  job.phase_groups.items = protocols::PhasesOf(job.strategy);
+  // What came too late is an error to feed back, unless the file says otherwise.
+  if (job.error_feedback && !draft.has_late) job.late = LateRule::kCarry;
   if (job.weighting == protocols::Weighting::kTokens && !draft.has_max_weight) {
     job.max_weight = 4096;
   }

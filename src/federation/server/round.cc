@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/rng.h"
+
 namespace tidegate::federation {
 namespace {
 
@@ -62,9 +64,16 @@ Transition Abandon(JobState state, const Collecting& collecting) {
 Result<Transition> OnOpened(const JobState& state, const RoundOpened& e) {
   const auto* idle = std::get_if<Idle>(&state.phase);
   if (idle == nullptr || idle->round != e.round) return Unexpected(state, Event(e));
+  const std::vector<std::string>& sites = state.rules.sites;
+  const std::vector<std::string>& asked = e.asked.empty() ? sites : e.asked;
+  if (asked.size() != state.rules.asked() ||
+      !std::includes(sites.begin(), sites.end(), asked.begin(), asked.end())) {
+    return InvalidArgument("round {} asks {} sites; {} of the job's are asked", e.round,
+                           asked.size(), state.rules.asked());
+  }
   JobState next = state;
-  next.phase =
-      Collecting{e.round, e.unix_millis + static_cast<int64_t>(state.rules.deadline_millis), {}};
+  next.phase = Collecting{
+      e.round, e.unix_millis + static_cast<int64_t>(state.rules.deadline_millis), asked, {}};
   return Transition{std::move(next), {}};
 }
 
@@ -73,6 +82,9 @@ Result<Transition> OnAccepted(const JobState& state, const UpdateAccepted& e) {
   if (open == nullptr || open->round != e.round) return Unexpected(state, Event(e));
   if (!std::binary_search(state.rules.sites.begin(), state.rules.sites.end(), e.site)) {
     return PermissionDenied("site {} is not named by the job", e.site);
+  }
+  if (!std::binary_search(open->asked.begin(), open->asked.end(), e.site)) {
+    return PermissionDenied("site {} is not asked in round {}", e.site, e.round);
   }
   if (e.update.weight < 1 || e.update.weight > protocols::kMaxWeight) {
     return InvalidArgument("a weight of {} is not in 1 … {}", e.update.weight,
@@ -88,7 +100,8 @@ Result<Transition> OnAccepted(const JobState& state, const UpdateAccepted& e) {
   Collecting collecting = *open;
   collecting.accepted.emplace(e.site, e.update);
   JobState next = state;
-  if (collecting.accepted.size() == state.rules.sites.size()) {
+  const uint32_t target = state.rules.target_updates;
+  if (collecting.accepted.size() == (target == 0 ? collecting.asked.size() : target)) {
     return CloseForSum(std::move(next), std::move(collecting));
   }
   next.phase = std::move(collecting);
@@ -121,6 +134,21 @@ Result<Transition> OnPublished(const JobState& state, const VersionPublished& e)
 
 }  // namespace
 
+std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint32_t round,
+                                   const std::set<std::string>& present) {
+  if (rules.asked() == rules.sites.size()) return {};
+  std::vector<std::string> order = rules.sites;
+  for (size_t i = order.size(); i > 1; --i) {
+    const uint32_t word = RandomWords(seed, RngPurpose::kSites, round, i)[0];
+    std::swap(order[i - 1], order[UniformBelow(word, static_cast<uint32_t>(i))]);
+  }
+  std::stable_partition(order.begin(), order.end(),
+                        [&present](const std::string& site) { return present.contains(site); });
+  order.resize(rules.asked());
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
 Result<JobState> NewJob(RoundRules rules) {
   if (rules.sites.empty() || rules.sites.size() > protocols::kMaxContributions) {
     return InvalidArgument("a job names {} sites; it takes 1 … {}", rules.sites.size(),
@@ -130,9 +158,18 @@ Result<JobState> NewJob(RoundRules rules) {
   if (std::adjacent_find(rules.sites.begin(), rules.sites.end()) != rules.sites.end()) {
     return InvalidArgument("a job names a site twice");
   }
-  if (rules.quorum < 1 || rules.quorum > rules.sites.size()) {
-    return InvalidArgument("a quorum of {} is not in 1 … {} (the job's sites)", rules.quorum,
-                           rules.sites.size());
+  if (rules.asked() > rules.sites.size()) {
+    return InvalidArgument("{} sites_per_round are more than the job's {} sites",
+                           rules.sites_per_round, rules.sites.size());
+  }
+  if (rules.quorum < 1 || rules.quorum > rules.asked()) {
+    return InvalidArgument("a quorum of {} is not in 1 … {} (the sites that are asked)",
+                           rules.quorum, rules.asked());
+  }
+  if (rules.target_updates != 0 &&
+      (rules.target_updates < rules.quorum || rules.target_updates > rules.asked())) {
+    return InvalidArgument("{} target_updates are not in {} … {} (quorum … sites that are asked)",
+                           rules.target_updates, rules.quorum, rules.asked());
   }
   if (rules.rounds < 1 || rules.rounds > protocols::kMaxRounds) {
     return InvalidArgument("{} rounds is not in 1 … {}", rules.rounds, protocols::kMaxRounds);

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -23,9 +24,14 @@ namespace tidegate::federation {
 struct RoundRules {
   std::vector<std::string> sites;  // sorted, unique
   uint32_t rounds = 1;             // versions to publish
-  uint32_t quorum = 1;             // 1 … sites
+  uint32_t quorum = 1;             // 1 … sites that are asked in a round
   uint64_t deadline_millis = 0;
   uint32_t phases = 1;
+  uint32_t sites_per_round = 0;  // sites that are asked; 0: all
+  uint32_t target_updates = 0;  // quorum … sites that are asked: so many end a round; 0: all asked
+  uint32_t asked() const {
+    return sites_per_round == 0 ? static_cast<uint32_t>(sites.size()) : sites_per_round;
+  }
 };
 // A job is ended after this many rounds abandoned in a row.
 inline constexpr uint32_t kMaxAbandonedInARow = 3;
@@ -40,10 +46,11 @@ struct AcceptedUpdate {
 struct Idle {
   uint32_t round = 1;
 };
-// Open for updates until all sites' are in or the deadline has passed.
+// Open for updates until those that end it are in, or the deadline has passed.
 struct Collecting {
   uint32_t round = 1;
   int64_t deadline_unix_millis = 0;
+  std::vector<std::string> asked;                  // sorted
   std::map<std::string, AcceptedUpdate> accepted;  // by site
 };
 // Closed; the sum of exactly these is being made.
@@ -67,6 +74,7 @@ struct JobState {
 struct RoundOpened {  // its recipient key and announcement are durable
   uint32_t round = 0;
   int64_t unix_millis = 0;
+  std::vector<std::string> asked = {};  // sorted; empty: all of the job's sites
 };
 struct UpdateAccepted {  // its bytes are durable and were checked
   std::string site;
@@ -106,6 +114,11 @@ struct Transition {
   JobState state;
   std::vector<Effect> effects;
 };
+
+// Who is asked in a round: sites_per_round of the job's sites, those that are present first, in an
+// order drawn by seed and round. Sorted; empty where all are.
+std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint32_t round,
+                                   const std::set<std::string>& present);
 
 // kInvalidArgument when the rules contradict themselves.
 Result<JobState> NewJob(RoundRules rules);

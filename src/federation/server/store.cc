@@ -1,6 +1,9 @@
 // All SQL of the coordinator.
 #include "federation/server/store.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "crypto/secret.h"
 #include "federation/server/sqlite.h"
 
@@ -10,7 +13,7 @@ namespace {
 using protocols::Id16;
 using protocols::Signed;
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -49,7 +52,9 @@ CREATE INDEX events_job ON events (job, seq);
 CREATE TABLE equivocations (
   job BLOB NOT NULL, round INTEGER NOT NULL, phase INTEGER NOT NULL, site TEXT NOT NULL,
   content BLOB NOT NULL, unix_ms INTEGER NOT NULL, PRIMARY KEY (job, round, phase, site)) STRICT;
-PRAGMA user_version = 2;
+CREATE TABLE moments (
+  job BLOB PRIMARY KEY REFERENCES jobs (id), bytes INTEGER NOT NULL, blocks BLOB NOT NULL) STRICT;
+PRAGMA user_version = 3;
 )sql";
 
 // Schema 1 kept no losses.
@@ -57,6 +62,13 @@ constexpr const char* kFromSchema1 = R"sql(
 ALTER TABLE updates ADD COLUMN train_loss_milli INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE updates ADD COLUMN heldout_loss_milli INTEGER NOT NULL DEFAULT 0;
 PRAGMA user_version = 2;
+)sql";
+
+// Schema 2 knew no server optimizer that remembers anything.
+constexpr const char* kFromSchema2 = R"sql(
+CREATE TABLE moments (
+  job BLOB PRIMARY KEY REFERENCES jobs (id), bytes INTEGER NOT NULL, blocks BLOB NOT NULL) STRICT;
+PRAGMA user_version = 3;
 )sql";
 
 // The numbers are on disk: for ever.
@@ -97,7 +109,8 @@ class SqliteStore final : public Store {
   Status AcceptUpdate(const StoredUpdate& update, const std::optional<UpdateAccepted>& event,
                       const Signed& receipt) override;
   Status Publish(const Id16& job, uint32_t round, const VersionPublished& event,
-                 const Signed& manifest) override;
+                 const Signed& manifest, const StoredContent* moments) override;
+  Result<std::optional<StoredContent>> Moments(const Id16& job) override;
   Status LogTime(const Id16& job, const TimePassed& event) override {
     return Log(job, kTime, 0, "", {}, 0, event.unix_millis);
   }
@@ -130,6 +143,23 @@ class SqliteStore final : public Store {
   Database database_;
 };
 
+// Sites' names have no comma.
+std::string JoinNames(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ",") + name;
+  return text;
+}
+
+std::vector<std::string> SplitNames(const std::string& text) {
+  std::vector<std::string> names;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    names.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return names;
+}
+
 Status RunOnly(Statement& statement) {
   const auto changed = statement.Run();
   return changed ? OkStatus() : changed.error();
@@ -151,6 +181,7 @@ Status SqliteStore::Setup() {
   }
   if (version == 0) TG_RETURN_IF_ERROR(database_.Execute(kSchema));
   if (version == 1) TG_RETURN_IF_ERROR(database_.Execute(kFromSchema1));
+  if (version == 1 || version == 2) TG_RETURN_IF_ERROR(database_.Execute(kFromSchema2));
   TG_RETURN_IF_ERROR(Commit());
   if (version >= 0 && version <= kSchemaVersion) return OkStatus();
   return FailedPrecondition(
@@ -274,7 +305,7 @@ Result<std::vector<Event>> SqliteStore::Events(const Id16& job) {
     const auto number = static_cast<uint32_t>(row.Integer(1));
     switch (row.Integer(0)) {
       case kOpened:
-        events.emplace_back(RoundOpened{number, row.Integer(5)});
+        events.emplace_back(RoundOpened{number, row.Integer(5), SplitNames(row.Text(2))});
         break;
       case kAccepted: {
         TG_ASSIGN_OR_RETURN(const Digest content, row.Array<32>(3, "content id"));
@@ -304,7 +335,7 @@ Status SqliteStore::OpenRound(const Id16& job, const RoundOpened& event, const S
     Statement insert = Prepare("INSERT INTO rounds VALUES (?, ?, ?, ?)");
     insert.Bind(ByteSpan(job)).Bind(int64_t{event.round}).Bind(ByteSpan(Pack(announcement)));
     TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(secret.reveal()))));
-    return Log(job, kOpened, event.round, "", {}, 0, event.unix_millis);
+    return Log(job, kOpened, event.round, JoinNames(event.asked), {}, 0, event.unix_millis);
   });
 }
 
@@ -335,14 +366,36 @@ Status SqliteStore::EraseKey(const Id16& job, uint32_t round) const {
 }
 
 Status SqliteStore::Publish(const Id16& job, uint32_t round, const VersionPublished& event,
-                            const Signed& manifest) {
+                            const Signed& manifest, const StoredContent* moments) {
   return Together([&]() -> Status {
+    Statement forget = Prepare("DELETE FROM moments WHERE job = ?");
+    TG_RETURN_IF_ERROR(RunOnly(forget.Bind(ByteSpan(job))));
+    if (moments != nullptr) {
+      Statement remember = Prepare("INSERT INTO moments VALUES (?, ?, ?)");
+      remember.Bind(ByteSpan(job)).Bind(static_cast<int64_t>(moments->bytes));
+      const auto* ids = reinterpret_cast<const uint8_t*>(moments->blocks.data());
+      TG_RETURN_IF_ERROR(
+          RunOnly(remember.Bind(ByteSpan(ids, moments->blocks.size() * sizeof(Digest)))));
+    }
     Statement insert = Prepare("INSERT INTO versions VALUES (?, ?, ?)");
     insert.Bind(ByteSpan(job)).Bind(int64_t{event.version});
     TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(Pack(manifest)))));
     TG_RETURN_IF_ERROR(EraseKey(job, round));
     return Log(job, kPublished, event.version, "", {}, 0, 0);
   });
+}
+
+Result<std::optional<StoredContent>> SqliteStore::Moments(const Id16& job) {
+  Statement row = Prepare("SELECT bytes, blocks FROM moments WHERE job = ?");
+  TG_ASSIGN_OR_RETURN(const bool found, row.Bind(ByteSpan(job)).Step());
+  if (!found) return std::optional<StoredContent>();
+  StoredContent content;
+  content.bytes = static_cast<uint64_t>(row.Integer(0));
+  const Bytes ids = row.Blob(1);
+  if (ids.size() % sizeof(Digest) != 0) return DataLoss("the store's moments are damaged");
+  content.blocks.resize(ids.size() / sizeof(Digest));
+  if (!ids.empty()) std::memcpy(content.blocks.data(), ids.data(), ids.size());
+  return std::optional(std::move(content));
 }
 
 Status SqliteStore::PutNotice(const Id16& job, uint32_t round, const Signed& notice) {

@@ -35,6 +35,13 @@ struct StoredJob {
   std::string model_config;    // the base's config.json
 };
 
+// A content of the block store.
+struct StoredContent {
+  uint64_t bytes = 0;
+  std::vector<Digest> blocks;
+  bool operator==(const StoredContent&) const = default;
+};
+
 struct StoredRound {
   uint32_t round = 0;
   protocols::Signed announcement;  // RoundAnnouncement
@@ -80,9 +87,11 @@ class Store {
   virtual Status AcceptUpdate(const StoredUpdate& update,
                               const std::optional<UpdateAccepted>& event,
                               const protocols::Signed& receipt) = 0;
-  // Also erases the round's recipient key.
+  // Also erases the round's recipient key. `moments`: what the server's optimizer remembers, in the
+  // place of what it did before; null: nothing.
   virtual Status Publish(const protocols::Id16& job, uint32_t round, const VersionPublished& event,
-                         const protocols::Signed& manifest) = 0;
+                         const protocols::Signed& manifest, const StoredContent* moments) = 0;
+  virtual Result<std::optional<StoredContent>> Moments(const protocols::Id16& job) = 0;
   virtual Status LogTime(const protocols::Id16& job, const TimePassed& event) = 0;
   virtual Status LogStop(const protocols::Id16& job) = 0;
 

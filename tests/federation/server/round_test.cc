@@ -55,6 +55,59 @@ TEST(Round, TheDeadlineTakesAQuorumOrAbandons) {
   EXPECT_FALSE(std::get<EndJob>(t.effects.back()).finished);
 }
 
+RoundRules FourSites() {
+  RoundRules rules{{"a", "b", "c", "d"}, 2, 1, 1000, 1};
+  rules.sites_per_round = 3;
+  rules.target_updates = 2;
+  return rules;
+}
+
+// Three of four are asked and two are enough: nobody waits for the third.
+TEST(Round, EndsWithItsTargetOfTheSitesThatWereAsked) {
+  Transition t = Apply(*NewJob(FourSites()),
+                       {RoundOpened{1, 0, {"a", "c", "d"}}, UpdateAccepted{"d", 1, Update(2)}});
+  EXPECT_EQ(Step(t.state, UpdateAccepted{"b", 1, Update(1)}).error().message(),
+            "site b is not asked in round 1");
+  t = Apply(t.state, {UpdateAccepted{"a", 1, Update(1)}});
+  EXPECT_EQ(std::get<Aggregate>(t.effects.at(0)).accepted.size(), 2u);
+  EXPECT_FALSE(Step(t.state, UpdateAccepted{"c", 1, Update(3)}).has_value()) << "late";
+  for (const auto& asked : {std::vector<std::string>{"a", "b"}, {"a", "b", "x"}, {}}) {
+    EXPECT_FALSE(Step(*NewJob(FourSites()), RoundOpened{1, 0, asked}).has_value());
+  }
+}
+
+TEST(Round, TheDrawTakesThoseWhoArePresentAndThenByTurns) {
+  const RoundRules rules = FourSites();
+  std::map<std::string, int> drawn;
+  for (uint32_t round = 1; round <= 400; ++round) {
+    const auto asked = DrawSites(rules, 42, round, {});
+    ASSERT_EQ(asked.size(), 3u);
+    EXPECT_TRUE(std::is_sorted(asked.begin(), asked.end()));
+    EXPECT_EQ(asked, DrawSites(rules, 42, round, {})) << "the same seed, the same sites";
+    for (const std::string& site : asked) ++drawn[site];
+    const auto present = DrawSites(rules, 42, round, {"b", "d"});
+    EXPECT_TRUE(std::count(present.begin(), present.end(), "b") == 1 &&
+                std::count(present.begin(), present.end(), "d") == 1);
+  }
+  ASSERT_EQ(drawn.size(), 4u);
+  for (const auto& [site, times] : drawn) EXPECT_NEAR(times, 300, 40) << site;
+  EXPECT_NE(DrawSites(rules, 42, 1, {}), DrawSites(rules, 43, 2, {}));
+  EXPECT_TRUE(DrawSites(TwoSites(), 42, 1, {}).empty()) << "all are asked";
+}
+
+TEST(Round, RulesThatContradictThemselvesAreRefused) {
+  const auto refused = [](auto&& change) {
+    RoundRules rules = FourSites();
+    change(rules);
+    return !NewJob(rules).has_value();
+  };
+  EXPECT_FALSE(refused([](RoundRules&) {}));
+  EXPECT_TRUE(refused([](RoundRules& r) { r.sites_per_round = 5; }));
+  EXPECT_TRUE(refused([](RoundRules& r) { r.quorum = 4; }));
+  EXPECT_TRUE(refused([](RoundRules& r) { r.target_updates = 4; }));
+  EXPECT_TRUE(refused([](RoundRules& r) { r.quorum = 3; })) << "over the target";
+}
+
 TEST(Round, RefusesByName) {
   const JobState fresh = *NewJob(TwoSites());
   EXPECT_EQ(Step(fresh, UpdateAccepted{"a", 1, Update(1)}).error().message(),

@@ -100,6 +100,7 @@ TEST_F(StoreTest, EveryCommitIsFoundWholeByWhoeverOpensTheFilesAfterACrash) {
   auto key = crypto::AgreeSecretKey::Generate();
   ASSERT_TRUE(key.has_value());
   const StoredUpdate a = UpdateOf("a", 1), b = UpdateOf("b", 2);
+  const StoredContent moments{40, {Digest{1}, Digest{2}}};
   const std::vector<std::pair<std::function<Status()>, const char*>> steps = {
       {[&] { return store->PutSite(Site("a", 1)); }, "idle"},
       {[&] { return store->PutSite(Site("b", 2)); }, "idle"},
@@ -113,7 +114,7 @@ TEST_F(StoreTest, EveryCommitIsFoundWholeByWhoeverOpensTheFilesAfterACrash) {
        "collecting"},
       {[&] { return store->AcceptUpdate(a, AcceptedEvent(a), Document(6)); }, "collecting"},
       {[&] { return store->AcceptUpdate(b, AcceptedEvent(b), Document(7)); }, "aggregating"},
-      {[&] { return store->Publish(Job(), 1, {1}, Document(8)); }, "ended"},
+      {[&] { return store->Publish(Job(), 1, {1}, Document(8), &moments); }, "ended"},
   };
   for (size_t i = 0; i < steps.size(); ++i) {
     ASSERT_TRUE(steps[i].first().ok()) << i;
@@ -127,6 +128,7 @@ TEST_F(StoreTest, EveryCommitIsFoundWholeByWhoeverOpensTheFilesAfterACrash) {
     EXPECT_EQ(copy->Updates(Job(), 1)->size(), i < 4 ? 0u : std::min<size_t>(i - 3, 2));
     if (i < 2) continue;
     EXPECT_EQ(**copy->Version(Job(), {}), i == 6 ? Document(8) : Document(4));
+    EXPECT_EQ(*copy->Moments(Job()), i == 6 ? std::optional(moments) : std::nullopt) << i;
   }
 }
 
@@ -207,6 +209,7 @@ TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
     ASSERT_TRUE(database
                     ->Execute("ALTER TABLE updates DROP COLUMN train_loss_milli; "
                               "ALTER TABLE updates DROP COLUMN heldout_loss_milli; "
+                              "DROP TABLE moments; "
                               "PRAGMA user_version = 1;")
                     .ok());
   }
@@ -219,6 +222,24 @@ TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
   update.train_loss_milli = 1500;
   ASSERT_TRUE(store->AcceptUpdate(update, AcceptedEvent(update), Document(6)).ok());
   EXPECT_EQ(store->NewestUpdates(Job())->at(0).train_loss_milli, 1500u);
+}
+
+TEST_F(StoreTest, WhoWasAskedComesBackAndMomentsAreThoseOfTheNewestVersion) {
+  auto store = Open(dir_ / "store.db");
+  auto key = crypto::AgreeSecretKey::Generate();
+  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
+  ASSERT_TRUE(store->OpenRound(Job(), {1, 10, {"a", "b"}}, Document(5), *key).ok());
+  ASSERT_TRUE(store->OpenRound(Job(), {2, 20}, Document(5), *key).ok());
+  const auto events = *store->Events(Job());
+  EXPECT_EQ(std::get<RoundOpened>(events.at(0)).asked, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(std::get<RoundOpened>(events.at(1)).asked.empty());
+  const StoredContent first{4, {Digest{1}}}, second{8, {Digest{2}, Digest{3}}};
+  ASSERT_TRUE(store->Publish(Job(), 1, {1}, Document(6), &first).ok());
+  EXPECT_EQ(*store->Moments(Job()), first);
+  ASSERT_TRUE(store->Publish(Job(), 2, {2}, Document(7), &second).ok());
+  EXPECT_EQ(*store->Moments(Job()), second);
+  ASSERT_TRUE(store->Publish(Job(), 3, {3}, Document(8), nullptr).ok());
+  EXPECT_EQ(*store->Moments(Job()), std::nullopt);
 }
 
 TEST_F(StoreTest, TheNewestUpdateOfEachSiteIsTheLastThatWasCounted) {
