@@ -22,7 +22,7 @@
 #include "blocks/content.h"
 #include "crypto/hash.h"
 #include "crypto/seal.h"
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate_threads.h"
 #include "federation/shared/grid.h"
 #include "offshore/sealed_update.h"
 #include "protocols/seal_binding.h"

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
-#include "federation/server/aggregate.h"
+#include "federation/rounds/aggregate.h"
 #include "federation/shared/delta_codec.h"
 #include "protocols/update.h"
 

@@ -48,7 +48,7 @@ struct EnumRange<Strategy> {
   static constexpr const char* kName = "strategy";
 };
 
-// How the mean of a round becomes the next version: src/federation/shared/server_optimizer.h.
+// How the mean of a round becomes the next version: src/federation/rounds/server_optimizer.h.
 enum class ServerOptimizer : uint8_t { kFedAvg = 1, kFedAvgM = 2, kFedAdam = 3, kFedYogi = 4 };
 template <>
 struct EnumRange<ServerOptimizer> {

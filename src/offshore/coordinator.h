@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "blocks/block_store.h"
 #include "federation/server/store.h"
-#include "federation/shared/server_optimizer.h"
+#include "federation/rounds/server_optimizer.h"
 #include "offshore/federation_config.h"
 #include "offshore/round_history.h"
 #include "offshore/sealed_update.h"

@@ -3,11 +3,11 @@
 
 #include "base/log.h"
 #include "crypto/document.h"
+#include "federation/job/job_file.h"
 #include "model/adapter.h"
 #include "model/config.h"
 #include "offshore/coordinator.h"
 #include "offshore/enrolment.h"
-#include "offshore/job_file.h"
 
 namespace tidegate::offshore {
 namespace {
@@ -94,7 +94,7 @@ Result<ordered_json> Coordinator::Revoke(const json& request, Status* fatal) {
 }
 
 Result<ordered_json> Coordinator::Submit(const json& request, Status* fatal) {
-  JobSource source;
+  federation::JobSource source;
   TG_ASSIGN_OR_RETURN(source.file, TextOf(request, "file"));
   TG_ASSIGN_OR_RETURN(source.text, TextOf(request, "text"));
   TG_ASSIGN_OR_RETURN(source.model_config, TextOf(request, "model_config"));
@@ -103,8 +103,8 @@ Result<ordered_json> Coordinator::Submit(const json& request, Status* fatal) {
   TG_ASSIGN_OR_RETURN(source.base_hash, DigestFromHex(hash));
   std::vector<std::string> names;
   for (const auto& [name, site] : sites_) names.push_back(name);
-  TG_ASSIGN_OR_RETURN(NewJobFiles made,
-                      MakeJob(source, config_.federation, names, clock_.UnixMillis()));
+  TG_ASSIGN_OR_RETURN(federation::NewJobFiles made,
+                      federation::MakeJob(source, config_.federation, names, clock_.UnixMillis()));
   federation::StoredJob stored;
   TG_ASSIGN_OR_RETURN(stored.manifest,
                       crypto::SignDocument(keys_.sign, crypto::domains::kJob, made.manifest));

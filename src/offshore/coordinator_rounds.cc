@@ -1,11 +1,11 @@
-// The effects of a job's rounds: what the pure state machine of federation/server/round.h asks for.
+// The effects of a job's rounds: what the pure state machine of federation/rounds/round.h asks for.
 #include <cstring>
 
 #include "base/log.h"
 #include "blocks/content.h"
 #include "crypto/document.h"
-#include "federation/server/aggregate.h"
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate.h"
+#include "federation/rounds/aggregate_threads.h"
 #include "federation/shared/grid.h"
 #include "offshore/coordinator.h"
 

@@ -8,7 +8,7 @@
 
 #include "crypto/agree.h"
 #include "crypto/sign.h"
-#include "federation/server/aggregate.h"
+#include "federation/rounds/aggregate.h"
 #include "federation/server/store.h"
 #include "protocols/update.h"
 

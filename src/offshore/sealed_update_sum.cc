@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate_threads.h"
 #include "offshore/sealed_update.h"
 
 namespace tidegate::offshore {

@@ -11,7 +11,7 @@
 
 #include "base/status.h"
 #include "crypto/sign.h"
-#include "federation/server/round.h"
+#include "federation/rounds/round.h"
 #include "gate/ledger_entry.h"
 #include "protocols/documents.h"
 

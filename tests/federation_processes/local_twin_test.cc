@@ -9,7 +9,7 @@
 #include "books.h"
 #include "crypto/hash.h"
 #include "federation.h"
-#include "federation/server/aggregate.h"
+#include "federation/rounds/aggregate.h"
 #include "federation/shared/delta_codec.h"
 #include "federation/shared/grid.h"
 #include "finetune/session.h"

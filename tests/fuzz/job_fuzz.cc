@@ -1,6 +1,6 @@
 // A job file, or the config.json that came with it: the first byte says which the rest is. What is
 // accepted is a manifest that encodes, with parameters for all of its layout.
-#include "offshore/job_file.h"
+#include "federation/job/job_file.h"
 
 #include "federation/shared/layout.h"
 #include "fuzz.h"
@@ -50,12 +50,12 @@ Target Describe() {
 }
 
 void Make(bool config, std::string_view text) {
-  offshore::JobSource source;
+  federation::JobSource source;
   source.file = "job.toml";
   source.text = config ? std::string(kJob) : std::string(text);
   source.model_config = config ? std::string(text) : Config();
   if (config && IsLarge(text)) return;
-  const auto job = offshore::MakeJob(source, {}, {"north", "south", "west"}, 1795581436000);
+  const auto job = federation::MakeJob(source, {}, {"north", "south", "west"}, 1795581436000);
   if (!job) return;
   Require(job->parameters.size() ==
               protocols::UpdateValues(job->manifest.layout, federation::kBothGroups),

@@ -8,7 +8,7 @@
 #include "crypto/checkpoint_note.h"
 #include "federation_fixture.h"
 #include "offshore/enrolment.h"
-#include "offshore/job_file.h"
+#include "federation/job/job_file.h"
 #include "tests/permit/played_gate.h"
 
 namespace tidegate::offshore {

@@ -15,7 +15,7 @@
 
 #include "base/status.h"
 #include "crypto/agree.h"
-#include "federation/server/round.h"
+#include "federation/rounds/round.h"
 #include "protocols/documents.h"
 
 namespace tidegate::federation {

@@ -1,4 +1,4 @@
-#include "federation/server/aggregate.h"
+#include "federation/rounds/aggregate.h"
 
 #include <gtest/gtest.h>
 

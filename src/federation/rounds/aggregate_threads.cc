@@ -1,4 +1,4 @@
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate_threads.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,9 +1,9 @@
-#include "federation/server/aggregate.h"
+#include "federation/rounds/aggregate.h"
 
 #include <algorithm>
 
-#include "federation/server/aggregate_add.h"
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate_add.h"
+#include "federation/rounds/aggregate_threads.h"
 #include "federation/shared/grid.h"
 
 namespace tidegate::federation {

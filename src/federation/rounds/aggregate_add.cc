@@ -1,4 +1,4 @@
-#include "federation/server/aggregate_add.h"
+#include "federation/rounds/aggregate_add.h"
 
 #include <algorithm>
 #include <bit>

@@ -1,4 +1,4 @@
-#include "federation/server/aggregate_add.h"
+#include "federation/rounds/aggregate_add.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 
 #include "base/bytes.h"
 #include "base/rng.h"
-#include "federation/server/aggregate.h"
-#include "federation/server/aggregate_threads.h"
+#include "federation/rounds/aggregate.h"
+#include "federation/rounds/aggregate_threads.h"
 
 namespace tidegate::federation {
 namespace {

@@ -1,4 +1,4 @@
-#include "federation/shared/server_optimizer.h"
+#include "federation/rounds/server_optimizer.h"
 
 #include <gtest/gtest.h>
 

@@ -41,7 +41,7 @@ struct ServerMoments {
 ServerMoments FirstMoments(const ServerRule& rule, size_t values);
 
 // One round. `sum`: the updates times their weights in steps of 2^-32, of the whole layout (see
-// server/aggregate.h); `groups`: bits of the layout's groups that the round shares. Moments change
+// aggregate.h); `groups`: bits of the layout's groups that the round shares. Moments change
 // in place. kFailedPrecondition without an update, kInvalidArgument for sizes that differ.
 Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
                                       std::span<const int64_t> sum, uint64_t total_weight,

@@ -1,4 +1,4 @@
-#include "federation/server/round.h"
+#include "federation/rounds/round.h"
 
 #include <gtest/gtest.h>
 

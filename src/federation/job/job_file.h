@@ -10,7 +10,7 @@
 #include "base/status.h"
 #include "protocols/documents.h"
 
-namespace tidegate::offshore {
+namespace tidegate::federation {
 
 // What came with the job file from the submitter's machine.
 struct JobSource {
@@ -31,4 +31,4 @@ struct NewJobFiles {
 Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& federation,
                             const std::vector<std::string>& sites, int64_t unix_millis);
 
-}  // namespace tidegate::offshore
+}  // namespace tidegate::federation

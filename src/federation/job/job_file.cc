@@ -1,4 +1,4 @@
-#include "offshore/job_file.h"
+#include "federation/job/job_file.h"
 
 #include <toml++/toml.h>
 
@@ -9,15 +9,15 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "federation/rounds/server_optimizer.h"
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
-#include "federation/shared/server_optimizer.h"
 #include "model/adapter.h"
 #include "model/config.h"
 #include "protocols/strategy.h"
 #include "protocols/update.h"
 
-namespace tidegate::offshore {
+namespace tidegate::federation {
 namespace {
 
 using protocols::JobManifest;
@@ -370,7 +370,7 @@ Status CheckCodec(const std::string& file, const Draft& draft) {
 Status TakeServerRule(const std::string& file, Draft& draft) {
   JobManifest& job = draft.job;
   const bool momentum = job.server_optimizer == protocols::ServerOptimizer::kFedAvgM;
-  const bool adaptive = federation::HasV(job.server_optimizer);
+  const bool adaptive = HasV(job.server_optimizer);
   if (draft.server_momentum && !momentum) {
     return InvalidArgument("{}: server_momentum is fedavgm's; leave it out", file);
   }
@@ -385,7 +385,7 @@ Status TakeServerRule(const std::string& file, Draft& draft) {
     job.server_tau = draft.tau.value_or(1e-3);
     if (!draft.has_server_learning_rate) job.server_learning_rate = 1e-3;
   }
-  return federation::CheckServerRule(federation::RuleOf(job)).WithContext(file);
+  return CheckServerRule(RuleOf(job)).WithContext(file);
 }
 
 // What the keys say together.
@@ -485,10 +485,10 @@ Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& fede
                              source.file, parameters, protocols::kMaxUpdateValues);
   }
   model::Adapter adapter = model::Adapter::Create(base, draft.lora, job.seed);
-  TG_ASSIGN_OR_RETURN(job.layout, federation::LayoutOf(adapter));
-  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(adapter.parameters()));
+  TG_ASSIGN_OR_RETURN(job.layout, LayoutOf(adapter));
+  TG_RETURN_IF_ERROR(SnapAllToGrid(adapter.parameters()));
   out.parameters.assign(adapter.parameters().begin(), adapter.parameters().end());
   return out;
 }
 
-}  // namespace tidegate::offshore
+}  // namespace tidegate::federation
