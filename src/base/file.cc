@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 
 namespace tidegate {
@@ -74,6 +75,31 @@ Result<Fd> OpenRegular(const std::filesystem::path& path, uint64_t* size) {
 }
 
 }  // namespace
+
+std::optional<int> InheritedDescriptor(const std::filesystem::path& path) {
+  constexpr std::string_view kFolder = "/dev/fd/";
+  const std::string& text = path.native();
+  if (!text.starts_with(kFolder)) return std::nullopt;
+  int number = -1;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data() + kFolder.size(), end, number);
+  if (error != std::errc() || rest != end || number < 0) return std::nullopt;
+  return number;
+}
+
+Result<Fd> OpenToRead(const std::filesystem::path& path) {
+  const std::optional<int> inherited = InheritedDescriptor(path);
+  // O_NONBLOCK: a pipe without a writer is refused below instead of waited for.
+  Fd fd(inherited ? ::fcntl(*inherited, F_DUPFD_CLOEXEC, 3)
+                  : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
+  struct stat st;
+  if (::fstat(fd.get(), &st) != 0) return Unexpected(ErrnoStatus("stat", path.native(), errno));
+  if (!S_ISREG(st.st_mode)) {
+    return InvalidArgument("{} is not a regular file; give the path of one", path.native());
+  }
+  return fd;
+}
 
 Result<Bytes> ReadFile(const std::filesystem::path& path, uint64_t limit) {
   uint64_t size = 0;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/bytes.h"
@@ -39,6 +40,13 @@ Status ErrnoStatus(std::string_view action, std::string_view path, int error);
 // Reads a regular file of at most `limit` bytes.
 Result<Bytes> ReadFile(const std::filesystem::path& path, uint64_t limit);
 Result<std::string> ReadTextFile(const std::filesystem::path& path, uint64_t limit);
+
+// Opens a regular file for reading; to be read with pread at offsets of the reader's own.
+// "/dev/fd/N" is the inherited descriptor N itself: its file may be one that this process could not
+// open, or that has no name. kInvalidArgument for what is no regular file.
+Result<Fd> OpenToRead(const std::filesystem::path& path);
+// N of "/dev/fd/N"; nothing for other paths.
+std::optional<int> InheritedDescriptor(const std::filesystem::path& path);
 
 // Durable replace: PATH.tmp, write, fsync, rename, fsync of the directory. Either the old or the
 // new content is there after a crash, whole. `mode` is the permission of the new file.

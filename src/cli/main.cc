@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   RegisterDoctorVerb(app, invocation);
   RegisterCoordinatorVerb(app, invocation);
   RegisterSiteVerb(app, invocation);
+  RegisterSiteDaemonVerbs(app, invocation);
   RegisterJobVerb(app, invocation);
   RegisterStatusVerb(app, invocation);
   RegisterLedgerVerb(app, invocation);

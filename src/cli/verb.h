@@ -55,6 +55,7 @@ void RegisterAdapterExport(CLI::App& group, Invocation& invocation);  // within 
 void RegisterDoctorVerb(CLI::App& app, Invocation& invocation);
 void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation);
 void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
+void RegisterSiteDaemonVerbs(CLI::App& app, Invocation& invocation);
 void RegisterJobVerb(CLI::App& app, Invocation& invocation);
 void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);

@@ -184,7 +184,7 @@ Status Revoke(const Invocation& invocation, const Options& options) {
 }  // namespace
 
 void RegisterSiteVerb(CLI::App& app, Invocation& invocation) {
-  CLI::App* group = AddGroup(app, "site", "Enrol sites in a federation");
+  CLI::App* group = AddGroup(app, "site", "Enrol sites in a federation; a running site");
   auto options = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* help, const char* folder,
                        Status (*run)(const Invocation&, const Options&)) {

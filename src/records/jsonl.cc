@@ -1,7 +1,5 @@
 #include "records/jsonl.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -121,16 +119,13 @@ Result<Onshore<Record>> ParseRecord(std::string_view line, int64_t number, std::
 }
 
 Result<JsonlReader> JsonlReader::Open(const std::filesystem::path& path) {
-  // O_NONBLOCK: a pipe without a writer is refused below instead of waited for.
-  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-  if (!fd.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
-  struct stat st;
-  if (::fstat(fd.get(), &st) != 0) return Unexpected(ErrnoStatus("stat", path.native(), errno));
-  if (!S_ISREG(st.st_mode)) {
+  Result<Fd> fd = OpenToRead(path);
+  if (!fd && fd.error().code() == Code::kInvalidArgument) {
     return InvalidArgument("{} is not a regular file; give the path of a JSONL file",
                            path.native());
   }
-  return JsonlReader(std::move(fd), path.native());
+  if (!fd) return Unexpected(fd.error());
+  return JsonlReader(std::move(*fd), path.native());
 }
 
 Result<std::optional<std::string>> JsonlReader::NextLine() {
@@ -154,10 +149,11 @@ Result<std::optional<std::string>> JsonlReader::NextLine() {
     at_ = 0;
     if (buffer_.size() > kMaxRecordLineBytes) return too_long();
     char chunk[1 << 16];
-    const ssize_t n = ::read(fd_.get(), chunk, sizeof(chunk));
+    const ssize_t n = ::pread(fd_.get(), chunk, sizeof(chunk), offset_);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Unexpected(ErrnoStatus("read", name_, errno));
     ended_ = n == 0;
+    offset_ += n;
     buffer_.append(chunk, static_cast<size_t>(n));
   }
 }

@@ -38,6 +38,7 @@ class JsonlReader {
 
   Fd fd_;
   std::string name_;
+  int64_t offset_ = 0;  // ours: an inherited descriptor's own is shared
   std::string buffer_;
   size_t at_ = 0;
   bool ended_ = false;

@@ -7,8 +7,9 @@
 #include <cstring>
 
 #include "fuzz.h"
+#include "onshore/api/events.h"
+#include "onshore/ipc/control.h"
 #include "onshore/ipc/peer.h"
-#include "onshore/supervisor/events.h"
 
 namespace tidegate::fuzz {
 namespace {

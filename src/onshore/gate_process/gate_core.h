@@ -71,6 +71,8 @@ class GateCore {
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
   // offered again later.
   Result<GateEffects> OnOfferRefused(const OfferRefused& refused);
+  // The trainer has ended and may stay away for long: it is told nothing until it says hello.
+  Result<GateEffects> OnTrainerGone();
   // Link says whether the coordinator is connected. After each connection anew: what of an adapter
   // is missing is wanted again, for what was under way is lost.
   Result<GateEffects> OnLinkState(bool connected);
@@ -144,6 +146,7 @@ class GateCore {
   Known KnownNow() const;
   void SayKnown(GateEffects* out);
   void TellWaiting(GateEffects* out);
+  void TellState(GateEffects* out);
   Result<Bytes> AdapterParameters();
   bool RoundSpent(uint32_t round, uint8_t phase) const;
   bool RefusedForGood(uint32_t round, const Hash32& content) const;
@@ -165,6 +168,9 @@ class GateCore {
   std::map<std::string, size_t> refusals_;                  // how many, by kind
   bool job_ended_ = false;
   bool end_told_ = false;  // to the supervisor
+  // What the supervisor was told last, for who asks it how the site is.
+  std::optional<Id16> job_told_;
+  std::optional<std::pair<uint32_t, std::array<int64_t, 4>>> state_told_;
 
   // Per generation of the peers.
   std::optional<bool> link_connected_;  // as link said last

@@ -1,5 +1,6 @@
 // What the gate says to its peers in the state of now (gate_core.h, Drive).
 #include <algorithm>
+#include <cstring>
 
 #include "onshore/gate_process/effects.h"
 #include "onshore/gate_process/gate_core.h"
@@ -90,7 +91,41 @@ std::optional<std::string> GateCore::WallsMissing(To from) const {
   return std::nullopt;
 }
 
+// Numbers and a name for status, each when it has changed.
+void GateCore::TellState(GateEffects* out) {
+  if (job_ && job_told_ != job_->id) {
+    job_told_ = job_->id;
+    TellSupervisor is{ControlType::kJobIs, 0, {0, 0, job_->manifest.rounds, 0}};
+    std::memcpy(is.arguments.data(), job_->id.data(), job_->id.size());
+    out->push_back(is);
+    std::array<char, 2 * sizeof(is.arguments)> name{};
+    job_->manifest.name.text.copy(name.data(), name.size());
+    for (uint32_t part = 0; part < 2; ++part) {
+      TellSupervisor says{ControlType::kJobName, part, {}};
+      std::memcpy(says.arguments.data(), name.data() + part * sizeof(says.arguments),
+                  sizeof(says.arguments));
+      out->push_back(says);
+    }
+  }
+  const bool round = round_ && !round_->closed;
+  const std::pair<uint32_t, std::array<int64_t, 4>> state{
+      static_cast<uint32_t>(open_.size()),
+      {round ? round_->announcement.round : -1LL, adapter_ ? adapter_->manifest.version : -1LL,
+       static_cast<int64_t>(spool_.spool().used_bytes()), held_ ? held_->key.round : -1LL}};
+  if (state_told_ == state) return;
+  state_told_ = state;
+  out->push_back(TellSupervisor{ControlType::kGateState, state.first, state.second});
+}
+
+Result<GateEffects> GateCore::OnTrainerGone() {
+  GateEffects out;
+  trainer_up_ = trainer_asked_ = false;
+  TG_RETURN_IF_ERROR(Drive(&out));
+  return out;
+}
+
 Status GateCore::Drive(GateEffects* out) {
+  TellState(out);
   if (!job_) {
     TellWaiting(out);
     return OkStatus();

@@ -35,6 +35,10 @@ class GateLoop {
     for (;;) {
       TG_ASSIGN_OR_RETURN(const bool stop, StopAsked());
       if (stop) return OkStatus();
+      if (TakeTrainerGone()) {
+        trainer_.Forget();
+        TG_RETURN_IF_ERROR(ApplyAll(core_->OnTrainerGone()));
+      }
       const int64_t left = next_tick - SystemClock().MonotonicMillis();
       if (left <= 0) {
         next_tick = SystemClock().MonotonicMillis() + kTickMillis;
@@ -125,7 +129,9 @@ class GateLoop {
       SendEvent(static_cast<EventCode>(t.code), generation_, t.arguments);
       return OkStatus();
     }
-    return SendControl(t.type, generation_, t.code, t.arguments);
+    const Status said = SendControl(t.type, generation_, t.code, t.arguments);
+    const bool must = t.type == ControlType::kNeedTrainer || t.type == ControlType::kJobEnded;
+    return must ? said : OkStatus();  // the others are for who looks at the site
   }
 
   std::unique_ptr<GateCore> core_;

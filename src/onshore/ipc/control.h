@@ -1,10 +1,13 @@
 // What the supervisor and its children say: fixed structs of numbers, copied as they lie. The
-// supervisor parses nothing else, holds no key, no record and no policy.
+// supervisor parses nothing else but the local API's (onshore/api), holds no key, no record and no
+// policy.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <type_traits>
+
+#include "onshore/api/events.h"
 
 namespace tidegate::onshore {
 
@@ -15,25 +18,12 @@ enum class ControlType : uint32_t {
   kJobEnded = 5,  // gate → supervisor: the trainer will exit by itself; argument 0: the version
   kEvent = 6,     // child → supervisor: a log line's code and numbers
   kStop = 7,      // supervisor → child: end in good order
-};
-
-// Log lines as numbers; the supervisor has the texts. Never reuse a number.
-enum class EventCode : uint32_t {
-  kJobAccepted = 1,      // rounds
-  kJobRefused = 2,       // rule
-  kRoundStarted = 3,     // round, adapter version
-  kUpdateReleased = 4,   // round, bytes, ledger index
-  kUpdateRefused = 5,    // round, rule
-  kReceiptStored = 6,    // round, outcome
-  kAdapterStored = 7,    // version
-  kConnected = 8,        //
-  kDisconnected = 9,     //
-  kTrained = 10,         // round, steps, loss in thousandths
-  kEvaluated = 11,       // version, held-out loss before and after in thousandths, kept
-  kInputRefused = 12,    // wire message type
-  kWallMissing = 13,     // wall
-  kReleaseRefused = 14,  // round, code: the coordinator will never take it
-  kUpdateHeld = 15,      // round, bytes: until the site's people release it
+  kTrainerGone = 8,  // supervisor → gate: it has ended and is not started again for now
+  kJobIs = 9,        // gate → supervisor: the job's id in arguments 0 and 1, its rounds in 2
+  kJobName = 10,     // gate → supervisor: 32 bytes of its name; code: which ones
+  // gate → supervisor: arguments: round and adapter version (-1: none), bytes in the spool, the
+  // round that is held (-1: none); code: exports without a receipt
+  kGateState = 11,
 };
 
 struct ControlMessage {

@@ -44,6 +44,12 @@ Peer::Peer(Fd fd, uint32_t generation) : fd_(std::move(fd)), generation_(generat
   buffer_.resize(protocols::kIpcMaxMessage);
 }
 
+void Peer::Forget() {
+  bulk_.reset();
+  queue_.clear();
+  queued_bytes_ = 0;
+}
+
 Status Peer::SendHello(bool answer) {
   return SendBody(IpcType::kHello, protocols::Encode(IpcHello{generation_, answer}));
 }
@@ -144,11 +150,7 @@ Result<std::optional<Peer::Received>> Peer::Handle(IpcType type, ByteSpan body) 
     }
     const bool fresh = hello->generation != peer_generation_;
     peer_generation_ = hello->generation;
-    if (fresh) {
-      bulk_.reset();
-      queue_.clear();
-      queued_bytes_ = 0;
-    }
+    if (fresh) Forget();
     if (!hello->answer) TG_RETURN_IF_ERROR(SendHello(true));
     if (!fresh) return std::nullopt;
     return Received{type, Bytes(body.begin(), body.end()), std::nullopt};

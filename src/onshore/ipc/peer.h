@@ -45,6 +45,9 @@ class Peer {
   // kResourceExhausted.
   Status SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);
 
+  // The peer has ended and another one may come much later: what waits for it is not kept.
+  void Forget();
+
   bool WantsWrite() const { return !queue_.empty(); }
   size_t queued_bytes() const { return queued_bytes_; }
   Status Flush();

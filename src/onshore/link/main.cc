@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -25,6 +26,8 @@ constexpr size_t kMaxQueuedBulk = 4u << 20;
 // What waits for the gate; more and the coordinator is not listened to.
 constexpr size_t kMaxQueuedToGate = 16u << 20;
 constexpr int kGateWaitMillis = 100;
+// As many LEASEs in a row without an answer are a coordinator that is lost.
+constexpr int64_t kSilentLeases = 3;
 
 struct Options {
   uint32_t generation = 0, uid = 0, stripes = 1;
@@ -77,6 +80,7 @@ class LinkLoop {
       }
       if (Now() >= next_lease) {
         next_lease = Now() + client_->lease_millis();
+        TellLease();
         TG_RETURN_IF_ERROR(ApplyAll(core_.OnLease()));
       }
     }
@@ -85,16 +89,33 @@ class LinkLoop {
  private:
   static int64_t Now() { return SystemClock().MonotonicMillis(); }
 
+  // A coordinator may hold its connections and yet answer nothing.
+  void TellLease() {
+    const int64_t silent = Now() - lease_heard_;
+    if (!client_->connected() || unanswered_ || silent < kSilentLeases * client_->lease_millis()) {
+      return;
+    }
+    unanswered_ = true;
+    SendEvent(EventCode::kLeaseUnanswered, generation_, {silent / 1000, 0, 0, 0});
+  }
+  void OnLeaseAnswer() {
+    lease_heard_ = Now();
+    if (std::exchange(unanswered_, false)) SendEvent(EventCode::kLeaseAnswered, generation_, {});
+  }
+
   Status OnWire(const transport::Client::Event& event) {
     using Kind = transport::Client::Event::Kind;
     switch (event.kind) {
       case Kind::kConnected:
+        lease_heard_ = Now();
+        unanswered_ = false;
         SendEvent(EventCode::kConnected, generation_, {});
         return ApplyAll(core_.OnConnected(client_->session()));
       case Kind::kDisconnected:
         SendEvent(EventCode::kDisconnected, generation_, {});
         return ApplyAll(core_.OnDisconnected());
       case Kind::kMessage:
+        if (event.type == protocols::MessageType::kLease) OnLeaseAnswer();
         return ApplyAll(core_.OnCoordinator(event.type, event.body));
     }
     return OkStatus();
@@ -146,6 +167,8 @@ class LinkLoop {
   std::string statement_;
   uint32_t generation_;
   Peer gate_;
+  int64_t lease_heard_ = 0;  // an answer to one of ours, or the connection
+  bool unanswered_ = false;  // and the supervisor knows
 };
 
 Status RunLink(const Options& options) {

@@ -26,7 +26,7 @@ struct ChildPlan {
   char* const* environment;
   int fds[kMaxSpawnFds];
   int fd_count;
-  int log_fd;
+  int standard[3];
   int null_fd;
   int report_fd;
   pid_t parent;
@@ -47,10 +47,13 @@ void PlaceFds(ChildPlan& plan) {
     if (plan.fds[i] < 0) Fail(plan.report_fd, errno);
   }
   const int null_fd = ::fcntl(plan.null_fd, F_DUPFD_CLOEXEC, floor);
-  const int log_fd = plan.log_fd < 0 ? null_fd : ::fcntl(plan.log_fd, F_DUPFD_CLOEXEC, floor);
-  if (null_fd < 0 || log_fd < 0) Fail(plan.report_fd, errno);
-  if (::dup2(null_fd, 0) < 0 || ::dup2(null_fd, 1) < 0 || ::dup2(log_fd, 2) < 0) {
-    Fail(plan.report_fd, errno);
+  if (null_fd < 0) Fail(plan.report_fd, errno);
+  for (int& fd : plan.standard) {
+    fd = fd < 0 ? null_fd : ::fcntl(fd, F_DUPFD_CLOEXEC, floor);
+    if (fd < 0) Fail(plan.report_fd, errno);
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (::dup2(plan.standard[i], i) < 0) Fail(plan.report_fd, errno);
   }
   for (int i = 0; i < plan.fd_count; ++i) {
     if (::dup2(plan.fds[i], 3 + i) < 0) Fail(plan.report_fd, errno);
@@ -114,7 +117,9 @@ Status FillPlan(const SpawnSpec& spec, ChildPlan& plan) {
   }
   plan.fd_count = static_cast<int>(spec.fds.size());
   std::copy(spec.fds.begin(), spec.fds.end(), plan.fds);
-  plan.log_fd = spec.log_fd;
+  plan.standard[0] = spec.input_fd;
+  plan.standard[1] = spec.output_fd;
+  plan.standard[2] = spec.log_fd;
   return OkStatus();
 }
 

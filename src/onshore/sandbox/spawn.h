@@ -28,6 +28,8 @@ struct SpawnSpec {
   std::vector<std::string> arguments;    // without argv[0]
   std::vector<std::string> environment;  // "NAME=value", all of it: nothing is inherited
   std::vector<int> fds;                  // become 3, 4, 5, ... in the child
+  int input_fd = -1;                     // becomes 0; -1: /dev/null
+  int output_fd = -1;                    // becomes 1; -1: /dev/null
   int log_fd = -1;                       // becomes 2; -1: /dev/null
 };
 inline constexpr size_t kMaxSpawnFds = 64;
@@ -37,7 +39,7 @@ struct Child {
   Fd pidfd;  // readable when the process has ended
 };
 
-// Forks and executes. 0 and 1 are /dev/null, no other descriptor crosses, signals are at their
+// Forks and executes. No descriptor but those of the spec crosses, signals are at their
 // defaults and unblocked, the child dies with the calling thread. kNotFound, kPermissionDenied ...
 // when the program cannot be executed.
 Result<Child> Spawn(const SpawnSpec& spec);

@@ -34,7 +34,8 @@ Status WaitForGo() {
   }
 }
 
-// Gives a folder and all below it to `uid` and nobody else. Links below it are not followed.
+}  // namespace
+
 Status Own(const std::filesystem::path& path, uint32_t uid) {
   if (::chown(path.c_str(), uid, uid) != 0 || ::chmod(path.c_str(), S_IRWXU) != 0) {
     return ErrnoStatus("give a folder to its process:", path.native(), errno);
@@ -49,6 +50,8 @@ Status Own(const std::filesystem::path& path, uint32_t uid) {
   if (error) return Unavailable("cannot list {}: {}", path.native(), error.message());
   return OkStatus();
 }
+
+namespace {
 
 uint32_t WallBits(const WallReport& report) {
   uint32_t bits = 0;

@@ -38,6 +38,9 @@ struct Started {
 // kUnavailable when its end is closed.
 Result<Started> StartWalled(StartSpec spec);
 
+// Gives a folder and all below it to `uid` and nobody else. Links below it are not followed.
+Status Own(const std::filesystem::path& path, uint32_t uid);
+
 // One struct over the control pair. Send never blocks: kUnavailable when the supervisor is gone.
 Status SendControl(ControlType type, uint32_t generation, uint32_t code,
                    std::array<int64_t, 4> arguments = {});

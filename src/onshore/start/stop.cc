@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <csignal>
 #include <ctime>
+#include <utility>
 
 #include "onshore/start/start.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 volatile std::sig_atomic_t g_signal_came = 0;
 bool g_told = false;  // by the supervisor
+bool g_trainer_gone = false;
 
 void Note(int) { g_signal_came = 1; }
 
@@ -45,9 +47,12 @@ Result<bool> StopAsked() {
     TG_ASSIGN_OR_RETURN(const auto message, ReceiveControl());
     if (!message) break;
     g_told = message->type == ControlType::kStop;
+    if (message->type == ControlType::kTrainerGone) g_trainer_gone = true;
   }
   return g_told || StopSignalCame();
 }
+
+bool TakeTrainerGone() { return std::exchange(g_trainer_gone, false); }
 
 Status WaitFor(std::span<pollfd> fds, int timeout_millis) {
   sigset_t open;

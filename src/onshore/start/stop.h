@@ -22,6 +22,10 @@ bool StopSignalCame();
 // control pair. kUnavailable when the supervisor is gone.
 Result<bool> StopAsked();
 
+// The gate: whether the supervisor has said kTrainerGone since it was last asked; among what
+// StopAsked took.
+bool TakeTrainerGone();
+
 // poll(): until one of `fds` is ready, `timeout_millis` are over (-1: never) or a signal has come,
 // which is not missed however late before the call it came. The control pair is the caller's to put
 // into `fds`.

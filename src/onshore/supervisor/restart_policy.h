@@ -32,8 +32,9 @@ class RestartPolicy {
   // row: a person has to look.
   bool Hopeless(int64_t now, bool refused) {
     refusals_ = refused && now - started_ < kSteadyMillis ? refusals_ + 1 : 0;
-    return refusals_ >= kMaxRefusals;
+    return hopeless();
   }
+  bool hopeless() const { return refusals_ >= kMaxRefusals; }
 
  private:
   int64_t started_ = 0;

@@ -17,6 +17,8 @@ namespace tidegate::onshore {
 namespace {
 
 constexpr int64_t kMinSpoolBytes = 1 << 20;
+constexpr size_t kMaxApiUsers = 64;
+constexpr int64_t kWeekSeconds = 7 * 24 * 3600;
 
 Error BadKey(const std::filesystem::path& file, const toml::key& key, std::string_view why) {
   return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
@@ -59,6 +61,34 @@ Status SetCount(const std::filesystem::path& file, const toml::key& key, const t
   return OkStatus();
 }
 
+Status TakeApi(const std::filesystem::path& file, const std::filesystem::path& dir,
+               const toml::key& key, const toml::node& node, SiteConfig* config) {
+  const auto id_of = [](const toml::node& from) -> std::optional<uint32_t> {
+    const auto value = from.value_exact<int64_t>();
+    if (!value || *value < 0 || *value >= UINT32_MAX) return std::nullopt;
+    return static_cast<uint32_t>(*value);
+  };
+  if (key == "api_socket") {
+    std::string text;
+    TG_RETURN_IF_ERROR(SetText(file, key, node, &text));
+    config->api_socket = dir / text;
+    return OkStatus();
+  }
+  if (key == "api_group") {
+    config->api_group = id_of(node);
+    return config->api_group ? OkStatus() : BadKey(file, key, "must be the number of a group");
+  }
+  const toml::array* list = node.as_array();
+  bool fits = list != nullptr && !list->empty() && list->size() <= kMaxApiUsers;
+  for (size_t i = 0; fits && i < list->size(); ++i) {
+    const auto uid = id_of((*list)[i]);
+    fits = uid.has_value();
+    if (fits) config->api_users.push_back(*uid);
+  }
+  if (fits) return OkStatus();
+  return BadKey(file, key, fmt::format("must be a list of 1 … {} uids", kMaxApiUsers));
+}
+
 Status TakeProxy(const std::filesystem::path& file, const std::filesystem::path& dir,
                  const toml::key& key, const std::string& text, SiteConfig* config) {
   if (key == "proxy") {
@@ -99,7 +129,9 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
                                         "separate_uids",  "ready_seconds",
                                         "stripes",        "proxy",
                                         "proxy_user",     "proxy_password_file",
-                                        "proxy_resolves", "max_spool_bytes"};
+                                        "proxy_resolves", "max_spool_bytes",
+                                        "api_socket",     "api_group",
+                                        "api_users",      "free_trainer_seconds"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
@@ -107,6 +139,10 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
   if (key == "separate_uids") return TakeUids(file, key, node, config);
   if (key == "threads") return SetCount(file, key, node, 256, &config->threads);
   if (key == "ready_seconds") return SetCount(file, key, node, 3600, &config->ready_seconds);
+  if (key == "free_trainer_seconds") {
+    return SetCount(file, key, node, kWeekSeconds, &config->free_trainer_seconds);
+  }
+  if (key.str().starts_with("api_")) return TakeApi(file, dir, key, node, config);
   if (key == "stripes") {
     return SetCount(file, key, node, protocols::kMaxStripes, &config->stripes);
   }
@@ -176,6 +212,13 @@ Result<SiteConfig> LoadSiteConfig(const std::filesystem::path& dir) {
     if (missing) return InvalidArgument("{} lacks the key {}", file.native(), key);
   }
   TG_RETURN_IF_ERROR(CheckProxy(file, config));
+  if (!config.api_users.empty() && !config.api_group) {
+    return InvalidArgument(
+        "{} has api_users and lacks the key api_group: only members of the socket's group get to "
+        "it",
+        file.native());
+  }
+  if (config.api_socket.empty()) config.api_socket = dir / "api.sock";
   return config;
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 
@@ -27,7 +28,12 @@ struct SiteConfig {
   bool proxy_resolves = false;  // it gets the coordinator's name, where there is one
   // A start as root: the uid and gid of trainer, gate and link, in this order.
   std::optional<std::array<uint32_t, 3>> separate_uids;
-  std::string walls;  // demanded of each process; default: kDefaultDemanded
+  // The local API: its socket (SITE/api.sock), and who may use it beside root and the site's user.
+  std::filesystem::path api_socket;
+  std::optional<uint32_t> api_group;
+  std::vector<uint32_t> api_users;
+  int free_trainer_seconds = 1800;  // without an answered LEASE, until the trainer is ended
+  std::string walls;                // demanded of each process; default: kDefaultDemanded
 };
 
 // Unknown keys are errors, with the line. Relative paths are from `dir`. docs/formats/site.md.

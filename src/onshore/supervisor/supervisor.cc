@@ -79,6 +79,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::Create(const SupervisorOptions& 
     if (process.wanted) process.start_at = Now();
     supervisor->processes_.push_back(std::move(process));
   }
+  TG_RETURN_IF_ERROR(supervisor->OpenApi());
   return supervisor;
 }
 
@@ -89,6 +90,26 @@ Supervisor::~Supervisor() {
       [[maybe_unused]] const auto end = Reap(process.child, true);
     }
   }
+  for (LocalJob& job : locals_) {
+    [[maybe_unused]] const Status killed = Kill(job.child);
+    [[maybe_unused]] const auto end = Reap(job.child, true);
+  }
+}
+
+// With the lock held.
+Status Supervisor::OpenApi() {
+  TG_ASSIGN_OR_RETURN(state_, LoadSiteState(options_.site / "site-state"));
+  started_unix_millis_ = SystemClock().UnixMillis();
+  TG_ASSIGN_OR_RETURN(api_,
+                      ApiServer::Open(config_.api_socket, {config_.api_users, config_.api_group},
+                                      static_cast<uint64_t>(started_unix_millis_)));
+  if (options_.folder.empty()) lost_since_ = Now();
+  if (state_.paused) SetHold(Hold::kPaused);
+  if (state_.job_stopped) SetHold(Hold::kJobStopped);
+  if (std::count(state_.sources.begin(), state_.sources.end(), DatasetSource::kGone) != 0) {
+    SetHold(Hold::kDatasetGone);
+  }
+  return OkStatus();
 }
 
 Status Supervisor::MakePairs() {
@@ -115,6 +136,7 @@ Status Supervisor::Serve() {
   while (!stopping_) {
     TG_RETURN_IF_ERROR(StartDue());
     TG_RETURN_IF_ERROR(PollOnce());
+    CheckCoordinator();
     const bool trainer_done = !trainer().running() && !trainer().start_at;
     if (options_.once && job_ended_ && trainer_done) break;
     // A trainer whose job goes on with the next trip is stopped, one whose job has ended ends.
@@ -132,7 +154,15 @@ int Supervisor::NextTimeout() const {
   for (const Process& process : processes_) {
     if (process.start_at && !stopping_) until(*process.start_at);
     if (process.ready_by) until(*process.ready_by);
+    if (process.stop_by) until(*process.stop_by);
   }
+  for (const LocalJob& job : locals_) {
+    if (job.kill_at) until(*job.kill_at);
+  }
+  if (lost_since_ && !IsHeld(Hold::kCoordinatorLost)) {
+    until(*lost_since_ + int64_t{1000} * config_.free_trainer_seconds);
+  }
+  if (const auto deadline = api_->NextDeadline(now)) until(*deadline);
   if (pin_) {
     if (const auto deadline = pin_->NextDeadline()) until(*deadline);
   }
@@ -149,6 +179,10 @@ Status Supervisor::PollOnce() {
     fds.push_back({process.control.get(), POLLIN, 0});
     fds.push_back({process.log.get(), POLLIN, 0});
   }
+  for (const LocalJob& job : locals_) fds.push_back({job.child.pidfd.get(), POLLIN, 0});
+  const size_t first_client = fds.size();
+  api_->AppendPolls(ring_, Now(), &fds);
+  const size_t first_dial = fds.size();
   if (pin_) pin_->AppendDials(&fds);
   if (::poll(fds.data(), fds.size(), NextTimeout()) < 0) {
     if (errno == EINTR) return OkStatus();
@@ -157,7 +191,7 @@ Status Supervisor::PollOnce() {
   if (fds[0].revents != 0) {
     signalfd_siginfo info;
     if (::read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
-      LogInfo("stopping signal={}", info.ssi_signo);
+      Note(EventCode::kStopping, {info.ssi_signo});
       stopping_ = true;
     }
   }
@@ -167,15 +201,17 @@ Status Supervisor::PollOnce() {
     Process& process = processes_[i];
     if (fds[3 + 3 * i + 2].revents != 0) OnLog(process);
     if (fds[3 + 3 * i + 1].revents != 0) OnControl(process, kMessagesAtOnce);
-    CheckReady(process);
+    CheckDeadlines(process);
     if (fds[3 + 3 * i].revents != 0) TG_RETURN_IF_ERROR(OnEnd(process));
   }
+  if (!locals_.empty()) OnLocalEnds();
+  api_->Serve(std::span(fds).subspan(first_client, first_dial - first_client), ring_, Now(), *this);
   return OkStatus();
 }
 
 bool Supervisor::AllStopped() const {
-  return std::none_of(processes_.begin(), processes_.end(),
-                      [](const Process& process) { return process.running(); });
+  return locals_.empty() && std::none_of(processes_.begin(), processes_.end(),
+                                         [](const Process& process) { return process.running(); });
 }
 
 Status Supervisor::StopChildren() {
@@ -184,6 +220,7 @@ Status Supervisor::StopChildren() {
   for (Process& process : processes_) {
     if (process.running() && process.control.valid()) Say(process, ControlType::kStop);
   }
+  for (LocalJob& job : locals_) StopLocalJob(job);
   Status first;
   // All that they say until then is heard, so that none waits for a full pipe.
   while (!AllStopped() && Now() < stop_by_) {
@@ -193,10 +230,12 @@ Status Supervisor::StopChildren() {
   for (Process& process : processes_) {
     if (!process.running()) continue;
     LogWarning("process_killed name={}: not stopped after {} s", process.name, kStopMillis / 1000);
+    Remember(Source::kSupervisor, EventCode::kProcessKilled, {static_cast<int64_t>(process.kind)});
     TG_RETURN_IF_ERROR(Kill(process.child));
     TG_ASSIGN_OR_RETURN([[maybe_unused]] const auto end, Reap(process.child, true));
     Forget(process);
   }
+  api_->Flush(ring_, Now());
   return first;
 }
 

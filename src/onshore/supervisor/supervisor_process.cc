@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/program.h"
-#include "onshore/supervisor/events.h"
+#include "onshore/api/events.h"
 #include "onshore/supervisor/generations.h"
 #include "onshore/supervisor/supervisor.h"
 #include "protocols/limits.h"
@@ -74,19 +74,40 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
   if (process.kind == Kind::kGate && config_.max_spool_bytes != 0) {
     add("--spool_bytes", std::to_string(config_.max_spool_bytes));
   }
-  // The trainer's to read; gate and link try that they cannot.
-  add("--records", config_.records.native());
   if (process.kind == Kind::kTrainer) {
+    AddDatasets(&spec);
     add("--name", config_.name);
     add("--base", config_.base.native());
-    if (!config_.heldout.empty()) add("--heldout", config_.heldout.native());
     add("--threads", std::to_string(config_.threads));
     add("--dtype", config_.dtype);
+  } else {
+    // They try that they cannot read them.
+    const bool by_path = state_.sources[0] == DatasetSource::kPath;
+    add("--records", by_path ? state_.paths[0].native() : config_.records.native());
   }
-  // Sanitizers must not fork or ptrace behind the walls.
-  spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
-                      fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
+  spec.environment = Environment();
   return spec;
+}
+
+// As paths, or as descriptors behind those of control and gate.
+void Supervisor::AddDatasets(SpawnSpec* spec) const {
+  const std::filesystem::path* of_site[] = {&config_.records, &config_.heldout};
+  constexpr const char* kFlags[] = {"--records", "--heldout"};
+  int next = kFirstPeerFd + 1;
+  for (size_t i = 0; i < kDatasets; ++i) {
+    std::string path = of_site[i]->native();
+    if (state_.sources[i] == DatasetSource::kPath) path = state_.paths[i].native();
+    if (dataset_fds_[i].valid()) path = fmt::format("/dev/fd/{}", next++);
+    if (path.empty()) continue;
+    spec->arguments.push_back(kFlags[i]);
+    spec->arguments.push_back(std::move(path));
+  }
+}
+
+std::vector<std::string> Supervisor::Environment() const {
+  // Sanitizers must not fork or ptrace behind the walls.
+  return {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
+          fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
 }
 
 Status Supervisor::Start(Process& process) {
@@ -95,7 +116,12 @@ Status Supervisor::Start(Process& process) {
   SpawnSpec spec = SpecOf(process);
   Channel pin;
   spec.fds.push_back(control.child.get());
-  if (process.kind == Kind::kTrainer) spec.fds.push_back(trainer_gate_.supervisor.get());
+  if (process.kind == Kind::kTrainer) {
+    spec.fds.push_back(trainer_gate_.supervisor.get());
+    for (const Fd& dataset : dataset_fds_) {
+      if (dataset.valid()) spec.fds.push_back(dataset.get());
+    }
+  }
   if (process.kind == Kind::kGate) {
     spec.fds.push_back(trainer_gate_.child.get());
     spec.fds.push_back(gate_link_.supervisor.get());
@@ -127,8 +153,10 @@ Status Supervisor::Start(Process& process) {
       pin_.emplace(way_.address);
     }
   }
-  LogInfo("process_started name={} pid={} generation={}", process.name, process.child.pid,
-          process.generation);
+  ++process.starts;
+  process.stop_by.reset();
+  Note(EventCode::kProcessStarted,
+       {static_cast<int64_t>(process.kind), process.child.pid, process.generation});
   return OkStatus();
 }
 
@@ -162,12 +190,13 @@ void Supervisor::OnPin() {
   [[maybe_unused]] const Status killed = Kill(link.child);
 }
 
-void Supervisor::Log(Process& process, std::string_view text) {
-  if (!process.budget.Take(MonotonicNow())) return;
+bool Supervisor::Log(Process& process, std::string_view text) {
+  if (!process.budget.Take(MonotonicNow())) return false;
   if (const uint64_t dropped = process.budget.TakeDropped(); dropped != 0) {
     LogWarning("log_lines_dropped name={} count={}", process.name, dropped);
   }
   LogInfo("{}: {}", process.name, text);
+  return true;
 }
 
 void Supervisor::OnLog(Process& process) {
@@ -192,6 +221,7 @@ void Supervisor::OnLog(Process& process) {
 }
 
 void Supervisor::Say(Process& process, ControlType type) {
+  if (!process.control.valid()) return;
   ControlMessage message;
   message.type = type;
   message.generation = process.generation;
@@ -221,37 +251,52 @@ void Supervisor::OnMessage(Process& process, const ControlMessage& message) {
     case ControlType::kReady:
       if (!process.ready_by) return;  // once a start
       process.ready_by.reset();
-      LogInfo("process_ready name={} walls={:#x}", process.name, message.code);
+      process.walls = message.code;
+      Note(EventCode::kProcessReady, {static_cast<int64_t>(process.kind), message.code});
       Say(process, ControlType::kGo);
       return;
     case ControlType::kNeedTrainer:
       if (!is_gate) return;
       job_ended_ = false;
       trainer().wanted = true;
-      if (!trainer().running() && !trainer().start_at) {
+      if (!trainer().running() && !trainer().start_at && holds_ == 0) {
         trainer().start_at = std::max(MonotonicNow(), trainer().not_before);
       }
       return;
     case ControlType::kJobEnded:
       if (!is_gate) return;
-      LogInfo("job_ended adapter_version={}", message.arguments[0]);
+      Note(EventCode::kJobEnded, {message.arguments[0]});
       job_ended_ = true;
       // One that has died and is to start again does so: it has not heard of the end yet.
       trainer().wanted = false;
       return;
     case ControlType::kEvent:
-      Log(process, EventText(message.code, message.arguments));
+      OnEvent(process, message);
+      return;
+    case ControlType::kJobIs:
+    case ControlType::kJobName:
+    case ControlType::kGateState:
+      if (is_gate) OnJob(message);
       return;
     default:
       return;
   }
 }
 
-void Supervisor::CheckReady(Process& process) {
-  if (!process.running() || !process.ready_by || *process.ready_by > MonotonicNow()) return;
+void Supervisor::CheckDeadlines(Process& process) {
+  const int64_t now = MonotonicNow();
+  const bool not_ready = process.ready_by && *process.ready_by <= now;
+  const bool not_stopped = process.stop_by && *process.stop_by <= now;
+  if (!process.running() || (!not_ready && !not_stopped)) return;
   process.ready_by.reset();
-  LogWarning("process_killed name={}: not ready after {} s (ready_seconds of site.toml)",
-             process.name, config_.ready_seconds);
+  process.stop_by.reset();
+  if (not_ready) {
+    LogWarning("process_killed name={}: not ready after {} s (ready_seconds of site.toml)",
+               process.name, config_.ready_seconds);
+  } else {
+    LogWarning("process_killed name={}: not ended when it was told to", process.name);
+  }
+  Remember(Source::kSupervisor, EventCode::kProcessKilled, {static_cast<int64_t>(process.kind)});
   [[maybe_unused]] const Status killed = Kill(process.child);
 }
 
@@ -260,7 +305,9 @@ void Supervisor::Forget(Process& process) {
   process.control.reset();
   process.log.reset();
   process.ready_by.reset();
+  process.walls = 0;
   if (process.kind != Kind::kLink) return;
+  CoordinatorLost();
   pin_channel_.reset();
   pin_listener_.reset();
   pin_.reset();  // with the dials of what has ended
@@ -274,8 +321,8 @@ Status Supervisor::OnEnd(Process& process) {
   OnLog(process);
   if (!process.log_line.empty()) Log(process, process.log_line);
   process.log_line.clear();
-  LogInfo("process_ended name={} how={} signal={} status={}", process.name, EndName(end->end),
-          end->signal, end->exit_status);
+  Note(EventCode::kProcessEnded, {static_cast<int64_t>(process.kind),
+                                  static_cast<int64_t>(end->end), end->signal, end->exit_status});
   Forget(process);
   if (end->end == End::kWallHit) {
     return Internal(
@@ -292,13 +339,34 @@ Status Supervisor::OnEnd(Process& process) {
                        "the folder cannot be carried as it is; link's last lines say why");
     }
   }
+  return AfterEnd(process, *end);
+}
+
+// Whether it is started again, and when.
+Status Supervisor::AfterEnd(Process& process, const ChildEnd& end) {
   const int64_t now = MonotonicNow();
-  if (process.policy.Hopeless(now, IsRefusal(*end))) {
+  const bool is_trainer = process.kind == Kind::kTrainer;
+  const bool told = process.stop_by.has_value() && end.end == End::kClean;
+  process.stop_by.reset();
+  if (is_trainer && told) {
+    // Not its fault, and no reason to wait longer before the next start.
+    process.not_before = now + RestartPolicy::kFirstDelayMillis;
+    if (process.wanted && holds_ == 0) process.start_at = process.not_before;
+    if (holds_ != 0) Say(gate(), ControlType::kTrainerGone);
+    return OkStatus();
+  }
+  if (process.policy.Hopeless(now, IsRefusal(end)) && is_trainer && HasOwnDatasets()) {
+    // Whoever set them is to look, and the site goes on.
+    process.policy = RestartPolicy();
+    SetHold(Hold::kDatasetRefused);
+    return OkStatus();
+  }
+  if (process.policy.hopeless()) {
     const Code code =
-        end->exit_status == kUsage ? Code::kInternal : static_cast<Code>(end->exit_status);
+        end.exit_status == kUsage ? Code::kInternal : static_cast<Code>(end.exit_status);
     return MakeError(code, "{} cannot run: it ended {} times in a row with {}; {}", process.name,
                      RestartPolicy::kMaxRefusals, CodeName(code),
-                     process.kind == Kind::kTrainer
+                     is_trainer
                          ? "a trainer's words are not logged: check base, records and heldout of "
                            "site.toml with tidegate data check"
                          : "its last lines say why");
@@ -311,8 +379,12 @@ Status Supervisor::OnEnd(Process& process) {
   }
   process.not_before = now + *delay;
   // A trainer that was cut off while its job ended has not kept what the last version gave it.
-  const bool cut_off = process.kind == Kind::kTrainer && job_ended_ && end->end != End::kClean;
-  if (process.wanted || cut_off) process.start_at = process.not_before;
+  const bool cut_off = is_trainer && job_ended_ && end.end != End::kClean;
+  if (is_trainer && holds_ != 0 && !cut_off) {
+    Say(gate(), ControlType::kTrainerGone);
+  } else if (process.wanted || cut_off) {
+    process.start_at = process.not_before;
+  }
   return OkStatus();
 }
 

@@ -30,19 +30,38 @@ int64_t Milli(double loss) {
 }
 
 Result<Digest> FileDigest(const std::filesystem::path& path, uint64_t* bytes) {
-  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
+  TG_ASSIGN_OR_RETURN(const Fd fd, OpenToRead(path));
   crypto::Sha256 hash;
   Bytes part(1 << 20);
   *bytes = 0;
   for (;;) {
-    const ssize_t n = ::read(fd.get(), part.data(), part.size());
+    const ssize_t n = ::pread(fd.get(), part.data(), part.size(), static_cast<off_t>(*bytes));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Unexpected(ErrnoStatus("read", path.native(), errno));
     if (n == 0) return hash.Finish();
     hash.Update(ByteSpan(part).first(static_cast<size_t>(n)));
     *bytes += static_cast<uint64_t>(n);
   }
+}
+
+// The states of a job are of its records: their order, the place in them. Where others were set
+// since, moments, schedule and place begin anew from the next round's adapter, and a round under
+// way with them.
+Status BeginAnewWithOtherRecords(const std::filesystem::path& job_dir, const Digest& records) {
+  const std::filesystem::path note = job_dir / "records.sha256";
+  const std::string digest = ToHex(records) + "\n";
+  const auto before = ReadTextFile(note, 256);
+  if (before && *before == digest) return OkStatus();
+  if (!before && before.error().code() != Code::kNotFound) return before.error();
+  std::error_code error;
+  if (before) {
+    // The new digest last: after a crash in between the rest is removed again.
+    std::filesystem::remove(job_dir / "round.json", error);
+    if (!error) std::filesystem::remove_all(job_dir / "state", error);
+  }
+  if (!error) std::filesystem::create_directories(job_dir, error);
+  if (error) return ErrnoStatus("begin anew in", job_dir.native(), error.value());
+  return WriteFileDurably(note, AsBytes(digest), 0600);
 }
 
 // Everything between the gate's messages and the job.
@@ -142,6 +161,8 @@ class Loop {
       // A gate that was started again may not have heard it.
       if (job_ && bulk.bytes == job_bytes_) return TellDataset();
       if (job_) return FailedPrecondition("a trainer lives for one job; this is another");
+      TG_RETURN_IF_ERROR(ReadDatasets());
+      TG_RETURN_IF_ERROR(BeginAnewWithOtherRecords(JobDirOf(bulk.bytes), dataset_.records));
       TG_ASSIGN_OR_RETURN(job_, FederatedJob::Open(bulk.bytes, options_, Events()));
       job_bytes_ = bulk.bytes;
       return TellDataset();
@@ -179,14 +200,23 @@ class Loop {
 
   // Before any update: in the ledger the exports stand behind what they were made of.
   Status TellDataset() {
-    onshore::Dataset dataset;
-    dataset.job = job_->id();
-    TG_ASSIGN_OR_RETURN(dataset.records, FileDigest(options_.records, &dataset.records_bytes));
-    if (!options_.heldout.empty()) {
-      uint64_t ignored = 0;
-      TG_ASSIGN_OR_RETURN(dataset.heldout, FileDigest(options_.heldout, &ignored));
-    }
-    return gate_.Send(IpcType::kDataset, dataset);
+    dataset_.job = job_->id();
+    return gate_.Send(IpcType::kDataset, dataset_);
+  }
+
+  Status ReadDatasets() {
+    TG_ASSIGN_OR_RETURN(dataset_.records, FileDigest(options_.records, &dataset_.records_bytes));
+    if (options_.heldout.empty()) return OkStatus();
+    uint64_t ignored = 0;
+    TG_ASSIGN_OR_RETURN(dataset_.heldout, FileDigest(options_.heldout, &ignored));
+    return OkStatus();
+  }
+
+  std::filesystem::path JobDirOf(ByteSpan job) const {
+    protocols::Id16 id{};
+    const Digest digest = crypto::Sha256::Of(job);
+    std::copy_n(digest.begin(), id.size(), id.begin());
+    return JobDir(options_, id);
   }
 
   // What the numbers made impossible is the round's end, not the trainer's; the rest is.
@@ -218,6 +248,7 @@ class Loop {
   onshore::Peer gate_;
   std::unique_ptr<FederatedJob> job_;
   Bytes job_bytes_;
+  onshore::Dataset dataset_;  // what the trainer has opened
   std::optional<onshore::RoundStart> pending_;
   std::deque<onshore::Peer::Received> inbox_;
   bool ended_ = false;  // the job
@@ -227,8 +258,15 @@ Result<onshore::Started> Start(const SiteOptions& options) {
   onshore::StartSpec spec;
   spec.walls.role = onshore::Role::kTrainer;
   spec.walls.kept_fds = {{onshore::kFirstPeerFd, onshore::FdKind::kChannel}};
-  spec.walls.read_only = {options.base, options.records};
-  if (!options.heldout.empty()) spec.walls.read_only.push_back(options.heldout);
+  spec.walls.read_only = {options.base};
+  for (const std::filesystem::path& path : {options.records, options.heldout}) {
+    if (path.empty()) continue;
+    if (const auto inherited = InheritedDescriptor(path)) {
+      spec.walls.kept_fds.push_back({*inherited, onshore::FdKind::kReadOnlyFile});
+    } else {
+      spec.walls.read_only.push_back(path);
+    }
+  }
   std::error_code error;
   std::filesystem::create_directories(TrainerDir(options), error);
   // Its states and adapters come of the records: for the site's user alone.

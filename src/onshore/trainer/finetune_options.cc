@@ -12,7 +12,7 @@ const FlagsFileRules kFileRules = {
     .lists = {"lora_target_modules", "layers_to_transform"},
     .tables = {"rank_pattern", "alpha_pattern"},
     // What stands around the run is said by who starts it, not by a file that came from elsewhere.
-    .excluded = {"config", "format", "walls"},
+    .excluded = {"config", "format", "walls", "site", "uid", "flags_fd"},
 };
 
 // First of all, so that the flags after it find the file's values when their turn comes.
@@ -109,6 +109,7 @@ void AddTrainingOptions(CLI::App& verb, FinetuneConfig& c) {
 }  // namespace
 
 void AddFinetuneOptions(CLI::App& verb, FinetuneConfig& config, Invocation& invocation) {
+  AddSupervisedFlags(verb, invocation, kFileRules);
   AddConfigOption(verb, invocation);
   AddFileOptions(verb, config);
   AddModelOptions(verb, config);

@@ -1,8 +1,10 @@
 #include "onshore/trainer/flags_file.h"
 
 #include <toml++/toml.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -117,7 +119,9 @@ Status ApplyKey(CLI::App& verb, const Where& at, const toml::node& node, const f
   if (rules.excluded.contains(name)) return Bad(at, "can be given on the command line alone");
   const auto [first, is_new] = taken.emplace(option, at.line());
   if (!is_new) return Bad(at, fmt::format("is the flag of line {} again", first->second));
-  const Kind kind{option->get_type_name(), rules.lists.contains(name), rules.tables.contains(name)};
+  const bool is_flag = option->get_expected_max() == 0;
+  const Kind kind{is_flag ? "BOOLEAN" : option->get_type_name(), rules.lists.contains(name),
+                  rules.tables.contains(name)};
   auto value = Spelled(node, kind);
   if (!value) return Bad(at, fmt::format("must be {}", kind.Name()));
   if (option->count() > 0) return OkStatus();  // the command line wins
@@ -133,21 +137,50 @@ Status ApplyKey(CLI::App& verb, const Where& at, const toml::node& node, const f
 
 }  // namespace
 
-Status ApplyFlagsFile(CLI::App& verb, const fs::path& path, const FlagsFileRules& rules) {
-  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
-  const std::string& file = path.native();
+namespace {
+
+Status ApplyText(CLI::App& verb, const std::string& text, const std::string& file,
+                 const fs::path& folder, const FlagsFileRules& rules) {
   std::map<const CLI::Option*, uint32_t> taken;
   try {
     const toml::table table = toml::parse(text, file);
     // In order, for messages that name the first line with a mistake.
     for (const auto& [key, node] : InOrder(table)) {
-      TG_RETURN_IF_ERROR(ApplyKey(verb, {file, *key}, *node, path.parent_path(), rules, taken));
+      TG_RETURN_IF_ERROR(ApplyKey(verb, {file, *key}, *node, folder, rules, taken));
     }
   } catch (const toml::parse_error& e) {
     return InvalidArgument("{} line {}: {}", file, e.source().begin.line,
                            std::string(e.description()));
   }
   return OkStatus();
+}
+
+}  // namespace
+
+Status ApplyFlagsFile(CLI::App& verb, const fs::path& path, const FlagsFileRules& rules) {
+  TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxConfigBytes));
+  return ApplyText(verb, text, path.native(), path.parent_path(), rules);
+}
+
+Status ApplyFlagsDescriptor(CLI::App& verb, int descriptor, const fs::path& folder,
+                            const FlagsFileRules& rules) {
+  TG_ASSIGN_OR_RETURN(const Fd fd, OpenToRead(fmt::format("/dev/fd/{}", descriptor)));
+  std::string text(kMaxConfigBytes + 1, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t n =
+        ::pread(fd.get(), text.data() + size, text.size() - size, static_cast<off_t>(size));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("read", "the flags", errno);
+    if (n == 0) break;
+    size += static_cast<size_t>(n);
+  }
+  if (size > kMaxConfigBytes) {
+    return ResourceExhausted("the flags have more than {} bytes; make them shorter",
+                             kMaxConfigBytes);
+  }
+  text.resize(size);
+  return ApplyText(verb, text, "flags", folder, rules);
 }
 
 }  // namespace tidegate::trainer

@@ -13,10 +13,10 @@ namespace tidegate::trainer {
 
 // What a verb lets a file say.
 struct FlagsFileRules {
-  std::set<std::string> paths;     // flags whose value is a path: taken from the file's folder
-  std::set<std::string> lists;     // flags whose value may be a list: "a,b" on the command line
-  std::set<std::string> tables;    // flags whose value may be a table: JSON on the command line
-  std::set<std::string> excluded;  // flags that only the command line may give
+  std::set<std::string> paths{};     // flags whose value is a path: taken from the file's folder
+  std::set<std::string> lists{};     // flags whose value may be a list: "a,b" on the command line
+  std::set<std::string> tables{};    // flags whose value may be a table: JSON on the command line
+  std::set<std::string> excluded{};  // flags that only the command line may give
 };
 
 // Gives the verb the values of the file's keys; to be called before the verb looks at its flags,
@@ -24,5 +24,8 @@ struct FlagsFileRules {
 // twice the same flag, a value of another kind than the flag's.
 Status ApplyFlagsFile(CLI::App& verb, const std::filesystem::path& path,
                       const FlagsFileRules& rules);
+// The same of an inherited descriptor, with paths taken from `folder`.
+Status ApplyFlagsDescriptor(CLI::App& verb, int descriptor, const std::filesystem::path& folder,
+                            const FlagsFileRules& rules);
 
 }  // namespace tidegate::trainer

@@ -5,6 +5,8 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/site_name.h"
+#include "onshore/start/start.h"
 #include "onshore/trainer/launch.h"
 
 namespace tidegate::trainer {
@@ -117,8 +119,46 @@ void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held) {
             "With --load_in_4bit: the scales in 8 bits too");
 }
 
+void AddSupervisedFlags(CLI::App& verb, Invocation& invocation, FlagsFileRules rules) {
+  rules.excluded.insert({"config", "format", "walls", "site", "uid", "flags_fd"});
+  CLI::Option* site = verb.add_option("--site", invocation.site, "")->group("");
+  verb.add_option("--uid", invocation.walls.uid, "")->group("")->needs(site);
+  verb.add_option_function<int>("--flags_fd",
+                                [&verb, &invocation, rules = std::move(rules)](int descriptor) {
+                                  invocation.verb = verb.get_name();
+                                  invocation.refused = ApplyFlagsDescriptor(verb, descriptor,
+                                                                            invocation.site, rules);
+                                })
+      ->group("")
+      ->needs(site);
+}
+
+Status MakeOutputDir(const Invocation& invocation, const std::filesystem::path& dir) {
+  std::error_code error;
+  if (invocation.site.empty()) {
+    std::filesystem::create_directories(dir, error);
+    return error ? ErrnoStatus("create", dir.native(), error.value()) : OkStatus();
+  }
+  const std::filesystem::path local = invocation.site / "local";
+  const std::filesystem::path normal = dir.lexically_normal();
+  if (normal.parent_path() != local || !IsSiteName(normal.filename().native())) {
+    return PermissionDenied(
+        "a client of the site writes into {}/NAME, not into {}; NAME must be {}", local.native(),
+        dir.native(), kSiteNameRule);
+  }
+  std::filesystem::create_directories(normal, error);
+  if (error) return ErrnoStatus("create", normal.native(), error.value());
+  if (invocation.walls.uid != 0) return onshore::Own(normal, invocation.walls.uid);
+  std::filesystem::permissions(normal, std::filesystem::perms::owner_all, error);
+  return error ? ErrnoStatus("chmod", normal.native(), error.value()) : OkStatus();
+}
+
 Status AllowRead(Invocation& invocation, const std::string& option,
                  const std::filesystem::path& path) {
+  if (const auto inherited = InheritedDescriptor(path)) {
+    invocation.walls.kept_files.push_back(*inherited);
+    return OkStatus();
+  }
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return NotFound("--{} {} does not exist", option, path.native());
@@ -159,6 +199,11 @@ int RunInvocation(Invocation& invocation) {
   // A file beyond a limit is an error with a name, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
   if (!invocation.refused.ok()) return Refuse(invocation);
+  if (!invocation.site.empty()) {
+    invocation.walls.secrets = {invocation.site / "keys" / "gate.key",
+                                invocation.site / "keys" / "link.key",
+                                invocation.site / "policy.toml"};
+  }
   Status status = CheckWallNames(invocation.walls.demanded);
   if (status.ok()) status = invocation.prepare();
   if (!status.ok()) return Finish(invocation, status);

@@ -80,6 +80,7 @@ void RegisterEval(CLI::App& app, Invocation& invocation) {
         if (config->exact_match) return;
         RefuseGiven(parsed, {"max_new_tokens"}, "is for --exact_match: give that too");
       });
+  AddSupervisedFlags(*verb, invocation, {.paths = {"base", "data", "adapter"}});
   AddDataOptions(*verb, *config);
   verb->add_option(Flag("adapter"), config->adapter, "PEFT folder; without it the base alone");
   verb->add_option(Flag("dtype"), config->dtype, "auto, bf16 or f32")->capture_default_str();

@@ -57,9 +57,7 @@ Status Prepare(Invocation& invocation, const FinetuneConfig& c) {
   if (!c.eval_data.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "eval_data", c.eval_data));
   if (!c.adapter.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "adapter", c.adapter));
   // Made before the walls, which know only what exists.
-  std::error_code error;
-  std::filesystem::create_directories(c.output_dir, error);
-  if (error) return ErrnoStatus("create", c.output_dir.native(), error.value());
+  TG_RETURN_IF_ERROR(MakeOutputDir(invocation, c.output_dir));
   TG_RETURN_IF_ERROR(LockFolder(invocation, c.output_dir));
   invocation.walls.read_write.push_back(c.output_dir);
   return OkStatus();

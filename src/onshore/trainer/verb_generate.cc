@@ -100,6 +100,7 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
       [&invocation, c] { return Prepare(invocation, *c); },
       [&invocation, c](const std::string&) { return Run(invocation, *c); },
       [c](const CLI::App& parsed) { CheckUsage(parsed, *c); });
+  AddSupervisedFlags(*verb, invocation, {.paths = {"base", "adapter", "prompts"}});
   verb->add_option(Flag("base"), c->base, "HF folder of the base model")->required();
   verb->add_option(Flag("adapter"), c->adapter, "PEFT folder; without it the base alone");
   CLI::App* input = verb->add_option_group("Input", "One of");

@@ -24,6 +24,9 @@ onshore::TryContext TriesOf(const LocalWalls& walls, pid_t parent) {
   for (const fs::path& path : walls.read_only) tries.readable.push_back(Canonical(path));
   for (const fs::path& path : walls.read_write) tries.writable.push_back(Canonical(path));
   tries.readable.insert(tries.readable.end(), tries.writable.begin(), tries.writable.end());
+  for (const fs::path& path : walls.secrets) {
+    tries.forbidden.push_back({fmt::format("secret_{}", tries.forbidden.size()), path.native()});
+  }
   for (const fs::path& path : tries.readable) {
     const fs::path folder = path.parent_path();
     const bool known = std::any_of(
@@ -56,6 +59,10 @@ Result<std::string> RaiseLocalWalls(const LocalWalls& walls, pid_t parent) {
   spec.walls.role = onshore::Role::kTrainer;
   spec.walls.read_only = walls.read_only;
   spec.walls.read_write = walls.read_write;
+  for (const int fd : walls.kept_files) {
+    spec.walls.kept_fds.push_back({fd, onshore::FdKind::kReadOnlyFile});
+  }
+  if (walls.uid != 0) spec.walls.uid = spec.walls.gid = walls.uid;
   spec.walls.expected_parent = parent;
   spec.tries = TriesOf(walls, parent);
   spec.files_may_be_open = true;

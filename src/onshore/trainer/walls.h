@@ -18,6 +18,9 @@ struct LocalWalls {
   std::string demanded = std::string(kDefaultWalls);  // names as in policies, or "none"
   std::vector<std::filesystem::path> read_only;
   std::vector<std::filesystem::path> read_write;
+  std::vector<int> kept_files;                 // inherited: regular files open for reading only
+  std::vector<std::filesystem::path> secrets;  // that must stay out of reach whatever is named
+  uint32_t uid = 0;                            // a start as root: the uid to become
 
   bool none() const { return demanded == "none"; }
 };

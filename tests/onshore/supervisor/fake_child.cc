@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -31,18 +32,22 @@ class FakeChild {
     std::string line = "start";
     for (int i = 1; i < argc; ++i) {
       line += std::string(" ") + argv[i];
-      if (std::strcmp(argv[i], "--dir") == 0) site_ = argv[i + 1];
+      if (std::strcmp(argv[i], "--dir") == 0 || std::strcmp(argv[i], "--site") == 0)
+        site_ = argv[i + 1];
       if (std::strcmp(argv[i], "--generation") == 0) {
         generation_ = static_cast<uint32_t>(std::stoul(argv[i + 1]));
       }
     }
     Trace(fmt::format("pid {}", ::getpid()));
     Trace(line);
+    // A local job: no pair, no control; what it was given it tells on its own output.
+    local_ = argc > 1 && std::strcmp(argv[1], "federated") != 0 && name_ == "trainer";
     auto mode = ReadTextFile(site_ / ("mode-" + name_), 100);
     if (mode) mode_ = *mode;
   }
 
   int Run() {
+    if (local_) return RunLocal();
     if (mode_.starts_with("exit ")) {
       const char words[] = "the reason, and no newline";
       [[maybe_unused]] const ssize_t n = ::write(2, words, sizeof(words) - 1);
@@ -71,6 +76,30 @@ class FakeChild {
     [[maybe_unused]] const Status status = WriteAll(fd.get(), AsBytes(text), "trace");
   }
 
+  // Says what its descriptors hold, then waits for its input's end, or for a signal.
+  int RunLocal() {
+    std::signal(
+        SIGTERM, mode_ == "local deaf" ? SIG_IGN : [](int) { ::_exit(11); });
+    std::string said;
+    for (const int fd : {3, 4, 5}) {
+      char text[200];
+      const ssize_t n = ::pread(fd, text, sizeof(text), 0);
+      if (n >= 0)
+        said += fmt::format("{}: {}\n", fd, std::string_view(text, static_cast<size_t>(n)));
+    }
+    [[maybe_unused]] const Status status = WriteAll(1, AsBytes(said), "output");
+    [[maybe_unused]] const Status errors = WriteAll(2, AsBytes(std::string("words\n")), "errors");
+    if (mode_.starts_with("local exit ")) return std::stoi(mode_.substr(11));
+    char byte = 0;
+    struct stat info {};
+    if (::fstat(0, &info) == 0 && S_ISFIFO(info.st_mode)) {
+      while (::read(0, &byte, 1) > 0) {
+      }
+      return 0;
+    }
+    for (;;) ::pause();
+  }
+
   void SendControl(ControlType type, uint32_t generation, uint32_t code,
                    std::array<int64_t, 4> arguments) {
     ControlMessage message;
@@ -95,6 +124,7 @@ class FakeChild {
       [[maybe_unused]] const Status status = hello.SendHello(false);
     }
     if (message.type == ControlType::kStop) Trace("stop");
+    if (message.type == ControlType::kTrainerGone) Trace("trainer gone");
     return message.type != ControlType::kStop || mode_ == "ignore_stop";
   }
 
@@ -126,6 +156,19 @@ class FakeChild {
       [[maybe_unused]] const ssize_t n = ::send(kControlFd, "short", 5, MSG_NOSIGNAL);
     }
     if (verb == "job_ended") SendControl(ControlType::kJobEnded, generation_, 0, {7, 0, 0, 0});
+    if (verb == "job_is") {  // the sixteen bytes of its id are one letter; its name
+      std::string letter, name;
+      words >> letter >> name;
+      std::array<int64_t, 4> a{};
+      std::memset(a.data(), letter[0], 16);
+      a[2] = 9;
+      SendControl(ControlType::kJobIs, generation_, 0, a);
+      a = {};
+      std::memcpy(a.data(), name.data(), std::min<size_t>(name.size(), 32));
+      SendControl(ControlType::kJobName, generation_, 0, a);
+      SendControl(ControlType::kJobName, generation_, 99, a);  // there is no such part
+    }
+    if (verb == "gate_state") SendControl(ControlType::kGateState, generation_, 2, {4, 3, 777, -1});
     if (verb == "event") {
       uint32_t code = 0;
       std::array<int64_t, 4> a{};
@@ -164,6 +207,7 @@ class FakeChild {
   std::string name_;
   std::filesystem::path site_;
   std::string mode_;
+  bool local_ = false;
   uint32_t generation_ = 0;
 };
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "base/file.h"
-#include "onshore/supervisor/events.h"
+#include "onshore/api/events.h"
 #include "onshore/supervisor/generations.h"
 #include "onshore/supervisor/line_budget.h"
 #include "onshore/supervisor/restart_policy.h"
@@ -75,7 +75,17 @@ TEST(EventTextTest, EveryEventHasItsTextAndOthersAreNumbers) {
   EXPECT_EQ(EventText(8, a), "coordinator_connected");
   EXPECT_EQ(EventText(11, {2, -1, 5, 1}),
             "adapter_evaluated version=2 best_milli=-1 loss_milli=5 kept=1");
-  for (uint32_t code = 1; code <= static_cast<uint32_t>(EventCode::kWallMissing); ++code) {
+  for (uint32_t code = 1; code <= static_cast<uint32_t>(EventCode::kLeaseAnswered); ++code) {
+    EXPECT_FALSE(EventText(code, a).starts_with("unknown")) << code;
+  }
+  EXPECT_EQ(EventText(103, {2, 1, 11, 0}),
+            "process_ended name=trainer how=crash signal=11 status=0");
+  EXPECT_EQ(EventText(103, {-1, 77, 0, 0}),
+            "process_ended name=unknown how=unknown signal=0 status=0");
+  EXPECT_EQ(EventText(102, {0, 5, 0, 0}), "process_ready name=gate walls=0x5");
+  EXPECT_EQ(NamedArguments(4, a), (std::array<int64_t, 4>{3, 4912345, 17, 0})) << "9 has no name";
+  EXPECT_EQ(NamedArguments(99, a), (std::array<int64_t, 4>{}));
+  for (uint32_t code = 101; code <= static_cast<uint32_t>(EventCode::kClientRefused); ++code) {
     EXPECT_FALSE(EventText(code, a).starts_with("unknown")) << code;
   }
   EXPECT_EQ(EventText(0, a), "unknown_event code=0");
