@@ -2,7 +2,7 @@
 BUILD ?= build
 CTEST_ARGS ?=
 
-.PHONY: setup build test test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
+.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -12,6 +12,10 @@ build: setup
 
 test: build
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error $(CTEST_ARGS)
+
+# The kernels on a GPU: here a machine without one fails, where `make test` skips them by name.
+test-cuda: build
+	TIDEGATE_REQUIRE_GPU=1 ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -L gpu
 
 # The same tests under sanitizers; what tsan leaves out, and why: CONTRIBUTING.md.
 SANITIZER_CTEST_ARGS ?= -j2

@@ -4,9 +4,9 @@ include(GoogleTest)
 
 add_library(tidegate_options INTERFACE)
 # -Wno-restrict: g++ 12 reports it falsely in std::string (GCC bug 105651).
-target_compile_options(tidegate_options INTERFACE -Wall -Wextra -Wshadow -Werror -Wno-restrict
-                       -fno-math-errno
-                       -march=x86-64-v2 -g1)
+# nvcc has options of its own (TidegateCuda).
+set(_options -Wall -Wextra -Wshadow -Werror -Wno-restrict -fno-math-errno -march=x86-64-v2 -g1)
+target_compile_options(tidegate_options INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${_options}>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   # For the fuzzers alone: warnings are judged by g++.
   target_compile_options(tidegate_options INTERFACE -Wno-error -Wno-unknown-warning-option)

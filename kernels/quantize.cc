@@ -36,27 +36,6 @@ int64_t Blocks(int64_t count, int64_t size) { return (count + size - 1) / size; 
 
 size_t Padded(int64_t bytes) { return (static_cast<size_t>(bytes) + 63) / 64 * 64; }
 
-struct Offsets {
-  size_t scales = 0, scale_codes = 0, total = 0;
-};
-
-Offsets OffsetsOf(WeightFormat format, int64_t n, int64_t k) {
-  const int64_t count = n * k, blocks = Blocks(count, kQuantBlock);
-  Offsets at;
-  if (format == WeightFormat::kInt8) {
-    at.scales = Padded(count);
-    at.total = at.scales + Padded(4 * n);
-  } else if (format == WeightFormat::kNf4) {
-    at.scales = Padded(Blocks(count, 2));
-    at.total = at.scales + Padded(4 * blocks);
-  } else if (format == WeightFormat::kNf4Double) {
-    at.scales = Padded(Blocks(count, 2));
-    at.scale_codes = at.scales + Padded(4 * (Blocks(blocks, kScaleBlock) + 1));
-    at.total = at.scale_codes + Padded(blocks);
-  }
-  return at;
-}
-
 // bitsandbytes' dynamic map of 8 signed bits: seven decades, the i-th with 2^i values each way, in
 // float arithmetic throughout.
 std::array<float, 256> MakeScaleMap() {
@@ -80,11 +59,6 @@ std::array<float, 256> MakeScaleMap() {
   map[count++] = 0.0f;
   map[count++] = 1.0f;
   std::sort(map.begin(), map.end());
-  return map;
-}
-
-const std::array<float, 256>& ScaleMap() {
-  static const std::array<float, 256> map = MakeScaleMap();
   return map;
 }
 
@@ -173,12 +147,36 @@ void QuantizeScales(const std::vector<float>& scales, float* outer, uint8_t* cod
 
 }  // namespace
 
+QuantizedLayout LayoutOf(WeightFormat format, int64_t n, int64_t k) {
+  const int64_t count = n * k, blocks = Blocks(count, kQuantBlock);
+  QuantizedLayout at;
+  if (format == WeightFormat::kInt8) {
+    at.scales = Padded(count);
+    at.total = at.scales + Padded(4 * n);
+  } else if (format == WeightFormat::kNf4) {
+    at.scales = Padded(Blocks(count, 2));
+    at.total = at.scales + Padded(4 * blocks);
+  } else if (format == WeightFormat::kNf4Double) {
+    const int64_t outer = Blocks(blocks, kScaleBlock);
+    at.scales = Padded(Blocks(count, 2));
+    at.offset = at.scales + static_cast<size_t>(4 * outer);
+    at.scale_codes = at.scales + Padded(4 * (outer + 1));
+    at.total = at.scale_codes + Padded(blocks);
+  }
+  return at;
+}
+
+const std::array<float, 256>& ScaleMap() {
+  static const std::array<float, 256> map = MakeScaleMap();
+  return map;
+}
+
 size_t QuantizedBytes(WeightFormat format, int64_t n, int64_t k) {
-  return OffsetsOf(format, n, k).total;
+  return LayoutOf(format, n, k).total;
 }
 
 void Quantize(int threads, WeightFormat format, int64_t n, int64_t k, const float* w, void* out) {
-  const Offsets at = OffsetsOf(format, n, k);
+  const QuantizedLayout at = LayoutOf(format, n, k);
   uint8_t* bytes = static_cast<uint8_t*>(out);
   std::memset(bytes, 0, at.total);  // the padding too: equal weights are equal bytes
   float* scales = reinterpret_cast<float*>(bytes + at.scales);
@@ -195,7 +193,7 @@ void Quantize(int threads, WeightFormat format, int64_t n, int64_t k, const floa
 }
 
 QuantizedView ViewOf(WeightFormat format, int64_t n, int64_t k, const void* data) {
-  const Offsets at = OffsetsOf(format, n, k);
+  const QuantizedLayout at = LayoutOf(format, n, k);
   const uint8_t* bytes = static_cast<const uint8_t*>(data);
   QuantizedView view;
   view.codes = bytes;
@@ -203,7 +201,7 @@ QuantizedView ViewOf(WeightFormat format, int64_t n, int64_t k, const void* data
   if (format != WeightFormat::kNf4Double) return view;
   view.scale_codes = bytes + at.scale_codes;
   view.scale_map = ScaleMap().data();
-  view.offset = view.scales[Blocks(Blocks(n * k, kQuantBlock), kScaleBlock)];
+  std::memcpy(&view.offset, bytes + at.offset, sizeof(view.offset));
   return view;
 }
 

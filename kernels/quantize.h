@@ -28,6 +28,15 @@ size_t QuantizedBytes(WeightFormat format, int64_t n, int64_t k);
 // any number of threads. Uses no workspace.
 void Quantize(int threads, WeightFormat format, int64_t n, int64_t k, const float* w, void* out);
 
+// Where the parts lie, in bytes from the block's begin, and the size of all; `offset` is that of
+// kNf4Double's scales' offset. For who has the block in memory that it can't read.
+struct QuantizedLayout {
+  size_t scales = 0, scale_codes = 0, offset = 0, total = 0;
+};
+QuantizedLayout LayoutOf(WeightFormat format, int64_t n, int64_t k);
+// What kNf4Double's scale codes stand for.
+const std::array<float, 256>& ScaleMap();
+
 // The parts of a quantized matrix.
 struct QuantizedView {
   const uint8_t* codes = nullptr;

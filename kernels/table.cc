@@ -1,6 +1,7 @@
 #include "kernels/table.h"
 
 #include "kernels/internal/cpu.h"
+#include "kernels/internal/cuda_table.h"
 #include "kernels/internal/matmul.h"
 #include "kernels/internal/ops.h"
 #include "kernels/internal/simd_ops.h"
@@ -12,6 +13,7 @@ constexpr KernelTable kReference = {
     .backend = Backend::kRef,
     .dtype = DType::kF64,
     .isa = "reference",
+    .device = nullptr,
     .prepare_weights = PrepareWeightsRef,
     .linear_forward = LinearForwardRef,
     .linear_backward = LinearBackwardRef,
@@ -117,6 +119,7 @@ const KernelTable* CpuBF16Table() {
 
 const KernelTable* TableFor(Backend backend, DType dtype) {
   if (backend == Backend::kRef) return dtype == DType::kF64 ? &kReference : nullptr;
+  if (backend == Backend::kCuda) return CudaTable(dtype);
   switch (dtype) {
     case DType::kF32:
       return CpuF32Table();

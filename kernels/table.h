@@ -2,8 +2,11 @@
 //
 // A null slot means that this backend does not have the op: callers check and say so. Functions are
 // thread-safe as long as each call has a context of its own; they do not check shapes (callers do,
-// once, when a model is loaded) and they do not fail, except for std::bad_alloc.
+// once, when a model is loaded) and they do not fail, except for std::bad_alloc (on a device
+// DeviceError too).
 #pragma once
+
+#include <stdexcept>
 
 #include "kernels/attention.h"
 #include "kernels/convert.h"
@@ -22,10 +25,32 @@
 
 namespace tidegate::kernels {
 
+// A backend's device beside the host. Every pointer that an op takes is then to the device's memory
+// (ids, targets, segment starts, sums and the data of a WeightSource too), but for the arguments
+// themselves. Ops are queued on the context's stream and run in the order of their calls; what they
+// wrote can be read after Synchronize. Where the device fails these and the ops throw DeviceError;
+// nothing on the device can be relied on after that.
+struct Device {
+  Memory memory;
+  void* (*make_stream)();
+  void (*release_stream)(void* stream);
+  void (*to_device)(const Context&, void* to, const void* from, size_t bytes);
+  void (*to_host)(const Context&, void* to, const void* from, size_t bytes);
+  void (*copy)(const Context&, void* to, const void* from, size_t bytes);  // within the device
+  void (*zero)(const Context&, void* at, size_t bytes);
+  void (*synchronize)(const Context&);
+};
+
+class DeviceError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 struct KernelTable {
   Backend backend;
   DType dtype;
-  const char* isa;  // "reference", "avx2", "avx512", "avx512bf16", "amx-bf16", ...
+  const char* isa;       // "reference", "avx2", "avx512", "avx512bf16", "amx-bf16", "sm_90", ...
+  const Device* device;  // null where buffers are the host's
 
   std::unique_ptr<PreparedWeights> (*prepare_weights)(const WeightSource&);
   void (*linear_forward)(const Context&, const LinearForwardArgs&);
@@ -58,10 +83,15 @@ struct KernelTable {
 
 // The table for a backend and activation type, or null where this build or this machine has none:
 // (kRef, kF64) always; (kCpu, kF32) wherever oneDNN may generate code (not under PR_SET_MDWE);
-// (kCpu, kBF16) where moreover the CPU has AVX512-bf16, as every one with AMX has.
-// Chosen once, at run time. Weight formats each table takes: kRef all three; kCpu/kF32 kF32
-// and kBF16; kCpu/kBF16 kBF16; all of them the quantized ones.
+// (kCpu, kBF16) where moreover the CPU has AVX512-bf16, as every one with AMX has; (kCuda, kF32)
+// and (kCuda, kBF16) where this build has CUDA and the machine a GPU of compute capability 8.0 or
+// newer and cuBLASLt (WhyNoCuda says what is missing). Chosen once, at run time. Weight formats
+// each table takes: kRef all three; kF32 kF32 and kBF16; kBF16 kBF16; all of them the quantized
+// ones.
 const KernelTable* TableFor(Backend backend, DType dtype);
+
+// Empty where there are CUDA tables, else what is missing, for a message.
+const char* WhyNoCuda();
 
 // Pins the worker threads to the CPUs this process may use, one each, when there are at least
 // `threads` of them. Call once, before the first kernel and after the process walls.

@@ -11,20 +11,27 @@ constexpr size_t kMinBlock = size_t{1} << 16;
 
 }  // namespace
 
+const Memory& HostMemory() {
+  static constexpr Memory kHost = {
+      [](size_t bytes) { return ::operator new (bytes, std::align_val_t{kAlignment}); },
+      [](void* memory) { ::operator delete (memory, std::align_val_t{kAlignment}); }};
+  return kHost;
+}
+
 struct Workspace::Block {
-  explicit Block(size_t bytes)
-      : data(static_cast<char*>(::operator new (bytes, std::align_val_t{kAlignment}))),
-        size(bytes) {}
-  ~Block() { ::operator delete (data, std::align_val_t{kAlignment}); }
+  Block(const Memory& from, size_t bytes)
+      : memory(from), data(static_cast<char*>(from.allocate(bytes))), size(bytes) {}
+  ~Block() { memory.release(data); }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
+  const Memory& memory;
   char* data;
   size_t size;
   size_t used = 0;
 };
 
-Workspace::Workspace() = default;
+Workspace::Workspace(const Memory& memory) : memory_(memory) {}
 Workspace::~Workspace() = default;
 
 void* Workspace::Allocate(size_t bytes) {
@@ -34,7 +41,7 @@ void* Workspace::Allocate(size_t bytes) {
   // Nothing is in use: make one block of the pieces that past growth left.
   if (empty && blocks_.size() > 1) {
     blocks_.clear();
-    blocks_.push_back(std::make_unique<Block>(std::max(bytes, high_water_)));
+    blocks_.push_back(std::make_unique<Block>(memory_, std::max(bytes, high_water_)));
   }
   while (current_ < blocks_.size() && blocks_[current_]->size - blocks_[current_]->used < bytes) {
     ++current_;
@@ -42,7 +49,7 @@ void* Workspace::Allocate(size_t bytes) {
   }
   if (current_ == blocks_.size()) {
     const size_t grown = blocks_.empty() ? kMinBlock : high_water_ / 2;
-    blocks_.push_back(std::make_unique<Block>(std::max({bytes, grown, kMinBlock})));
+    blocks_.push_back(std::make_unique<Block>(memory_, std::max({bytes, grown, kMinBlock})));
   }
   Block& block = *blocks_[current_];
   void* memory = block.data + block.used;

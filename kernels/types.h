@@ -20,13 +20,21 @@ constexpr size_t SizeOf(DType dtype) {
   return dtype == DType::kF64 ? 8 : dtype == DType::kF32 ? 4 : 2;
 }
 
-enum class Backend : uint8_t { kRef = 0, kCpu = 1 };
+enum class Backend : uint8_t { kRef = 0, kCpu = 1, kCuda = 2 };
+
+// Where a backend's buffers lie. `allocate` throws std::bad_alloc; what it gives is aligned to 64
+// bytes at least.
+struct Memory {
+  void* (*allocate)(size_t bytes);
+  void (*release)(void* memory);
+};
+const Memory& HostMemory();
 
 // Scratch memory: a stack of 64-byte aligned blocks that grows to the high-water mark and is kept.
-// Not thread-safe; one per context.
+// Not thread-safe; one per context. `memory` must outlive it.
 class Workspace {
  public:
-  Workspace();
+  explicit Workspace(const Memory& memory = HostMemory());
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -55,16 +63,19 @@ class Workspace {
 
  private:
   struct Block;
+  const Memory& memory_;
   std::vector<std::unique_ptr<Block>> blocks_;
   size_t current_ = 0;
   size_t high_water_ = 0;
 };
 
 // Passed to every kernel. `threads` is how many the kernel may use, the caller's included; results
-// are the same bits for any value.
+// are the same bits for any value. A device's kernels are queued on `stream` (KernelTable::device
+// makes them) and take their scratch from a workspace in that device's memory.
 struct Context {
   int threads = 1;
   Workspace* workspace = nullptr;
+  void* stream = nullptr;
 };
 
 }  // namespace tidegate::kernels

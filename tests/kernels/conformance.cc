@@ -81,7 +81,7 @@ const KernelTable& Reference() { return *TableFor(Backend::kRef, DType::kF64); }
 std::vector<const KernelTable*> FastTables() {
   std::vector<const KernelTable*> tables;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const KernelTable* table = TableFor(Backend::kCpu, dtype);
+    const KernelTable* table = TestedTable(dtype);
     if (table != nullptr) tables.push_back(table);
   }
   return tables;
@@ -97,7 +97,10 @@ std::string NameOf(const KernelTable& table) {
   const char* dtype = table.dtype == DType::kF64   ? "f64"
                       : table.dtype == DType::kF32 ? "f32"
                                                    : "bf16";
-  return std::string(table.backend == Backend::kRef ? "ref " : "cpu ") + dtype + " on " + table.isa;
+  const char* backend = table.backend == Backend::kRef   ? "ref "
+                        : table.backend == Backend::kCpu ? "cpu "
+                                                         : "cuda ";
+  return std::string(backend) + dtype + " on " + table.isa;
 }
 
 Tolerance ToleranceOf(const KernelTable& table) { return ToleranceOf(table.backend, table.dtype); }
@@ -106,7 +109,7 @@ GuardedArray::GuardedArray(DType dtype, const Values& values)
     : dtype_(dtype),
       count_(values.size()),
       bytes_(2 * kGuard + (values.size() + 1) * SizeOf(dtype), kSentinel) {
-  unsigned char* p = static_cast<unsigned char*>(data());
+  unsigned char* p = bytes_.data() + offset();
   for (size_t i = 0; i < count_; ++i) {
     if (dtype == DType::kF64) {
       std::memcpy(p + 8 * i, &values[i], 8);
@@ -122,7 +125,7 @@ GuardedArray::GuardedArray(DType dtype, const Values& values)
 
 Values GuardedArray::values() const {
   Values values(count_);
-  const unsigned char* p = bytes_.data() + kGuard + SizeOf(dtype_);
+  const unsigned char* p = bytes_.data() + offset();
   for (size_t i = 0; i < count_; ++i) {
     if (dtype_ == DType::kF64) {
       std::memcpy(&values[i], p + 8 * i, 8);
@@ -140,22 +143,24 @@ Values GuardedArray::values() const {
 }
 
 bool GuardedArray::GuardsIntact() const {
-  const size_t begin = kGuard + SizeOf(dtype_);
+  const size_t begin = offset();
   const size_t end = begin + count_ * SizeOf(dtype_);
   const auto intact = [](unsigned char byte) { return byte == kSentinel; };
   return std::all_of(bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(begin), intact) &&
          std::all_of(bytes_.begin() + static_cast<ptrdiff_t>(end), bytes_.end(), intact);
 }
 
-OpRun::OpRun(const KernelTable& table, DType input, int threads) : table_(table), input_(input) {
-  context_.threads = threads;
-  context_.workspace = &workspace_;
+OpRun::OpRun(const KernelTable& table, DType input, int threads, bool aligned)
+    : table_(table), input_(input), staging_(table, threads, aligned) {}
+
+void* OpRun::Place(GuardedArray& array) {
+  return staging_.Place(array.bytes().data(), array.bytes().size(), array.offset());
 }
 
 const void* OpRun::Input(DType held_as, DType given_as, const Values& values) {
   inputs_.emplace_back(held_as, RoundTo(given_as, values));
   copies_.push_back(inputs_.back());
-  return inputs_.back().data();
+  return Place(inputs_.back());
 }
 
 const void* OpRun::In(const Values& values) { return Input(table_.dtype, input_, values); }
@@ -179,8 +184,9 @@ const PreparedWeights* OpRun::Weights(const Values& values, int64_t n, int64_t k
   if (format) {
     const Values rounded = RoundTo(input_, values);
     const std::vector<float> floats(rounded.begin(), rounded.end());
-    source.data = quantized_.emplace_back(QuantizedBytes(*format, n, k)).data();
-    Quantize(context_.threads, *format, n, k, floats.data(), quantized_.back().data());
+    auto& bytes = quantized_.emplace_back(QuantizedBytes(*format, n, k));
+    Quantize(context().threads, *format, n, k, floats.data(), bytes.data());
+    source.data = staging_.Array(bytes.data(), bytes.size());
   }
   weights_.push_back(table_.prepare_weights(source));
   return weights_.back().get();
@@ -190,7 +196,7 @@ void* OpRun::Output(const std::string& name, DType held_as, DType given_as, cons
   const auto [output, added] =
       outputs_.emplace(name, GuardedArray(held_as, RoundTo(given_as, initial)));
   EXPECT_TRUE(added) << "two outputs named " << name;
-  return output->second.data();
+  return Place(output->second);
 }
 
 void* OpRun::Out(const std::string& name, const Values& initial) {
@@ -207,6 +213,7 @@ void* OpRun::OutGrad(const std::string& name, size_t count) {
 }
 
 const std::map<std::string, GuardedArray>& OpRun::Finish() {
+  staging_.Fetch();
   for (size_t i = 0; i < inputs_.size(); ++i) {
     EXPECT_TRUE(inputs_[i].SameBytes(copies_[i])) << "input " << i << " was written to";
   }
@@ -238,26 +245,37 @@ void ExpectClose(const std::string& name, const Values& got, const Values& want,
   }
 }
 
+void ExpectOutputsClose(const KernelTable& table, OpRun& run, OpRun& reference, bool exactly) {
+  const Tolerance tolerance = exactly ? Tolerance{0, 0} : ToleranceOf(table);
+  const auto& want = reference.Finish();
+  for (const auto& [name, output] : run.Finish()) {
+    const bool activation = output.dtype() == table.dtype && table.dtype != DType::kF32;
+    ExpectClose(name, output.values(), want.at(name).values(),
+                activation ? tolerance.activation : tolerance.gradient);
+  }
+}
+
 void ConformWithin(const std::string& what, const Op& op, bool exactly) {
   for (const KernelTable* table : FastTables()) {
     SCOPED_TRACE(what + " on " + NameOf(*table));
     OpRun reference(Reference(), table->dtype, 1);
     op(reference);
-    const auto& want = reference.Finish();
-    const Tolerance tolerance = exactly ? Tolerance{0, 0} : ToleranceOf(*table);
     OpRun first(*table, table->dtype, 1);
     op(first);
-    for (const auto& [name, output] : first.Finish()) {
-      const bool activation = output.dtype() == table->dtype && table->dtype != DType::kF32;
-      ExpectClose(name, output.values(), want.at(name).values(),
-                  activation ? tolerance.activation : tolerance.gradient);
+    ExpectOutputsClose(*table, first, reference, exactly);
+    if (table->device != nullptr) {
+      SCOPED_TRACE("aligned");
+      OpRun aligned(*table, table->dtype, 1, true);
+      op(aligned);
+      ExpectOutputsClose(*table, aligned, reference, exactly);
     }
+    if (!ThisProgram().repeats) continue;
     for (const int threads : {2, 3}) {
       OpRun again(*table, table->dtype, threads);
       op(again);
       for (const auto& [name, output] : again.Finish()) {
         EXPECT_TRUE(output.SameBytes(first.Finish().at(name)))
-            << name << " differs between 1 and " << threads << " threads";
+            << name << " differs between 1 and " << threads << " threads, or from run to run";
       }
     }
   }

@@ -21,6 +21,8 @@
 
 #include "kernels/quantize.h"
 #include "kernels/table.h"
+#include "tests/kernels/staging.h"
+#include "tests/kernels/tested.h"
 
 namespace tidegate::kernels {
 
@@ -53,7 +55,10 @@ Tolerance ToleranceOf(const KernelTable& table);
 class GuardedArray {
  public:
   GuardedArray(DType dtype, const Values& values);
-  void* data() { return bytes_.data() + kGuard + SizeOf(dtype_); }
+  void* data() { return bytes_.data() + offset(); }
+  // All of it, guards included, and where the first element is in it.
+  std::vector<unsigned char>& bytes() { return bytes_; }
+  size_t offset() const { return kGuard + SizeOf(dtype_); }
   Values values() const;
   DType dtype() const { return dtype_; }
   bool GuardsIntact() const;
@@ -70,14 +75,29 @@ class GuardedArray {
 // given to the table, so that the reference sees the same numbers as the table it judges.
 class OpRun {
  public:
-  OpRun(const KernelTable& table, DType input, int threads);
+  // `aligned`: on a device, whether arrays begin at multiples of 16 bytes.
+  OpRun(const KernelTable& table, DType input, int threads, bool aligned = false);
 
   const KernelTable& table() const { return table_; }
-  const Context& context() const { return context_; }
+  const Context& context() const { return staging_.context(); }
 
   const void* In(const Values& values);      // activation type
   const void* InGrad(const Values& values);  // GradType
   const float* InFloat(const Values& values);
+  // As it is; it must outlive the run.
+  void* Place(GuardedArray& array);
+  // Kept as they are now.
+  const int32_t* InIds(const std::vector<int32_t>& ids) {
+    ids_.push_back(ids);
+    return staging_.Array(ids_.back().data(), ids.size());
+  }
+  const float* InFloats(const std::vector<float>& values) {
+    floats_.push_back(values);
+    return staging_.Array(floats_.back().data(), values.size());
+  }
+  double* OutDouble(double* value) {
+    return static_cast<double*>(staging_.Place(value, sizeof(double)));
+  }
   WeightSource Source(const Values& values, int64_t n, int64_t k);
   // With a quantized format, quantized from the values as floats: the same codes for every table.
   const PreparedWeights* Weights(const Values& values, int64_t n, int64_t k,
@@ -98,12 +118,13 @@ class OpRun {
 
   const KernelTable& table_;
   DType input_;
-  Workspace workspace_;
-  Context context_;
   std::deque<GuardedArray> inputs_, copies_;
   std::vector<std::unique_ptr<PreparedWeights>> weights_;
-  std::vector<std::vector<unsigned char>> quantized_;
+  std::deque<std::vector<unsigned char>> quantized_;
+  std::deque<std::vector<int32_t>> ids_;
+  std::deque<std::vector<float>> floats_;
   std::map<std::string, GuardedArray> outputs_;
+  Staging staging_;  // ends before what it refers to
 };
 
 using Op = std::function<void(OpRun&)>;

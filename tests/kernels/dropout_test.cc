@@ -29,6 +29,7 @@ Op Backward(const DropoutCase& c) {
 TEST(Dropout, AgreesWithTheReference) {
   const DropoutKey key{0x0123456789abcdefu, 77, 9};
   for (const size_t count : {17, 31, 33, 1001, 70003}) {
+    if (TooLargeHere(1e3 * static_cast<double>(count))) continue;
     for (const double p : {0.0, 0.05, 0.5}) {
       const DropoutCase c{p, key, Random(1, count), Random(2, count)};
       Conform("dropout", Forward(c));

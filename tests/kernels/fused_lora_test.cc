@@ -88,17 +88,5 @@ TEST(FusedLora, SmallIntegersAreExact) {
   }
 }
 
-// A segment's rows must not know in which batch they stand.
-TEST(FusedLora, ARowHasTheSameBitsWhateverStandsBesideIt) {
-  const Case all{131, 96, 64, 5}, few{70, 96, 64, 5};
-  for (const KernelTable* table : FastTables()) {
-    OpRun whole(*table, table->dtype, 2), part(*table, table->dtype, 1);
-    Forward(all, Any, false)(whole);
-    Forward(few, Any, false)(part);
-    const Values want = whole.Finish().at("y").values(), got = part.Finish().at("y").values();
-    EXPECT_TRUE(std::equal(got.begin(), got.end(), want.begin())) << NameOf(*table);
-  }
-}
-
 }  // namespace
 }  // namespace tidegate::kernels

@@ -50,12 +50,16 @@ struct Outcome {
           bool gradient = true, bool weighted = true)
       : loss(GradType(table.dtype), c.m), dh(table.dtype, c.m * c.k) {
     const Buffer h(table.dtype, in.h), w(table.dtype, in.w);
-    const auto prepared = table.prepare_weights({FormatOf(table.dtype), c.vocab, c.k, w.data()});
-    Workspace workspace;
-    table.head_loss({threads, &workspace}, {prepared.get(), c.m, h.data(), in.targets.data(),
-                                            weighted ? in.weights.data() : nullptr, loss.data(),
-                                            gradient ? dh.data() : nullptr});
-    high_water = workspace.high_water();
+    Staging staging(table, threads, true);
+    const auto prepared =
+        table.prepare_weights({FormatOf(table.dtype), c.vocab, c.k, w.In(staging)});
+    const float* weights = weighted ? staging.Array(in.weights.data(), in.weights.size()) : nullptr;
+    table.head_loss(
+        staging.context(),
+        {prepared.get(), c.m, h.In(staging), staging.Array(in.targets.data(), in.targets.size()),
+         weights, loss.In(staging), gradient ? dh.In(staging) : nullptr});
+    staging.Fetch();
+    high_water = staging.workspace().high_water();
     EXPECT_TRUE(loss.GuardsIntact());
     EXPECT_TRUE(dh.GuardsIntact());
   }
@@ -73,22 +77,22 @@ Limits LimitsFor(DType dtype) {
   return {2e-6, 4e-2, 4e-3};  // bf16 inputs are exact: the loss keeps the quality of f32
 }
 
-class HeadLossOnCpu : public testing::TestWithParam<DType> {
+class HeadLoss : public testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    table_ = TableFor(Backend::kCpu, GetParam());
+    table_ = TestedTable(GetParam());
     if (!table_) GTEST_SKIP() << "this CPU has no AVX512-bf16, so there is no bf16 table";
   }
   const KernelTable* table_ = nullptr;
 };
 
-INSTANTIATE_TEST_SUITE_P(Types, HeadLossOnCpu, testing::Values(DType::kF32, DType::kBF16),
+INSTANTIATE_TEST_SUITE_P(Types, HeadLoss, testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& type) {
                            return type.param == DType::kF32 ? std::string("F32")
                                                             : std::string("BF16");
                          });
 
-TEST_P(HeadLossOnCpu, EqualsTheReference) {
+TEST_P(HeadLoss, EqualsTheReference) {
   const Case cases[] = {{1, 1, 8},       {1, 300, 64},   {2, 512, 33},
                         {31, 513, 64},   {33, 1025, 48}, {130, 1000, 7},
                         {511, 1537, 32}, {513, 600, 64}, {1030, 777, 16}};
@@ -110,7 +114,7 @@ TEST_P(HeadLossOnCpu, EqualsTheReference) {
   }
 }
 
-TEST_P(HeadLossOnCpu, WeightsScaleTheGradientAndNotTheLoss) {
+TEST_P(HeadLoss, WeightsScaleTheGradientAndNotTheLoss) {
   const Case c = {40, 700, 32};
   const Inputs in = RandomInputs(GetParam(), c);
   const Outcome weighted(*table_, c, in), plain(*table_, c, in, 1, true, false);
@@ -124,7 +128,7 @@ TEST_P(HeadLossOnCpu, WeightsScaleTheGradientAndNotTheLoss) {
               GetParam() == DType::kF32 ? 1e-6 : 3e-3);
 }
 
-TEST_P(HeadLossOnCpu, EvaluationHasTheSameLossAndWritesNoGradient) {
+TEST_P(HeadLoss, EvaluationHasTheSameLossAndWritesNoGradient) {
   const Case c = {100, 1300, 40};
   const Inputs in = RandomInputs(GetParam(), c);
   const Outcome training(*table_, c, in), evaluation(*table_, c, in, 1, false);
@@ -132,7 +136,7 @@ TEST_P(HeadLossOnCpu, EvaluationHasTheSameLossAndWritesNoGradient) {
   EXPECT_EQ(evaluation.dh.Bits(), Buffer(GetParam(), c.m * c.k).Bits());
 }
 
-TEST_P(HeadLossOnCpu, ThreadsDoNotChangeBits) {
+TEST_P(HeadLoss, ThreadsDoNotChangeBits) {
   const Case c = {600, 1100, 64};
   const Inputs in = RandomInputs(GetParam(), c);
   const Outcome one(*table_, c, in, 1);
@@ -143,7 +147,7 @@ TEST_P(HeadLossOnCpu, ThreadsDoNotChangeBits) {
   }
 }
 
-TEST_P(HeadLossOnCpu, HugeLogitsStayFinite) {
+TEST_P(HeadLoss, HugeLogitsStayFinite) {
   const Case c = {64, 900, 64};
   const Inputs in = RandomInputs(GetParam(), c, 2e3);
   const Outcome want(RefTable(), c, in), got(*table_, c, in);
@@ -155,7 +159,7 @@ TEST_P(HeadLossOnCpu, HugeLogitsStayFinite) {
   for (const double g : got.dh.Values()) ASSERT_TRUE(std::isfinite(g));
 }
 
-TEST_P(HeadLossOnCpu, ScratchDoesNotGrowWithTheVocabulary) {
+TEST_P(HeadLoss, ScratchDoesNotGrowWithTheVocabulary) {
   const Case small = {64, 1024, 32}, large = {64, 8192, 32};
   const Outcome a(*table_, small, RandomInputs(GetParam(), small));
   const Outcome b(*table_, large, RandomInputs(GetParam(), large));

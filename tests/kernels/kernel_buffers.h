@@ -11,6 +11,8 @@
 
 #include "base/rng.h"
 #include "kernels/types.h"
+#include "tests/kernels/staging.h"
+#include "tests/kernels/tested.h"
 
 namespace tidegate::kernels {
 
@@ -53,7 +55,10 @@ class Buffer {
 
   void* data() { return bytes_.data() + kGuard; }
   const void* data() const { return bytes_.data() + kGuard; }
-  float* floats() { return static_cast<float*>(data()); }
+  // Where the staged op finds the elements.
+  void* In(Staging& staging) const {
+    return staging.Place(const_cast<uint8_t*>(bytes_.data()), bytes_.size(), kGuard);
+  }
 
   void Set(size_t i, double value) {
     char* at = static_cast<char*>(data()) + i * SizeOf(dtype_);

@@ -1,5 +1,4 @@
 #include "conformance.h"
-#include "kernels/internal/matmul.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -109,50 +108,6 @@ TEST(Linear, NoRowsIsNoWork) {
   }
 }
 
-// By the first row of each number of rows; few rows and many are different kernels.
-TEST(Linear, ARowDoesNotDependOnTheOthers) {
-  const int64_t n = 99, k = 130;
-  const Values w = Random(2, Count(n, k)), x = Random(1, Count(200, k));
-  const auto first_row = [&](const KernelTable& table, int64_t m, bool logits) {
-    const LinearCase c{{m, n, k}, Values(x.begin(), x.begin() + m * k), w, {}, {}};
-    OpRun run(table, table.dtype, 2);
-    (logits ? LogitsOf(c) : Forward(c, false, false))(run);
-    Values y = run.Finish().at(logits ? "logits" : "y").values();
-    y.resize(static_cast<size_t>(n));
-    return y;
-  };
-  for (const KernelTable* table : FastTables()) {
-    for (const bool logits : {false, true}) {
-      const Values alone = first_row(*table, 1, logits), of_nine = first_row(*table, 9, logits);
-      for (int64_t m = 2; m <= 8; ++m) {
-        EXPECT_EQ(first_row(*table, m, logits), alone) << NameOf(*table) << " " << m;
-      }
-      for (const int64_t m : {17, 64, 200}) {
-        EXPECT_EQ(first_row(*table, m, logits), of_nine) << NameOf(*table) << " " << m;
-      }
-    }
-  }
-}
-
-TEST(Linear, WorksInsideAParallelRegionOfTheCaller) {
-  const LinearCase c{{64, 48, 40}, Random(1, 64 * 40), Random(2, 48 * 40), {}, {}};
-  for (const KernelTable* table : FastTables()) {
-    OpRun alone(*table, table->dtype, 2);
-    Forward(c, false, false)(alone);
-    OpRun first(*table, table->dtype, 2), second(*table, table->dtype, 2);
-#pragma omp parallel sections num_threads(2)
-    {
-#pragma omp section
-      Forward(c, false, false)(first);
-#pragma omp section
-      Forward(c, false, false)(second);
-    }
-    for (OpRun* run : {&first, &second}) {
-      EXPECT_TRUE(run->Finish().at("y").SameBytes(alone.Finish().at("y"))) << NameOf(*table);
-    }
-  }
-}
-
 TEST(Linear, WeightsOfAnotherFormatAreRefused) {
   const float data[4] = {};
   const WeightSource wide{WeightFormat::kF64, 2, 2, data};
@@ -179,55 +134,6 @@ TEST(Linear, ReferenceReadsEveryWeightFormat) {
   EXPECT_EQ(results[0], results[1]);
   EXPECT_EQ(results[0], results[2]);
   EXPECT_NE(results[0], Values(6, 0));
-}
-
-// oneDNN alone divides such a sum between threads.
-TEST(Linear, ALongTransposedSumHasTheSameBitsForAnyThreadCount) {
-  const MatmulSpec shape{DType::kF32, DType::kF32, 16, 70, 4096, true, false, MatmulPost::kSum};
-  for (const KernelTable* table : FastTables()) {
-    MatmulSpec spec = shape;
-    spec.input = table->dtype;
-    const Values a = Random(1, Count(spec.k, spec.m)), b = Random(2, Count(spec.k, spec.n));
-    std::vector<Values> results;
-    for (const int threads : {1, 2, 3, 4}) {
-      OpRun run(*table, table->dtype, threads);
-      Matmul(run.context(), spec, run.In(a), run.In(b), run.OutGrad("c", Values(16 * 70, 1)));
-      results.push_back(run.Finish().at("c").values());
-    }
-    for (const Values& result : results) EXPECT_EQ(result, results[0]) << NameOf(*table);
-    double want = 1;
-    for (size_t l = 0; l < 4096; ++l) {
-      want += RoundTo(table->dtype, a[l * 16 + 3]) * RoundTo(table->dtype, b[l * 70 + 69]);
-    }
-    EXPECT_NEAR(results[0][3 * 70 + 69], want, 1e-3);
-  }
-}
-
-// "ref:any" would be right and a hundred times too slow; nothing else would tell.
-TEST(Linear, OneDnnUsesItsFastKernelsForTheShapesOfModels) {
-  Context context;
-  context.threads = 2;
-  const std::vector<std::pair<int64_t, int64_t>> layers = {
-      {576, 576}, {192, 576}, {1536, 576}, {576, 1536}, {49152, 576}, {11008, 4096}};
-  for (const KernelTable* table : FastTables()) {
-    const DType t = table->dtype;
-    for (const auto& [n, k] : layers) {
-      for (const int64_t m : {5, 77, 512, 2048}) {
-        for (const MatmulPost post : {MatmulPost::kNone, MatmulPost::kSum, MatmulPost::kResidual}) {
-          for (const MatmulSpec& spec :
-               {MatmulSpec{t, t, m, n, k, false, true, post},
-                MatmulSpec{t, t, m, n, k, false, true, post, true},
-                MatmulSpec{t, t, m, k, n, false, false, post},
-                MatmulSpec{t, DType::kF32, m, n, k, false, true, MatmulPost::kNone}}) {
-            const std::string name = MatmulImplementation(context, spec);
-            EXPECT_TRUE(name.starts_with("brg") || name.find("jit") != std::string::npos)
-                << NameOf(*table) << " " << spec.m << "x" << spec.n << "x" << spec.k << ": "
-                << name;
-          }
-        }
-      }
-    }
-  }
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 #include "conformance.h"
-#include "kernels/internal/matmul.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -124,28 +123,6 @@ TEST(Lora, ReferenceGradientsAreTheSlopes) {
       db[Count(j, c.r) + p] = gradients.at("db_t")[Count(p, c.n) + j];
   }
   ExpectGradient("db", c.b, loss_of(&LoraCase::b), db);
-}
-
-TEST(Lora, OneDnnUsesItsFastKernelsForThinProducts) {
-  Context context;
-  context.threads = 2;
-  for (const KernelTable* table : FastTables()) {
-    const DType t = table->dtype;
-    for (const int64_t r : {8, 16, 64}) {
-      for (const int64_t width : {192, 576, 1536}) {
-        for (const MatmulSpec& spec :
-             {MatmulSpec{t, t, 2048, r, width, false, true, MatmulPost::kNone},
-              MatmulSpec{t, t, 2048, width, r, false, true, MatmulPost::kSum},
-              MatmulSpec{t, t, 2048, r, width, false, false, MatmulPost::kNone},
-              MatmulSpec{t, t, 2048, width, r, false, false, MatmulPost::kSum},
-              MatmulSpec{t, DType::kF32, r, width, 512, true, false, MatmulPost::kSum}}) {
-          const std::string name = MatmulImplementation(context, spec);
-          EXPECT_TRUE(name.starts_with("brg") || name.find("jit") != std::string::npos)
-              << NameOf(*table) << " r " << r << " width " << width << ": " << name;
-        }
-      }
-    }
-  }
 }
 
 }  // namespace

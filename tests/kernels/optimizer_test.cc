@@ -26,7 +26,8 @@ Values Squares(Values values) {
 }
 
 TEST(AdamW, AgreesWithTheReference) {
-  for (const size_t count : {1, 31, 40007}) {
+  for (const size_t count : {1, 31, 1100, 40007}) {
+    if (TooLargeHere(1e3 * static_cast<double>(count))) continue;
     for (const int64_t step : {1, 2, 100, 100000}) {
       const AdamCase c{Random(1, count),
                        Random(2, count),
@@ -64,7 +65,8 @@ TEST(AdamW, MomentsForgetWithTheirRates) {
 double SumOn(const KernelTable& table, const Values& x, int threads) {
   OpRun run(table, table.dtype, threads);
   double sum = std::nan("");
-  table.sum_squares(run.context(), {static_cast<int64_t>(x.size()), run.InGrad(x), &sum});
+  table.sum_squares(run.context(),
+                    {static_cast<int64_t>(x.size()), run.InGrad(x), run.OutDouble(&sum)});
   run.Finish();
   return sum;
 }

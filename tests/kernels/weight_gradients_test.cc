@@ -61,7 +61,7 @@ TEST(WeightGradients, OfEmbeddingsAgreeWithTheReference) {
     const auto ids = Ids(s.m, s.n);
     Conform(Describe("embedding", s), [&](OpRun& run) {
       run.table().embedding_gradient(run.context(),
-                                     {s.m, s.k, ids.data(), run.In(Random(1, Count(s.m, s.k))),
+                                     {s.m, s.k, run.InIds(ids), run.In(Random(1, Count(s.m, s.k))),
                                       run.OutGrad("dtable", Random(2, Count(s.n, s.k)))});
     });
   }
@@ -83,13 +83,14 @@ HeadCase MakeHeadCase(const Shape& s) {
 Op HeadGradientOf(const HeadCase& c, bool weighted) {
   return [&c, weighted](OpRun& run) {
     const auto& [m, n, k] = c.shape;
-    const float* weights = weighted ? c.weights.data() : nullptr;
+    const float* weights = weighted ? run.InFloats(c.weights) : nullptr;
+    const int32_t* targets = run.InIds(c.targets);
     const PreparedWeights* w = run.Weights(c.w, n, k);
     const void* h = run.In(c.h);
     void* lse = run.OutGrad("lse", Count(1, m));
-    run.table().head_loss(run.context(), {w, m, h, c.targets.data(), weights,
-                                          run.OutGrad("loss", Count(1, m)), nullptr, lse});
-    run.table().head_gradient(run.context(), {w, m, h, c.targets.data(), weights, lse,
+    run.table().head_loss(
+        run.context(), {w, m, h, targets, weights, run.OutGrad("loss", Count(1, m)), nullptr, lse});
+    run.table().head_gradient(run.context(), {w, m, h, targets, weights, lse,
                                               run.OutGrad("dw", Values(Count(n, k), 0.0))});
   };
 }

@@ -13,7 +13,7 @@ import sys
 MAX_FILE_LINES = 800
 MAX_FUNCTION_LINES = 120
 
-CODE = (".h", ".cc")
+CODE = (".h", ".cc", ".cu")
 MODULE_ROOTS = ("kernels/", "protocols/", "src/")
 # Made by scripts or copied from elsewhere: numbers, not prose.
 DATA = ("tests/golden/", "protocols/vectors/")

@@ -1,0 +1,239 @@
+// Attention backward in bf16 on tensor cores, in two passes that both compute the probabilities
+// again from lse: one block for a tile of keys and one key head adds up dK and dV over the rows
+// that see them, one for a tile of rows and one head adds up dQ over its keys. Each place has one
+// writer.
+#include <cmath>
+
+#include "kernels/internal/cuda_attention.h"
+#include "kernels/internal/cuda_launch.h"
+#include "kernels/internal/cuda_ops.h"
+#include "kernels/internal/cuda_tiles.h"
+
+namespace tidegate::kernels {
+namespace {
+
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr int kWarps = 4, kThreads = kWarps * simt::kWarp;
+constexpr int kOwn = 16 * kWarps;  // rows or keys that a block has
+
+// The other side's rows of a tile: fewer where registers are short.
+template <int kHead>
+inline constexpr int kOther = kHead <= 64 ? 64 : 32;
+
+template <int kHead>
+inline constexpr size_t kTileShared =
+    sizeof(BF16) * static_cast<size_t>((2 * kOwn + 4 * kOther<kHead>)*kTileRow<kHead>);
+
+// Both operands of a row of the block's own: of the scores and of dP.
+template <int kHead>
+SIMT_DEVICE void Operands(const BF16* tile, int row, uint32_t (&left)[kHead / 16][4]) {
+  SIMT_UNROLL
+  for (int depth = 0; depth < kHead / 16; ++depth) {
+    LeftOperand<kHead>(tile, row, 16 * depth, left[depth]);
+  }
+}
+
+// Of the query rows of a tile.
+template <int kRows>
+struct RowValues {
+  float lse[kRows];  // in powers of two
+  float delta[kRows];
+  int32_t start[kRows];  // past every key where there is no row
+};
+
+// The first tile of rows, from `tile` on, of which none sees `key`.
+SIMT_DEVICE int64_t EndOfRows(const AttentionRows& s, int64_t tile, int64_t key, int rows) {
+  int64_t low = tile, high = (s.rows + rows - 1) / rows;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (s.start[middle * rows] > key) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+template <int kHead>
+SIMT_KERNEL(kThreads)
+KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
+  constexpr int kQ = kOther<kHead>, kRow = kTileRow<kHead>;
+  SIMT_DYNAMIC_SHARED(BF16, keys);
+  SIMT_SHARED(RowValues<kQ>, of_rows, [2]);
+  BF16* const values = keys + kOwn * kRow;
+  BF16* const queries = values + kOwn * kRow;
+  BF16* const slopes = queries + 2 * kQ * kRow;
+  const AttentionRows& s = in.shape;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % simt::kWarp;
+  const int warp = thread / simt::kWarp, width = static_cast<int>(s.head_dim);
+  const int64_t first = int64_t{blockIdx.x} * kOwn, kv = blockIdx.y, group = s.heads / s.kv_heads;
+  const int64_t last = (first + kOwn < s.rows ? first + kOwn : s.rows) - 1;
+  const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
+  const int64_t begin = first / kQ, tiles = EndOfRows(s, begin, last, kQ) - begin;
+  const int64_t steps = tiles * group;
+
+  const auto load = [&](int64_t step, int buffer) {
+    const int64_t head = kv * group + step / tiles, row = (begin + step % tiles) * kQ;
+    const RowsInMemory q = {in.q + head * s.head_dim, q_stride, s.rows, width};
+    const RowsInMemory dout = {g.dout + head * s.head_dim, q_stride, s.rows, width};
+    LoadTile<kQ, kHead, kThreads>(q, row, queries + buffer * kQ * kRow);
+    LoadTile<kQ, kHead, kThreads>(dout, row, slopes + buffer * kQ * kRow);
+    simt::CopyCommit();
+    if (thread < kQ) {
+      const bool is_row = row + thread < s.rows;
+      const int64_t at = head * s.rows + row + thread;
+      of_rows[buffer].lse[thread] = is_row ? g.lse[at] * kLog2E : 0.0f;
+      of_rows[buffer].delta[thread] = is_row ? g.delta[at] : 0.0f;
+      of_rows[buffer].start[thread] = is_row ? s.start[row + thread] : 0x7fffffff;
+    }
+  };
+
+  LoadTile<kOwn, kHead, kThreads>({in.k + kv * s.head_dim, kv_stride, s.rows, width}, first, keys);
+  LoadTile<kOwn, kHead, kThreads>({in.v + kv * s.head_dim, kv_stride, s.rows, width}, first,
+                                  values);
+  load(0, 0);
+  float dk[kHead / 8][4] = {}, dv[kHead / 8][4] = {};
+  const float scale = 1.0f / sqrtf(static_cast<float>(width)), scale2 = scale * kLog2E;
+  for (int64_t step = 0; step < steps; ++step) {
+    const int buffer = static_cast<int>(step % 2);
+    if (step + 1 < steps) {
+      load(step + 1, 1 - buffer);
+      simt::CopyWait<1>();
+    } else {
+      simt::CopyWait<0>();
+    }
+    __syncthreads();
+    const BF16* const query = queries + buffer * kQ * kRow;
+    const BF16* const slope = slopes + buffer * kQ * kRow;
+    const RowValues<kQ>& rows = of_rows[buffer];
+    const int64_t first_row = (begin + step % tiles) * kQ;
+    float p[kQ / 8][4] = {}, ds[kQ / 8][4] = {};
+    {
+      uint32_t left[kHead / 16][4];
+      Operands<kHead>(keys, 16 * warp, left);
+      AddProductOfTranspose<kHead, kQ / 16>(left, query, p);
+      Operands<kHead>(values, 16 * warp, left);
+      AddProductOfTranspose<kHead, kQ / 16>(left, slope, ds);
+    }
+    SIMT_UNROLL
+    for (int n = 0; n < kQ / 8; ++n) {
+      SIMT_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const int column = 8 * n + lane % 4 * 2 + e % 2;
+        const int64_t key = first + 16 * warp + lane / 4 + 8 * (e / 2);
+        const bool sees = key <= first_row + column && key >= rows.start[column];
+        const float weight = sees ? simt::FastExp2(p[n][e] * scale2 - rows.lse[column]) : 0.0f;
+        p[n][e] = weight;
+        ds[n][e] = weight * (ds[n][e] - rows.delta[column]);
+      }
+    }
+    AddProduct<kHead, kQ / 16>(p, slope, dv);
+    AddProduct<kHead, kQ / 16>(ds, query, dk);
+    __syncthreads();
+  }
+  const float of_keys[2] = {scale, scale}, of_values[2] = {1.0f, 1.0f};
+  StoreRows<kHead>(dk, of_keys, first + 16 * warp, s.rows, g.dk + kv * s.head_dim, kv_stride,
+                   width);
+  StoreRows<kHead>(dv, of_values, first + 16 * warp, s.rows, g.dv + kv * s.head_dim, kv_stride,
+                   width);
+}
+
+template <int kHead>
+SIMT_KERNEL(kThreads)
+QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
+  constexpr int kK = kOther<kHead>, kRow = kTileRow<kHead>;
+  SIMT_DYNAMIC_SHARED(BF16, queries);
+  BF16* const slopes = queries + kOwn * kRow;
+  BF16* const keys = slopes + kOwn * kRow;
+  BF16* const values = keys + 2 * kK * kRow;
+  const AttentionRows& s = in.shape;
+  const int lane = static_cast<int>(threadIdx.x) % simt::kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / simt::kWarp;
+  const int width = static_cast<int>(s.head_dim);
+  const int64_t first = int64_t{gridDim.x - 1 - blockIdx.x} * kOwn, head = blockIdx.y;
+  const int64_t last = (first + kOwn < s.rows ? first + kOwn : s.rows) - 1;
+  const int64_t kv = head / (s.heads / s.kv_heads);
+  const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
+  const RowsInMemory k = {in.k + kv * s.head_dim, kv_stride, s.rows, width};
+  const RowsInMemory v = {in.v + kv * s.head_dim, kv_stride, s.rows, width};
+  const int64_t begin = s.start[first] / kK * kK, tiles = (last - begin) / kK + 1;
+
+  LoadTile<kOwn, kHead, kThreads>({in.q + head * s.head_dim, q_stride, s.rows, width}, first,
+                                  queries);
+  LoadTile<kOwn, kHead, kThreads>({g.dout + head * s.head_dim, q_stride, s.rows, width}, first,
+                                  slopes);
+  LoadTile<kK, kHead, kThreads>(k, begin, keys);
+  LoadTile<kK, kHead, kThreads>(v, begin, values);
+  simt::CopyCommit();
+  int64_t row[2], start[2];
+  float lse[2], delta[2];
+  SIMT_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    row[half] = first + 16 * warp + lane / 4 + 8 * half;
+    const int64_t at = row[half] < s.rows ? row[half] : last;
+    start[half] = s.start[at];
+    lse[half] = g.lse[head * s.rows + at] * kLog2E;
+    delta[half] = g.delta[head * s.rows + at];
+  }
+  const float scale = 1.0f / sqrtf(static_cast<float>(width)), scale2 = scale * kLog2E;
+  float dq[kHead / 8][4] = {};
+  uint32_t query[kHead / 16][4], slope[kHead / 16][4];
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t first_key = begin + tile * kK;
+    const int at = static_cast<int>(tile % 2) * kK * kRow;
+    if (tile + 1 < tiles) {
+      LoadTile<kK, kHead, kThreads>(k, first_key + kK, keys + kK * kRow - at);
+      LoadTile<kK, kHead, kThreads>(v, first_key + kK, values + kK * kRow - at);
+      simt::CopyCommit();
+      simt::CopyWait<1>();
+    } else {
+      simt::CopyWait<0>();
+    }
+    __syncthreads();
+    if (tile == 0) {
+      Operands<kHead>(queries, 16 * warp, query);
+      Operands<kHead>(slopes, 16 * warp, slope);
+    }
+    float p[kK / 8][4] = {}, ds[kK / 8][4] = {};
+    AddProductOfTranspose<kHead, kK / 16>(query, keys + at, p);
+    AddProductOfTranspose<kHead, kK / 16>(slope, values + at, ds);
+    SIMT_UNROLL
+    for (int n = 0; n < kK / 8; ++n) {
+      SIMT_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const int64_t key = first_key + 8 * n + lane % 4 * 2 + e % 2;
+        const int half = e / 2;
+        const bool sees = key <= row[half] && key >= start[half];
+        const float weight = sees ? simt::FastExp2(p[n][e] * scale2 - lse[half]) : 0.0f;
+        ds[n][e] = weight * (ds[n][e] - delta[half]);
+      }
+    }
+    AddProduct<kHead, kK / 16>(ds, keys + at, dq);
+    __syncthreads();
+  }
+  const float factor[2] = {scale, scale};
+  StoreRows<kHead>(dq, factor, first + 16 * warp, s.rows, g.dq + head * s.head_dim, q_stride,
+                   width);
+}
+
+template <int kHead>
+void Run(const Context& context, const AttentionInputs<BF16>& in,
+         const AttentionGradients<BF16>& g) {
+  const unsigned blocks = BlocksFor(in.shape.rows, kOwn);
+  Launch(context, "attention backward", KeyGradients<kHead>,
+         dim3(blocks, static_cast<unsigned>(in.shape.kv_heads)), kThreads, kTileShared<kHead>, in,
+         g);
+  Launch(context, "attention backward", QueryGradients<kHead>,
+         dim3(blocks, static_cast<unsigned>(in.shape.heads)), kThreads, kTileShared<kHead>, in, g);
+}
+
+}  // namespace
+
+void BackwardTiles(const Context& context, const AttentionInputs<BF16>& in,
+                   const AttentionGradients<BF16>& gradients) {
+  if (in.shape.head_dim <= 64) return Run<64>(context, in, gradients);
+  Run<128>(context, in, gradients);
+}
+
+}  // namespace tidegate::kernels
