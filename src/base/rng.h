@@ -17,6 +17,8 @@ enum class RngPurpose : uint32_t {
   kSampling = 5,
   kTest = 6,
   kSites = 7,
+  kAvailability = 8,  // of sites in a simulation
+  kArrival = 9,       // of their updates
 };
 
 // The Philox4x32-10 bijection.

@@ -55,6 +55,8 @@ void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation) {
                  invocation);
   AddPassThrough(app, "eval", "Measure a base or an adapter on records", "eval", invocation);
   AddPassThrough(app, "generate", "Complete a prompt", "generate", invocation);
+  AddPassThrough(app, "simulate", "Play a federated job with all its sites in one process",
+                 "simulate", invocation);
   CLI::App* data = AddGroup(app, "data", "Look at records before training");
   AddPassThrough(*data, "check", "Read every record and report what training would use",
                  "data-check", invocation);

@@ -75,12 +75,14 @@ Result<LoadedBase> LoadedBase::LoadText(const fs::path& dir) {
     return InvalidArgument("{}: the tokenizer has {} ids, the model has embeddings for {}",
                            dir.native(), tokenizer.vocab_size(), out.config.vocab_size);
   }
-  out.tokenizer.emplace(std::move(tokenizer));
+  out.tokenizer = std::make_shared<const model::Tokenizer>(std::move(tokenizer));
   TG_ASSIGN_OR_RETURN(
       out.tokenizer_checksum,
       ChecksumFiles(dir, {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}));
   TG_ASSIGN_OR_RETURN(out.stop_ids, StopIds(dir, out.config));
-  TG_ASSIGN_OR_RETURN(out.chat, model::LoadChatTemplate(dir, out.render));
+  TG_ASSIGN_OR_RETURN(std::optional<model::ChatTemplate> chat,
+                      model::LoadChatTemplate(dir, out.render));
+  if (chat) out.chat = std::make_shared<const model::ChatTemplate>(std::move(*chat));
   // Where a chat model's turns end with another token than config.json says, it ends an answer too.
   if (const auto eos = out.tokenizer->TokenId(out.render.eos_token)) {
     out.stop_ids.push_back(*eos);

@@ -26,6 +26,7 @@ struct HeldWeights {
 // Both at once are refused.
 Result<model::Quantization> QuantizationOf(const HeldWeights& held);
 
+// Copies share what is loaded.
 struct LoadedBase {
   // Reads config.json, *.safetensors, tokenizer.json and the chat template where there is one.
   // `dtype` is "auto", "bf16" or "f32".
@@ -41,8 +42,8 @@ struct LoadedBase {
   std::filesystem::path dir;
   model::ModelConfig config;
   std::shared_ptr<const model::Base> base;
-  std::optional<model::Tokenizer> tokenizer;
-  std::optional<model::ChatTemplate> chat;  // none: only records without messages can be read
+  std::shared_ptr<const model::Tokenizer> tokenizer;
+  std::shared_ptr<const model::ChatTemplate> chat;  // none: only records without messages
   model::RenderOptions render;              // bos and eos token as the base names them
   std::vector<int32_t> stop_ids;            // tokens that end an answer, sorted
   std::string base_checksum;                // XXH64 of config.json and all *.safetensors

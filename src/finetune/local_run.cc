@@ -7,6 +7,10 @@ Result<std::unique_ptr<Session>> Session::Open(const FinetuneConfig& config) {
   TG_RETURN_IF_ERROR(CheckConfig(config));
   TG_ASSIGN_OR_RETURN(LoadedBase base, LoadedBase::Load(config.base, config.dtype,
                                                         ThreadsOf(config.threads), config.held));
+  return OpenOn(config, std::move(base));
+}
+
+Result<std::unique_ptr<Session>> Session::OpenOn(const FinetuneConfig& config, LoadedBase base) {
   const DataOptions options{config.max_length, config.assistant_only_loss};
   TrainingData data;
   TG_ASSIGN_OR_RETURN(data.train, LoadDataset(config.data, base, options));

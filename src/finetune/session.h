@@ -28,6 +28,8 @@ class Session {
   // Loads base and data, makes or reads the adapter, and sets the loop to step 0. Errors name the
   // file, and the line of a bad record.
   static Result<std::unique_ptr<Session>> Open(const FinetuneConfig& config);
+  // The same with a base that is loaded already, as `config` says.
+  static Result<std::unique_ptr<Session>> OpenOn(const FinetuneConfig& config, LoadedBase base);
   // The same with base and data that are loaded already.
   static Result<std::unique_ptr<Session>> Create(const FinetuneConfig& config, LoadedBase base,
                                                  TrainingData data);

@@ -458,7 +458,7 @@ Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& fede
     return InvalidArgument("{} line {}: {}", source.file, e.source().begin.line,
                            std::string(e.description()));
   }
-  if (!has_base)
+  if (!has_base && source.names_base)
     return InvalidArgument("{}: base is missing; it is the path of an HF folder", source.file);
   TG_RETURN_IF_ERROR(CheckWhole(source.file, sites, draft));
   TG_RETURN_IF_ERROR(model::CheckLora(draft.lora));

@@ -19,6 +19,7 @@ struct JobSource {
   std::string model_config;  // the base's config.json
   Digest base_hash{};
   std::string base_name;
+  bool names_base = true;  // the text must have `base`; false: whoever asks has said it elsewhere
 };
 
 struct NewJobFiles {

@@ -53,31 +53,48 @@ Result<std::optional<double>> KeptLoss(const std::filesystem::path& folder,
 
 }  // namespace
 
-Result<std::unique_ptr<FederatedJob>> FederatedJob::Open(ByteSpan encoded,
-                                                         const SiteOptions& options,
-                                                         Progress progress) {
+Result<std::unique_ptr<FederatedJob>> FederatedJob::Decode(ByteSpan encoded,
+                                                           const SiteOptions& options,
+                                                           Progress progress) {
   auto manifest = protocols::Decode<protocols::JobManifest>(encoded);
   if (!manifest) return DataLoss("a job manifest: {}", manifest.error().reason);
   std::unique_ptr<FederatedJob> job(
       new FederatedJob(std::move(*manifest), options, std::move(progress)));
   const Digest digest = crypto::Sha256::Of(encoded);
   std::copy_n(digest.begin(), job->id_.size(), job->id_.begin());
-  TG_RETURN_IF_ERROR(job->Load());
   return job;
 }
 
-Status FederatedJob::Load() {
-  TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(options_.base));
-  if (hash != job_.base_hash) {
+Result<std::unique_ptr<FederatedJob>> FederatedJob::Open(ByteSpan encoded,
+                                                         const SiteOptions& options,
+                                                         Progress progress) {
+  TG_ASSIGN_OR_RETURN(auto job, Decode(encoded, options, std::move(progress)));
+  TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(options.base));
+  if (hash != job->job_.base_hash) {
     return FailedPrecondition(
         "the base in {} has hash {}, the job is for {}; give the site the job's base",
-        options_.base.native(), ToHex(hash), ToHex(job_.base_hash));
+        options.base.native(), ToHex(hash), ToHex(job->job_.base_hash));
   }
+  TG_RETURN_IF_ERROR(job->Load(nullptr));
+  return job;
+}
+
+Result<std::unique_ptr<FederatedJob>> FederatedJob::OpenOn(const finetune::LoadedBase& base,
+                                                           ByteSpan encoded,
+                                                           const SiteOptions& options,
+                                                           Progress progress) {
+  TG_ASSIGN_OR_RETURN(auto job, Decode(encoded, options, std::move(progress)));
+  TG_RETURN_IF_ERROR(job->Load(&base));
+  return job;
+}
+
+Status FederatedJob::Load(const finetune::LoadedBase* base) {
   TG_ASSIGN_OR_RETURN(const finetune::FinetuneConfig config, ConfigOf(job_, id_, options_));
   std::error_code error;
   std::filesystem::create_directories(config.output_dir, error);
   if (error) return Unavailable("cannot make {}: {}", config.output_dir.native(), error.message());
-  TG_ASSIGN_OR_RETURN(session_, finetune::Session::Open(config));
+  TG_ASSIGN_OR_RETURN(session_, base != nullptr ? finetune::Session::OpenOn(config, *base)
+                                                : finetune::Session::Open(config));
   TG_RETURN_IF_ERROR(CheckLayout());
   first_ = session_->state().parameters;
   TG_ASSIGN_OR_RETURN(std::optional<train::TrainState> state,

@@ -47,6 +47,11 @@ class FederatedJob {
   // `encoded` is the JobManifest as the gate verified it.
   static Result<std::unique_ptr<FederatedJob>> Open(ByteSpan encoded, const SiteOptions& options,
                                                     Progress progress);
+  // The same with the job's base, which is loaded already: for sites that are played on one
+  // machine.
+  static Result<std::unique_ptr<FederatedJob>> OpenOn(const finetune::LoadedBase& base,
+                                                      ByteSpan encoded, const SiteOptions& options,
+                                                      Progress progress);
 
   const protocols::Id16& id() const { return id_; }
   std::optional<uint32_t> version() const { return version_; }
@@ -65,7 +70,9 @@ class FederatedJob {
  private:
   FederatedJob(protocols::JobManifest job, SiteOptions options, Progress progress)
       : job_(std::move(job)), options_(std::move(options)), progress_(std::move(progress)) {}
-  Status Load();
+  static Result<std::unique_ptr<FederatedJob>> Decode(ByteSpan encoded, const SiteOptions& options,
+                                                      Progress progress);
+  Status Load(const finetune::LoadedBase* base);
   Status CheckLayout();
   std::vector<float> Together(std::span<const float> own) const;
   Status SetTrained(uint8_t shared);

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   RegisterEval(app, invocation);
   RegisterGenerate(app, invocation);
   RegisterDataCheck(app, invocation);
+  RegisterSimulate(app, invocation);
   SiteOptions site;
   const CLI::App* federated = AddFederatedVerb(app, site);
   try {

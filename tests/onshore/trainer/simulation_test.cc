@@ -1,0 +1,157 @@
+// Jobs with their sites played by one process: equal to what the sites would do by hand, the same
+// whatever is kept in memory, and with rounds that ask, miss and abandon.
+#include "onshore/trainer/simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "federation/job/job_file.h"
+#include "federation/rounds/aggregate.h"
+#include "federation/rounds/server_optimizer.h"
+#include "onshore/trainer/federated_job.h"
+#include "protocols/strategy.h"
+#include "site_samples.h"
+
+namespace tidegate::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kShape =
+    "[lora]\nr = 4\nalpha = 8\n[train]\nlocal_steps = 2\nbatch_size = 2\nmax_length = 64\n"
+    "packing = false\nlearning_rate = 5e-3\n";
+
+class SimulationTest : public testing::Test {
+ protected:
+  SimulationTest() {
+    for (int i = 0; i < 10; ++i) {
+      samples_.push_back(std::make_unique<SampleSite>());
+      // Records of its own each.
+      std::ofstream more(samples_.back()->options().records, std::ios::app);
+      more << fmt::format("{{\"prompt\":\"who is {} \",\"completion\":\"site {}\"}}\n", i, i * i);
+    }
+  }
+  SimulationOptions Options(const std::string& keys, size_t sites, const std::string& out) {
+    SimulationOptions options;
+    options.job_name = "job.toml";
+    options.job_toml = keys + kShape;
+    options.base = kTinyBase;
+    options.out = samples_[0]->options().site / out;
+    fs::create_directories(options.out);
+    options.dtype = "f32";
+    for (size_t i = 0; i < sites; ++i) {
+      options.sites.push_back({fmt::format("site-{}", i), samples_[i]->options().records,
+                               i < 2 ? samples_[i]->options().heldout : fs::path()});
+    }
+    return options;
+  }
+  static SimulationResult Run(const SimulationOptions& options) {
+    auto result = Simulate(options);
+    EXPECT_TRUE(result.has_value()) << result.error().ToString();
+    return result ? *result : SimulationResult();
+  }
+  static std::vector<float> Adapter(const SimulationOptions& options) {
+    const auto adapter = model::LoadPeft(options.out / "adapter",
+                                         model::LoadHfConfig(kTinyBase / "config.json").value());
+    EXPECT_TRUE(adapter.has_value());
+    return {adapter->parameters().begin(), adapter->parameters().end()};
+  }
+  std::vector<std::unique_ptr<SampleSite>> samples_;
+};
+
+// By hand: each site's trainer, the sum of what it encodes, the server's step.
+TEST_F(SimulationTest, IsWhatTheSitesAndTheCoordinatorDo) {
+  const SimulationOptions options = Options(
+      "rounds = 3\nweighting = \"tokens\"\nserver_optimizer = \"fedavgm\"\nstrategy = \"rolora\"\n",
+      2, "twin");
+  const SimulationResult result = Run(options);
+  EXPECT_TRUE(result.finished);
+  ASSERT_EQ(result.rounds.size(), 3u);
+
+  federation::JobSource source;
+  source.file = "job.toml";
+  source.text = options.job_toml;
+  source.model_config = *ReadTextFile(kTinyBase / "config.json", 1 << 20);
+  source.base_hash = crypto::BaseHash(kTinyBase).value();
+  source.names_base = false;
+  auto made = federation::MakeJob(source, {}, {"site-0", "site-1"}, 0);
+  ASSERT_TRUE(made.has_value()) << made.error().ToString();
+  const protocols::JobManifest& job = made->manifest;
+  std::vector<std::unique_ptr<FederatedJob>> sites;
+  for (int i = 0; i < 2; ++i) {
+    SiteOptions site = samples_[static_cast<size_t>(i)]->options();
+    site.name = fmt::format("site-{}", i);
+    sites.push_back(FederatedJob::Open(protocols::Encode(job), site, {}).value());
+  }
+  std::vector<float> parameters = made->parameters;
+  federation::ServerMoments moments =
+      federation::FirstMoments(federation::RuleOf(job), parameters.size());
+  for (uint32_t round = 1; round <= 3; ++round) {
+    const auto phase = static_cast<uint8_t>((round - 1) % 2);
+    federation::WeightedSum sum(parameters.size());
+    for (const auto& site : sites) {
+      ASSERT_TRUE(site->SetAdapter(round - 1, BytesOf(parameters)).ok());
+      const auto update = site->RunRound(
+          {.job = site->id(), .round = round, .phase = phase, .adapter_version = round - 1});
+      ASSERT_TRUE(update.has_value()) << update.error().ToString();
+      const auto view = protocols::UpdateView::Parse(*update, job.layout);
+      ASSERT_TRUE(view.has_value());
+      ASSERT_TRUE(sum.Add(*view, view->header().weight).ok());
+    }
+    parameters =
+        federation::ServerStep(federation::RuleOf(job), parameters, sum.sum(), sum.total_weight(),
+                               job.layout, job.phase_groups.items[phase], &moments)
+            .value();
+    EXPECT_EQ(result.rounds[round - 1].version, round);
+  }
+  EXPECT_EQ(Adapter(options), parameters);
+}
+
+// Ten sites are more than stay in memory; the same job again gives the same bits.
+TEST_F(SimulationTest, ManySitesAskedByTurnsGiveTheSameBitsAgain) {
+  const std::string keys = "rounds = 3\nsites_per_round = 4\ntarget_updates = 3\n";
+  SimulationOptions first = Options(keys, 10, "first"), second = Options(keys, 10, "second");
+  first.availability = second.availability = 0.8;
+  const SimulationResult result = Run(first);
+  EXPECT_TRUE(Run(second).finished);
+  EXPECT_TRUE(result.finished);
+  EXPECT_EQ(Adapter(first), Adapter(second));
+  for (const SimulatedRound& round : result.rounds) {
+    EXPECT_EQ(round.asked, 4u);
+    EXPECT_TRUE(round.updates == 3 || round.version == 0) << round.updates;
+  }
+  std::ifstream lines(first.out / "rounds.jsonl");
+  std::string line;
+  size_t count = 0;
+  while (std::getline(lines, line)) count += line.find("\"round\"") != std::string::npos;
+  EXPECT_EQ(count, result.rounds.size());
+  EXPECT_TRUE(fs::exists(first.out / "rounds.svg"));
+}
+
+TEST_F(SimulationTest, SitesThatAreNeverThereEndTheJob) {
+  SimulationOptions options = Options("rounds = 3\n", 2, "away");
+  options.availability = 1e-9;
+  const SimulationResult result = Run(options);
+  EXPECT_FALSE(result.finished);
+  EXPECT_EQ(result.rounds.size(), 3u);
+  EXPECT_EQ(result.version, 0u);
+}
+
+TEST_F(SimulationTest, AMistakeInTheJobFileIsNamedWithItsLine) {
+  const auto result = Simulate(Options("rounds = 0\n", 2, "bad"));
+  ASSERT_FALSE(result.has_value());
+  EXPECT_NE(result.error().message().find("job.toml line 1: rounds"), std::string::npos)
+      << result.error().message();
+}
+
+TEST_F(SimulationTest, StopsWhenItIsAskedTo) {
+  SimulationOptions options = Options("rounds = 3\n", 2, "stopped");
+  options.should_stop = [] { return true; };
+  const auto result = Simulate(options);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().code(), Code::kCancelled);
+}
+
+}  // namespace
+}  // namespace tidegate::trainer
