@@ -23,6 +23,7 @@
 #include "crypto/hash.h"
 #include "crypto/seal.h"
 #include "federation/rounds/aggregate_threads.h"
+#include "federation/rounds/server_optimizer.h"
 #include "federation/shared/grid.h"
 #include "offshore/sealed_update.h"
 #include "protocols/seal_binding.h"
@@ -223,7 +224,11 @@ Result<Times> AggregateOnce(const Options& options, const JobFacts& job,
                         SumUpdates(updates, job, key, read, options.threads));
     times.sum = Since(start);
     start = Clock::now();
-    TG_ASSIGN_OR_RETURN(parameters, sum.FedAvg(std::vector<float>(job.values, 0.125f), 1.0));
+    federation::ServerMoments none;
+    TG_ASSIGN_OR_RETURN(parameters,
+                        federation::ServerStep(federation::RuleOf(job.manifest),
+                                               std::vector<float>(job.values, 0.125f), sum.sum(),
+                                               sum.total_weight(), job.manifest.layout, 3, &none));
   }
   TG_RETURN_IF_ERROR(federation::SnapAllToGrid(parameters));
   times.average = Since(start);

@@ -158,7 +158,7 @@ Result<std::optional<federation::StoredContent>> Coordinator::StoreMoments(
   const ByteSpan bytes(reinterpret_cast<const uint8_t*>(values.data()),
                        values.size() * sizeof(float));
   const blocks::Content content = blocks::Cut(bytes, [&](const Digest& id, ByteSpan block) {
-    if (stored.ok()) stored = blocks_.Put(id, block);
+    if (stored.ok()) stored = blocks_.PutHashed(id, block);
   });
   if (!stored.ok()) return Unexpected(stored);
   return std::optional(federation::StoredContent{content.bytes, content.blocks});
@@ -208,7 +208,7 @@ Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint3
                        parameters.size() * sizeof(float));
   Status stored;
   const blocks::Content content = blocks::Cut(bytes, [&](const Digest& id, ByteSpan block) {
-    if (stored.ok()) stored = blocks_.Put(id, block);
+    if (stored.ok()) stored = blocks_.PutHashed(id, block);
   });
   if (!stored.ok()) return Unexpected(stored);
   *manifest = {};

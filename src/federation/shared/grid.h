@@ -10,10 +10,15 @@
 
 namespace tidegate::federation {
 
-// The nearest float on the grid, ties to even. Where a float's own step is wider than the grid, the
-// conversion rounds to that step, which is a multiple of the grid.
+// The nearest float on the grid, ties to even. Without a branch or a call, for loops over millions.
 inline float SnapToGrid(double value) {
-  return static_cast<float>(std::nearbyint(value * 0x1p28) * 0x1p-28);
+  // Beside 1.5 · 2^52 a double has no bits for fractions: the sum is rounded to a whole number.
+  constexpr double kNoFractions = 0x1.8p52, kMostWhole = 0x1p51;
+  const double x = value * 0x1p28;
+  const double whole = std::copysign((x + kNoFractions) - kNoFractions, x);
+  // Where a float's own step is wider than the grid, the conversion rounds to that step, which is a
+  // multiple of the grid.
+  return static_cast<float>((std::abs(x) < kMostWhole ? whole : x) * 0x1p-28);
 }
 
 // Snaps all of them. kFailedPrecondition naming the first that is not finite or is 4 or more in

@@ -1,0 +1,70 @@
+#include "federation/shared/grid.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <limits>
+
+#include "base/rng.h"
+
+namespace tidegate::federation {
+namespace {
+
+// As the rule says it, one value at a time.
+float Reference(double value) {
+  return static_cast<float>(std::nearbyint(value * 0x1p28) * 0x1p-28);
+}
+
+TEST(SnapToGrid, IsTheNearestOnTheGridWithTiesToEvenAndKeepsTheSignOfZero) {
+  const double cases[] = {0.0,
+                          -0.0,
+                          0x1p-29,
+                          0x3p-29,
+                          -0x1p-29,
+                          -0x3p-29,
+                          0x1p-30,
+                          -0x1p-300,
+                          1.0 / 3,
+                          -2.0 / 3,
+                          3.999999,
+                          -4.0,
+                          7.99999,
+                          0x1p22,
+                          0x1p23,
+                          0x1p24 + 1,
+                          -0x1p40,
+                          1e300,
+                          -1e38,
+                          std::numeric_limits<double>::infinity(),
+                          0x1.fffffffffffffp22};
+  for (const double value : cases) {
+    EXPECT_EQ(std::bit_cast<uint32_t>(SnapToGrid(value)), std::bit_cast<uint32_t>(Reference(value)))
+        << value;
+  }
+  EXPECT_TRUE(std::isnan(SnapToGrid(std::numeric_limits<double>::quiet_NaN())));
+  for (uint64_t i = 0; i < 100'000; ++i) {
+    const auto words = RandomWords(5, RngPurpose::kTest, 0, i);
+    const double sign = (words[1] & 1) != 0 ? 1 : -1;
+    // Of every size from far below the grid to far beyond what a parameter may be.
+    const double value = sign * std::ldexp(1 + words[0] * 0x1p-32, static_cast<int>(i % 60) - 40);
+    ASSERT_EQ(std::bit_cast<uint32_t>(SnapToGrid(value)), std::bit_cast<uint32_t>(Reference(value)))
+        << value;
+  }
+}
+
+TEST(SnapAllToGrid, NamesTheFirstThatIsTooLargeOrNoNumber) {
+  std::vector<float> values(1000, 0.1f);
+  ASSERT_TRUE(SnapAllToGrid(values).ok());
+  EXPECT_EQ(values[999], Reference(0.1f));
+  values[700] = std::numeric_limits<float>::quiet_NaN();
+  values[300] = -4.0f;
+  const Status status = SnapAllToGrid(values);
+  EXPECT_EQ(status.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("parameter 300 is -4"));
+  values[300] = 0;
+  EXPECT_THAT(std::string(SnapAllToGrid(values).message()), ::testing::HasSubstr("700"));
+}
+
+}  // namespace
+}  // namespace tidegate::federation
