@@ -43,12 +43,14 @@ lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
 
 # kill -9 in every log step of either shore, and while contents cross, with more seeds than
-# `make test` has time for; and every byte of a session flipped, not a sample of them.
+# `make test` has time for; the memory of every process over 500 rounds; and every byte of a session
+# flipped, not a sample of them.
 SOAK_SEEDS ?= 1-50
 SOAK_TRANSFER_SEEDS ?= 1-200
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
+	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/soak_rounds --trainer real --rounds 501 --rss_every 50 --limit_ms 1000
 	TIDEGATE_FLIP_STRIDE=1 $(BUILD)/bin/tests_transport_test --gtest_filter='SessionTest.EveryByte*'
 
 # A round's sum from sealed updates on disk to the new adapter, 64 sites of 40 M parameters, beside
@@ -58,9 +60,15 @@ bench-aggregate: build
 	$(GOLDEN_PYTHON) bench/aggregate_baseline.py
 	$(BUILD)/bin/aggregate_bench --dir $(BUILD)/aggregate_bench
 
-# A round of a tiny adapter without training; fails over 100 ms.
+# A round without training: the coordinator alone with scripted sites, then every process of two
+# sites with a tiny adapter and with 10 M parameters; fails over 50 and 400 ms. Beside them Flower
+# and NVFlare where GOLDEN_PYTHON has them.
 bench-round: build
-	$(BUILD)/bin/round_bench --base tests/golden/tiny_llama --dir $(BUILD)/round_bench
+	$(BUILD)/bin/round_bench --base tests/golden/tiny_llama --limit_ms 50 --dir $(BUILD)/round_bench
+	$(GOLDEN_PYTHON) bench/round_baselines.py
+	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/round_processes
+	$(BUILD)/bin/random_base --out $(BUILD)/round_base --hidden 512 --inner 1376 --layers 8 --heads 8 --kv_heads 8 --vocab 512
+	$(BUILD)/bin/round_processes_bench --base $(BUILD)/round_base --rank 128 --rounds 12 --limit_ms 400 --dir $(BUILD)/round_processes
 
 # A 60 MB update over 4 Mbit/s, 250 ms there and back and 3 cuts (two minutes); then 1 GB from
 # process to process at full speed, beside what its parts do alone.
