@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "finetune/loaded_base.h"
+#include "onshore/trainer/flags_file.h"
 #include "onshore/trainer/walls.h"
 
 namespace tidegate::trainer {
@@ -22,6 +23,8 @@ struct Invocation {
   bool terminal = false;     // standard error is a terminal
   bool reads_input = false;  // `run` reads standard input; to be set by `prepare`
   LocalWalls walls;
+  // Where tidegate-onshore runs the verb for a client of the site: results go into SITE/local.
+  std::filesystem::path site;
   Status refused;  // what a file of flags has wrong; found before the flags are whole
   // Locks that `prepare` took, for as long as the program runs. The walled child closes them: they
   // stand with its parent.
@@ -38,6 +41,13 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& hel
                   Invocation& invocation, std::function<Status()> prepare,
                   std::function<Status(const std::string&)> run,
                   std::function<void(const CLI::App& verb)> usage = {});
+
+// The flags by which tidegate-onshore starts the verb: the site, the uid to become, and a
+// descriptor with the verb's flags. To be called before the verb adds flags of its own.
+void AddSupervisedFlags(CLI::App& verb, Invocation& invocation, FlagsFileRules rules);
+// Makes the folder that a verb writes into. For a client of a site it must be SITE/local/NAME, and
+// is for its owner alone.
+Status MakeOutputDir(const Invocation& invocation, const std::filesystem::path& dir);
 
 // For `usage`: refuses each of the flags that is given, saying why it would not be used.
 void RefuseGiven(const CLI::App& verb, const std::vector<std::string>& flags,
