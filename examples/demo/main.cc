@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/subprocess.h"
+#include "people.h"
 #include "records.h"
 #include "report.h"
 
@@ -28,6 +29,7 @@ constexpr const char* kLearningRate = "3e-3";
 struct Options {
   fs::path programs, base, out;
   std::string model = "SmolLM2-135M-Instruct";
+  bool untrained = false;  // the base has random weights
 };
 
 class Demo {
@@ -42,9 +44,11 @@ class Demo {
     if (error) return ErrnoStatus("create", o_.out.native(), error.value());
     outcome_.model = o_.model;
     outcome_.rounds = kRounds;
+    outcome_.trained = !o_.untrained;
     TG_RETURN_IF_ERROR(WriteAllRecords());
     TG_RETURN_IF_ERROR(TrainAlone());
     TG_RETURN_IF_ERROR(Federate());
+    TG_RETURN_IF_ERROR(RefuseAndExport());
     TG_RETURN_IF_ERROR(MeasureAll());
     TG_RETURN_IF_ERROR(AskOnce());
     outcome_.seconds = static_cast<double>(SystemClock().MonotonicMillis() - begin) / 1000.0;
@@ -143,8 +147,8 @@ class Demo {
   Status Federate() {
     const std::string job = fmt::format(
         "rounds = {}\nquorum = 2\ndeadline_seconds = 600\ncodec = \"int8\"\n[lora]\nr = 16\nalpha "
-        "= "
-        "32\n[train]\nlocal_steps = {}\nbatch_size = {}\nlearning_rate = {}\nscheduler = "
+        "= 32\nlocal_r = 4\n[train]\nlocal_steps = {}\nbatch_size = {}\nlearning_rate = "
+        "{}\nscheduler = "
         "\"linear\"\nmax_length = 256\npacking = false\nassistant_only_loss = true\n",
         kRounds, kLocalSteps, kBatch, kLearningRate);
     TG_RETURN_IF_ERROR(WriteFileDurably(o_.out / "job.toml", AsBytes(job)));
@@ -156,6 +160,8 @@ class Demo {
                                         o_.base.native(),
                                         "--job",
                                         (o_.out / "job.toml").native(),
+                                        "--hold",
+                                        sites_[1].name,
                                         "--format",
                                         "json"};
     for (const SiteRecords& site : sites_) {
@@ -186,13 +192,18 @@ class Demo {
     return OkStatus();
   }
 
-  // Its progress goes to our terminal, its result comes back.
-  Result<std::string> RunShowingProgress(std::vector<std::string> command) const {
+  // Its progress goes to our terminal, its result comes back; meanwhile the operator does her part.
+  Result<std::string> RunShowingProgress(std::vector<std::string> command) {
     const fs::path out = o_.out / "federation.json";
     std::string line;
     for (const std::string& word : command) line += "'" + word + "' ";
     const std::vector<std::string> shell = {"sh", "-c", line + "> '" + out.native() + "'"};
     TG_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::Start(shell, "/dev/stderr"));
+    outcome_.held_site = sites_[1].name;
+    TG_ASSIGN_OR_RETURN(
+        outcome_.held_review,
+        ReleaseHeld({o_.programs}, o_.out / "federation" / outcome_.held_site, child));
+    Say(fmt::format("{}'s operator has looked at it and released it", outcome_.held_site));
     const std::optional<int> code = child.Wait(kTimeoutMillis);
     if (code != 0) return Internal("tidegate poc failed; its logs are in {}", o_.out.native());
     return ReadTextFile(out, 64u << 20);
@@ -212,6 +223,20 @@ class Demo {
     return OkStatus();
   }
 
+  Status RefuseAndExport() {
+    Say(fmt::format("a job with more than {}'s policy lets out", outcome_.held_site));
+    TG_ASSIGN_OR_RETURN(const Refused refused, OfferTooMuch({o_.programs}, o_.out / "federation",
+                                                            outcome_.held_site, o_.base));
+    outcome_.refused_leaf = refused.leaf;
+    outcome_.status_page = refused.status_page;
+    Say("  " + refused.leaf);
+    for (const SiteOutcome& s : outcome_.sites) {
+      TG_RETURN_IF_ERROR(ExportLedger({o_.programs}, s.ledger, s.receipt, s.key,
+                                      o_.out / ("regulator-" + s.name)));
+    }
+    return OkStatus();
+  }
+
   std::vector<std::string> EvalCommand(const std::string& adapter, const fs::path& out) const {
     std::string line = fmt::format(
         "'{}' eval --base '{}' --data '{}' --max-length 256 --per-device-eval-batch-size 4 "
@@ -226,8 +251,12 @@ class Demo {
     std::vector<std::string> adapters = {"", (o_.out / ("alone-" + sites_[0].name)).native(),
                                          (o_.out / ("alone-" + sites_[1].name)).native(),
                                          outcome_.adapter_dir};
-    std::vector<Score*> scores = {&outcome_.base, &outcome_.sites[0].alone,
-                                  &outcome_.sites[1].alone, &outcome_.shared};
+    for (const SiteRecords& site : sites_) {
+      adapters.push_back((o_.out / "federation" / site.name / "trainer" / "adapter").native());
+    }
+    std::vector<Score*> scores = {&outcome_.base,           &outcome_.sites[0].alone,
+                                  &outcome_.sites[1].alone, &outcome_.shared,
+                                  &outcome_.sites[0].kept,  &outcome_.sites[1].kept};
     for (size_t i = 0; i < adapters.size(); i += 2) {
       const auto file = [&](size_t k) { return o_.out / fmt::format("eval-{}.json", k); };
       TG_RETURN_IF_ERROR(Together(
@@ -275,6 +304,9 @@ class Demo {
 
   // What the demo is to show; not to show it is a failure.
   Status Judge() const {
+    if (outcome_.held_review.empty() || outcome_.refused_leaf.empty()) {
+      return Internal("nothing was held, or nothing was refused");
+    }
     double best_nll = outcome_.sites[0].alone.heldout_nll;
     int64_t best_exact = 0;
     for (const SiteOutcome& s : outcome_.sites) {
@@ -282,6 +314,7 @@ class Demo {
       best_exact = std::max(best_exact, s.alone.exact);
       if (!s.ledger_verified) return DataLoss("the ledger of {} does not verify", s.name);
     }
+    if (o_.untrained) return OkStatus();
     if (outcome_.shared.heldout_nll > 0.6 * best_nll || outcome_.shared.exact <= best_exact) {
       return Internal("the shared adapter does not beat the lone ones");
     }
@@ -303,6 +336,8 @@ int main(int argc, char** argv) {
   demo::Options options;
   app.add_option("--base", options.base, "HF folder of the base model")->required();
   app.add_option("--out", options.out, "where everything goes; emptied first")->required();
+  app.add_flag("--untrained", options.untrained,
+               "the base has random weights: nothing is learnt, all else is shown");
   app.add_option("--model", options.model, "the model's name in the report")->capture_default_str();
   try {
     app.parse(argc, argv);

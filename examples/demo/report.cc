@@ -46,6 +46,9 @@ std::vector<Bar> Bars(const Outcome& o, bool exact) {
   std::vector<Bar> bars = {{"base model", value(o.base), false}};
   for (const SiteOutcome& s : o.sites) bars.push_back({s.name + " alone", value(s.alone), false});
   bars.push_back({"shared adapter", value(o.shared), true});
+  for (const SiteOutcome& s : o.sites) {
+    bars.push_back({"shared + " + s.name + "'s own", value(s.kept), true});
+  }
   return bars;
 }
 
@@ -68,25 +71,37 @@ std::vector<Line> Lines(const Outcome& o) {
 Status WriteSummary(const std::filesystem::path& path, const Outcome& o) {
   nlohmann::ordered_json alone_nll = nlohmann::ordered_json::array();
   nlohmann::ordered_json alone_exact = nlohmann::ordered_json::array();
+  nlohmann::ordered_json kept_nll = nlohmann::ordered_json::array();
+  nlohmann::ordered_json kept_exact = nlohmann::ordered_json::array();
   nlohmann::ordered_json ledgers = nlohmann::ordered_json::array();
   for (const SiteOutcome& s : o.sites) {
     alone_nll.push_back(s.alone.heldout_nll);
     alone_exact.push_back(s.alone.exact);
+    kept_nll.push_back(s.kept.heldout_nll);
+    kept_exact.push_back(s.kept.exact);
     ledgers.push_back({{"path", s.ledger}, {"receipt", s.receipt}, {"key", s.key}});
   }
-  const nlohmann::ordered_json json = {
-      {"model", o.model},
-      {"rounds", o.rounds},
-      {"held_out_nll",
-       {{"base", o.base.heldout_nll}, {"site_alone", alone_nll}, {"shared", o.shared.heldout_nll}}},
-      {"exact", {{"base", o.base.exact}, {"site_alone", alone_exact}, {"shared", o.shared.exact}}},
-      {"questions", o.questions},
-      {"exports", TotalExports(o)},
-      {"bytes_out", TotalBytes(o)},
-      {"adapter_dir", o.adapter_dir},
-      {"ledgers", ledgers},
-      {"ledgers_verified", AllVerified(o)},
-      {"seconds", o.seconds}};
+  const nlohmann::ordered_json json = {{"model", o.model},
+                                       {"rounds", o.rounds},
+                                       {"held_out_nll",
+                                        {{"base", o.base.heldout_nll},
+                                         {"site_alone", alone_nll},
+                                         {"shared", o.shared.heldout_nll},
+                                         {"kept", kept_nll}}},
+                                       {"exact",
+                                        {{"base", o.base.exact},
+                                         {"site_alone", alone_exact},
+                                         {"shared", o.shared.exact},
+                                         {"kept", kept_exact}}},
+                                       {"questions", o.questions},
+                                       {"exports", TotalExports(o)},
+                                       {"bytes_out", TotalBytes(o)},
+                                       {"adapter_dir", o.adapter_dir},
+                                       {"held_site", o.held_site},
+                                       {"refused", o.refused_leaf},
+                                       {"ledgers", ledgers},
+                                       {"ledgers_verified", AllVerified(o)},
+                                       {"seconds", o.seconds}};
   return WriteFileDurably(path, AsBytes(json.dump(2) + "\n"));
 }
 
@@ -99,6 +114,7 @@ std::string SummaryText(const Outcome& o) {
   row("base model", o.base);
   for (const SiteOutcome& s : o.sites) row(s.name + " alone", s.alone);
   row("shared adapter", o.shared);
+  for (const SiteOutcome& s : o.sites) row("with " + s.name + "'s own", s.kept);
   out += fmt::format("\nQ: {}\nexpected: {}\nbefore:   {}\nafter:    {}\n\n", o.question,
                      o.expected, o.answer_before, o.answer_after);
   for (const SiteOutcome& s : o.sites) {
@@ -107,6 +123,9 @@ std::string SummaryText(const Outcome& o) {
         static_cast<double>(s.bytes_out) / 1e6,
         s.ledger_verified ? "verified against the coordinator's receipt" : "NOT verified");
   }
+  out += fmt::format("{}: its first update was held, reviewed and released by an operator\n",
+                     o.held_site);
+  out += fmt::format("{}: a job was refused: {}\n", o.held_site, o.refused_leaf);
   out += fmt::format("{} rounds, {:.0f} s in all\n", o.rounds, o.seconds);
   return out;
 }
@@ -140,6 +159,21 @@ Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
         s.ledger_verified ? "verified against the coordinator's receipt" : "NOT verified");
   }
   html += "</table>";
+  html += fmt::format(
+      "<h2>What {}'s operator saw before the first update left</h2><pre>{}</pre>"
+      "<h2>What {}'s policy refused</h2><pre>{}</pre>",
+      EscapeHtml(o.held_site), EscapeHtml(o.held_review), EscapeHtml(o.held_site),
+      EscapeHtml(o.refused_leaf));
+  html += "<p>For a regulator:";
+  for (const SiteOutcome& s : o.sites) {
+    html += fmt::format(" <a href=\"regulator-{0}/report.html\">{0}</a>", EscapeHtml(s.name));
+  }
+  html += ".</p>";
+  if (!o.status_page.empty()) {
+    html +=
+        "<h2>The coordinator's status page</h2><img src=\"federation/status-page.png\" "
+        "alt=\"status page\" style=\"max-width:100%\">";
+  }
   for (const SiteOutcome& s : o.sites) {
     html += fmt::format("<h2>Ledger of {}</h2><pre>{}</pre>", EscapeHtml(s.name),
                         EscapeHtml(LeavesOf(s.ledger_text)));

@@ -22,6 +22,7 @@ struct RoundPoint {
 struct SiteOutcome {
   std::string name;
   Score alone;
+  Score kept;  // of the adapter that the site keeps: shared and its own together
   std::vector<RoundPoint> rounds;
   std::string ledger, receipt, key;  // for `tidegate ledger verify LEDGER --head RECEIPT --key KEY`
   bool ledger_verified = false;
@@ -37,6 +38,10 @@ struct Outcome {
   std::vector<SiteOutcome> sites;
   std::string question, expected, answer_before, answer_after;
   std::string adapter_dir;
+  std::string held_site, held_review;  // what its operator saw before the release
+  std::string refused_leaf;            // the ledger's line of a job that policy refused
+  std::filesystem::path status_page;   // a picture of it; empty: none was taken
+  bool trained = true;                 // false: a base of random weights, which learns nothing
   double seconds = 0;
 };
 

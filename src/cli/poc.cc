@@ -158,8 +158,39 @@ Status Poc::ProvisionSite(const PocSite& site) {
   if (!options_.separate_uids.empty()) set("separate_uids", options_.separate_uids);
   if (!options_.walls.empty()) set("walls", "\"" + options_.walls + "\"");
   TG_RETURN_IF_ERROR(WriteFileDurably(dir / "site.toml", AsBytes(config), 0600));
+  if (site.hold) TG_RETURN_IF_ERROR(HoldFirstExport(dir));
   Say(fmt::format("site {} is enrolled", site.name));
   return OkStatus();
+}
+
+Status Poc::HoldFirstExport(const fs::path& dir) {
+  const fs::path key = dir / "approver.key";
+  TG_ASSIGN_OR_RETURN(const json approver, Tool({"approver", "init", "--out", key.native()}));
+  TG_ASSIGN_OR_RETURN(std::string policy, ReadTextFile(dir / "policy.toml", 1 << 20));
+  policy += fmt::format(
+      "\n[approval]\nhold = \"first\"\nneeded = 1\napprovers = {{ operator = \"{}\" }}\n",
+      approver.at("key").get<std::string>());
+  return WriteFileDurably(dir / "policy.toml", AsBytes(policy), 0600);
+}
+
+void Poc::SayHeld() {
+  for (size_t i = 0; i < options_.sites.size(); ++i) {
+    if (!options_.sites[i].hold || told_held_.contains(i)) continue;
+    std::error_code error;
+    for (fs::directory_iterator it(site_dir(i) / "gate" / "held", error), end; !error && it != end;
+         it.increment(error)) {
+      if (it->path().extension() != ".json") continue;
+      told_held_.insert(i);
+      const std::string name = it->path().stem().native(), dir = site_dir(i).native();
+      Say(
+          fmt::format("{} holds its first update until a person releases it:\n"
+                      "  tidegate review {} --dir {}\n"
+                      "  tidegate release {} --dir {} --key {}/approver.key --approver operator "
+                      "--reason \"why\"",
+                      options_.sites[i].name, name, dir, name, dir, dir));
+      break;
+    }
+  }
 }
 
 Status Poc::StartCoordinator() {
@@ -268,6 +299,7 @@ Status Poc::RestartDead() {
 
 Result<bool> Poc::Step() {
   TG_RETURN_IF_ERROR(RestartDead());
+  SayHeld();
   const auto job = Tool({"job", "show", job_, "--dir", coordinator_dir().native()});
   if (!job) {
     // A coordinator that was just killed is started again by the next step.

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,7 @@ struct PocSite {
   std::string name;
   std::filesystem::path records, heldout;  // JSONL; heldout may be empty
   bool away = false;                       // enrolled, but Start leaves it: for StartSite
+  bool hold = false;  // its first export waits for `tidegate release` with SITE/approver.key
 };
 
 struct PocOptions {
@@ -96,6 +98,8 @@ class Poc {
  private:
   Result<nlohmann::json> Tool(std::vector<std::string> arguments, int timeout_millis = 60'000);
   Status ProvisionSite(const PocSite& site);
+  Status HoldFirstExport(const std::filesystem::path& dir);
+  void SayHeld();
   Status StartCoordinator();
   Status MayRestart(const std::string& name, int code, const std::filesystem::path& log);
   Result<PocSiteResult> CollectSite(size_t site);
@@ -106,6 +110,7 @@ class Poc {
   ChildProcess coordinator_;
   std::vector<ChildProcess> onshore_;
   std::vector<bool> done_, away_;
+  std::set<size_t> told_held_;  // sites whose held update was told of
   int restarts_ = 0;
   int64_t started_millis_ = 0;
   int64_t rounds_ = 0, shown_version_ = -1;

@@ -1,5 +1,5 @@
-// job submit | list | show | stop | export: asked of the coordinator. The base model's files are
-// read here, so that a running coordinator is not held up by hashing gigabytes.
+// job submit | list | show | log | stop | export: asked of the coordinator. The base model's files
+// are read here, so that a running coordinator is not held up by hashing gigabytes.
 #include <toml++/toml.h>
 
 #include <filesystem>
@@ -20,6 +20,7 @@ struct Options {
   fs::path dir, file, out;
   std::string job;
   int64_t version = -1;
+  int64_t after = 0;
 };
 
 // The one key that this side needs; everything else is judged by the coordinator.
@@ -89,6 +90,33 @@ Status Ask(const Invocation& invocation, const Options& options, const char* ver
   return Print(invocation, answer, answer.is_array() ? ListText : JobText);
 }
 
+std::string LogText(const ordered_json& answer) {
+  std::string out;
+  for (const auto& e : answer["events"]) {
+    out += fmt::format("{:>6}  {:<20}  {:<12}", e["number"].get<int64_t>(),
+                       e["time"].get<std::string>(), e["event"].get<std::string>());
+    for (const char* key : {"round", "version", "site", "asked", "weight", "reason"}) {
+      if (!e.contains(key)) continue;
+      out += fmt::format(" {} {}", key,
+                         e[key].is_string() ? e[key].get<std::string>() : e[key].dump());
+    }
+    out += "\n";
+  }
+  if (answer["more"].get<bool>()) {
+    out += fmt::format("there is more: --after {}\n",
+                       answer["events"].back()["number"].get<int64_t>());
+  }
+  return out;
+}
+
+Status Log(const Invocation& invocation, const Options& options) {
+  TG_ASSIGN_OR_RETURN(
+      const ordered_json answer,
+      AskCoordinator(options.dir,
+                     {{"verb", "job_log"}, {"job", options.job}, {"after", options.after}}));
+  return Print(invocation, answer, LogText);
+}
+
 Status Export(const Invocation& invocation, const Options& options) {
   std::error_code error;
   const fs::path out = fs::absolute(options.out, error);
@@ -125,6 +153,11 @@ void RegisterJobVerb(CLI::App& app, Invocation& invocation) {
       [&invocation, options] { return Ask(invocation, *options, "job_stop"); })
       ->add_option("JOB", options->job, which)
       ->required();
+  CLI::App* log = add("log", "What happened to a job, oldest first",
+                      [&invocation, options] { return Log(invocation, *options); });
+  log->add_option("JOB", options->job, which)->required();
+  log->add_option("--after", options->after, "Only what came after this number")
+      ->check(CLI::NonNegativeNumber);
   CLI::App* exported = add("export", "Write the shared adapter as a PEFT folder",
                            [&invocation, options] { return Export(invocation, *options); });
   exported->add_option("JOB", options->job, which)->required();

@@ -1,4 +1,9 @@
 // poc: a whole federation on this machine, as real processes.
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <sstream>
+
 #include "base/file.h"
 #include "cli/poc.h"
 #include "cli/verb.h"
@@ -11,6 +16,7 @@ using nlohmann::ordered_json;
 struct PocFlags {
   PocOptions options;
   std::vector<std::string> sites;  // NAME=RECORDS[:HELDOUT]
+  std::vector<std::string> hold;   // NAME
   std::string job;                 // file
 };
 
@@ -32,6 +38,34 @@ Result<PocSite> ParseSite(const std::string& text) {
     }
   }
   return site;
+}
+
+// A federation's job file as poc takes it: its name is poc's, its base what --base says, or else
+// the file's, relative to it. The lines of both become empty, so that the others keep their
+// numbers.
+Status TakeJobFile(const std::string& file, PocOptions* options) {
+  TG_ASSIGN_OR_RETURN(std::string text, ReadTextFile(file, 1 << 20));
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  try {
+    const toml::table table = toml::parse(text, file);
+    for (const auto& [key, node] : table) {
+      if (key.str() != "name" && key.str() != "base") continue;
+      if (key.str() == "base" && options->base.empty()) {
+        options->base = std::filesystem::path(file).parent_path() / node.value_or(std::string());
+      }
+      const uint32_t first = key.source().begin.line, last = node.source().end.line;
+      for (uint32_t line = first; line <= last && line <= lines.size(); ++line) {
+        lines[line - 1].clear();
+      }
+    }
+  } catch (const toml::parse_error& e) {
+    return InvalidArgument("{} line {}: {}", file, e.source().begin.line,
+                           std::string(e.description()));
+  }
+  for (const std::string& line : lines) options->job_toml += line + "\n";
+  return OkStatus();
 }
 
 ordered_json ResultJson(const PocResult& r) {
@@ -71,8 +105,17 @@ Status RunPoc(const Invocation& invocation, PocFlags& flags) {
     TG_ASSIGN_OR_RETURN(PocSite site, ParseSite(text));
     flags.options.sites.push_back(std::move(site));
   }
-  if (!flags.job.empty()) {
-    TG_ASSIGN_OR_RETURN(flags.options.job_toml, ReadTextFile(flags.job, 1 << 20));
+  for (const std::string& name : flags.hold) {
+    const auto site = std::find_if(flags.options.sites.begin(), flags.options.sites.end(),
+                                   [&name](const PocSite& s) { return s.name == name; });
+    if (site == flags.options.sites.end()) {
+      return InvalidArgument("--hold {} is the name of no --site", name);
+    }
+    site->hold = true;
+  }
+  if (!flags.job.empty()) TG_RETURN_IF_ERROR(TakeJobFile(flags.job, &flags.options));
+  if (flags.options.base.empty()) {
+    return InvalidArgument("give --base, the HF folder of the model, or a job file that names it");
   }
   std::error_code error;
   flags.options.programs = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
@@ -93,10 +136,14 @@ void RegisterPocVerb(CLI::App& app, Invocation& invocation) {
   CLI::App* verb = AddVerb(app, "poc", "Run a whole federation on this machine", invocation,
                            [&invocation, flags] { return RunPoc(invocation, *flags); });
   verb->add_option("--dir", flags->options.dir, "Where the federation is made")->required();
-  verb->add_option("--base", flags->options.base, "HF folder of the base model")->required();
+  verb->add_option("--base", flags->options.base,
+                   "HF folder of the base model; without it the job file's");
   verb->add_option("--site", flags->sites, "NAME=RECORDS[:HELDOUT], once for each site")
       ->required();
-  verb->add_option("--job", flags->job, "Job file without name, base and sites (docs: job.md)");
+  verb->add_option("--hold", flags->hold,
+                   "NAME of a site whose first update waits for `tidegate release`");
+  verb->add_option("--job", flags->job,
+                   "The job file, as for `tidegate job submit`; its name becomes poc");
   verb->add_option("--threads", flags->options.threads, "Of each trainer")->capture_default_str();
   verb->add_option("--dtype", flags->options.dtype, "auto, bf16 or f32")->capture_default_str();
   verb->add_option("--walls", flags->options.walls, "Walls demanded of each process");

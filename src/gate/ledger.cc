@@ -207,10 +207,15 @@ Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round) const {
     if (leaf.entry.type != LeafType::kIntent) continue;
     const auto intent = protocols::Decode<IntentLeaf>(leaf.entry.body.items);
     if (!intent) continue;  // Load has refused such a ledger
-    if (intent->key.job == job) ++spent.exports_of_job;
+    if (intent->key.job == job) {
+      ++spent.exports_of_job;
+      spent.bytes_of_job += intent->ciphertext_bytes;
+      spent.bits_of_job += intent->capacity_bits;
+    }
     if (intent->key.job == job && intent->key.round == round) {
       ++spent.exports_of_round;
       spent.bytes_of_round += intent->ciphertext_bytes;
+      spent.bits_of_round += intent->capacity_bits;
     }
     // A clock that was set back must not open the budget again: later days count as today.
     if (leaf.entry.unix_millis / kDayMillis >= today) {

@@ -29,7 +29,8 @@ struct LedgerLeaf {
 
 // Exports so far, for the budget rules.
 struct Spent {
-  uint64_t bytes_today = 0, bytes_of_round = 0;
+  uint64_t bytes_today = 0, bytes_of_round = 0, bytes_of_job = 0;
+  double bits_of_round = 0, bits_of_job = 0;  // the most that they could carry
   uint32_t exports_today = 0, exports_of_job = 0, exports_of_round = 0;
 };
 

@@ -86,11 +86,16 @@ Status TakeJobs(const Where& at, const toml::node& node, Policy* p) {
     }
     return OkStatus();
   }
+  if (at.key == "approved_by") {
+    TG_ASSIGN_OR_RETURN(p->jobs_approved_by, Text(at, node));
+    return OkStatus();
+  }
   if (at.key == "max_rounds") return Count(at, node, protocols::kMaxRounds, &p->max_rounds);
   if (at.key == "max_local_steps") {
     return Count(at, node, protocols::kMaxLocalSteps, &p->max_local_steps);
   }
-  return Bad(at, "is not known; the keys are allow, base_hashes, max_rounds, max_local_steps");
+  return Bad(at, "is not known; the keys are allow, approved_by, base_hashes, max_rounds, "
+             "max_local_steps");
 }
 
 Status TakeNames(const Where& at, const toml::node& node, Policy* p) {
@@ -123,6 +128,9 @@ Status TakeExport(const Where& at, const toml::node& node, Policy* p) {
     return Count(at, node, protocols::kMaxContentBytes, &p->max_bytes_per_round);
   }
   if (at.key == "max_bytes_per_day") return Count(at, node, 1ull << 50, &p->max_bytes_per_day);
+  if (at.key == "max_bytes_per_job") return Count(at, node, 1ull << 50, &p->max_bytes_per_job);
+  if (at.key == "max_bits_per_round") return Count(at, node, 1ull << 50, &p->max_bits_per_round);
+  if (at.key == "max_bits_per_job") return Count(at, node, 1ull << 50, &p->max_bits_per_job);
   if (at.key == "max_exports_per_day") return Count(at, node, 1u << 20, &p->max_exports_per_day);
   if (at.key == "max_exports_per_job") return Count(at, node, 1u << 20, &p->max_exports_per_job);
   if (at.key == "max_exports_per_round") return Count(at, node, 16, &p->max_exports_per_round);
@@ -134,8 +142,9 @@ Status TakeExport(const Where& at, const toml::node& node, Policy* p) {
   }
   return Bad(at,
              "is not known; the keys are tensors, max_rank, max_tensors, codecs, norm_clip, "
-             "max_bytes_per_round, max_bytes_per_day, max_exports_per_round, max_exports_per_day, "
-             "max_exports_per_job, metrics");
+             "max_bytes_per_round, max_bytes_per_day, max_bytes_per_job, max_bits_per_round, "
+             "max_bits_per_job, max_exports_per_round, max_exports_per_day, max_exports_per_job, "
+             "metrics");
 }
 
 Status TakePrivacy(const Where& at, const toml::node& node, Policy* p) {

@@ -30,12 +30,15 @@ struct Policy {
   std::vector<std::string> jobs;  // ids (hex) or names; "any": every signed job
   std::vector<Digest> base_hashes;
   uint32_t max_rounds = 0, max_local_steps = 0;
+  std::string jobs_approved_by;  // who decided that these jobs are allowed; for the ledger's readers
   // [export]
   std::vector<std::string> tensors;  // patterns, * matches any text
   uint32_t max_rank = 0, max_tensors = 0;
   std::vector<protocols::Codec> codecs;
   double norm_clip = 0;
   uint64_t max_bytes_per_round = 0, max_bytes_per_day = 0;
+  // 0: bounded by bytes and exports alone.
+  uint64_t max_bytes_per_job = 0, max_bits_per_round = 0, max_bits_per_job = 0;
   uint32_t max_exports_per_day = 0, max_exports_per_job = 0;
   uint32_t max_exports_per_round = 1;  // above 1: again for one that was refused for good
   bool train_loss = false, heldout_loss = false;  // metrics that may go along

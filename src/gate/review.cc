@@ -61,14 +61,16 @@ double CapacityBits(protocols::Codec codec, uint64_t values) {
          (rest == 0 ? 0 : GroupBits(codec, rest));
 }
 
-namespace {
-
-// What of the header is the trainer's to choose: the rules pin the rest.
-double HeaderBits(const UpdateCase& c) {
+// The rules pin the rest of the header.
+double UpdateBits(const UpdateCase& c) {
   const double loss = std::log2(kMaxLossMilli + 1.0);
-  return std::log2(MaxWeight(c.job)) + (c.policy.train_loss ? loss : 0) +
-         (c.policy.heldout_loss ? loss : 0);
+  double bits = std::log2(MaxWeight(c.job)) + (c.policy.train_loss ? loss : 0) +
+                (c.policy.heldout_loss ? loss : 0);
+  for (const protocols::UpdateTensor& t : c.view->tensors()) bits += CapacityBits(t.codec, t.count);
+  return bits;
 }
+
+namespace {
 
 IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   const protocols::UpdateHeader& header = c.view->header();
@@ -77,10 +79,7 @@ IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   intent.plaintext = binding.digest;
   intent.policy = c.policy.digest;
   intent.values = header.values;
-  intent.capacity_bits = HeaderBits(c);
-  for (const protocols::UpdateTensor& t : c.view->tensors()) {
-    intent.capacity_bits += CapacityBits(t.codec, t.count);
-  }
+  intent.capacity_bits = UpdateBits(c);
   intent.l2_norm = c.view->L2Norm();
   intent.weight = header.weight;
   intent.train_loss_milli = header.metrics.train_loss_milli;

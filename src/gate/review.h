@@ -32,5 +32,7 @@ std::optional<Refusal> ReviewExport(const Policy& policy, const IntentLeaf& inte
 // The bits that a tensor of so many values could carry in this codec: log2 of how many there are
 // that the encoding rule takes.
 double CapacityBits(protocols::Codec codec, uint64_t values);
+// Of an update whose view is set: its tensors, and what of its header the trainer may choose.
+double UpdateBits(const UpdateCase& c);
 
 }  // namespace tidegate::gate

@@ -18,8 +18,8 @@
 
 #include "base/clock.h"
 #include "blocks/block_store.h"
-#include "federation/server/store.h"
 #include "federation/rounds/server_optimizer.h"
+#include "federation/server/store.h"
 #include "offshore/federation_config.h"
 #include "offshore/round_history.h"
 #include "offshore/sealed_update.h"
@@ -207,6 +207,7 @@ class Coordinator {
   Result<Json> Submit(const nlohmann::json& request, Status* fatal);
   Result<Json> Stop(const nlohmann::json& request, Status* fatal);
   Result<Json> Export(const nlohmann::json& request);
+  Result<Json> LogOf(const nlohmann::json& request);
   Result<JobRun*> JobOf(const nlohmann::json& request);
   Json SitesJson() const;
   Json JobJson(const JobRun& job) const;

@@ -23,6 +23,9 @@ Result<std::string> TextOf(const json& request, const char* key) {
   return it->get<std::string>();
 }
 
+// Lines of a job's log in one answer.
+constexpr uint32_t kMostLogged = 1000;
+
 std::string KeyText(const protocols::PublicKey& key) {
   return crypto::PublicKeyText("ed25519", key);
 }
@@ -45,6 +48,7 @@ Result<ordered_json> Coordinator::OnRequest(const json& request, Status* fatal) 
   if (verb == "job_submit") return Submit(request, fatal);
   if (verb == "job_stop") return Stop(request, fatal);
   if (verb == "job_export") return Export(request);
+  if (verb == "job_log") return LogOf(request);
   if (verb == "job_list") {
     Json list = Json::array();
     for (const auto& job : jobs_) list.push_back(JobJson(*job));
@@ -153,10 +157,49 @@ Result<ordered_json> Coordinator::Stop(const json& request, Status* fatal) {
   if (job->ended()) {
     return FailedPrecondition("job {} has ended already", job->facts.manifest.name.text);
   }
-  Status status = store_->LogStop(job->facts.id);
-  if (status.ok()) status = Apply(*job, federation::StopRequested{});
+  const federation::StopRequested event{clock_.UnixMillis()};
+  Status status = store_->LogStop(job->facts.id, event);
+  if (status.ok()) status = Apply(*job, event);
   if (!status.ok()) return Fatal(status, fatal);
   return JobJson(*job);
+}
+
+// The events, and after a round that was abandoned why it was.
+Result<ordered_json> Coordinator::LogOf(const json& request) {
+  TG_ASSIGN_OR_RETURN(const JobRun* job, JobOf(request));
+  int64_t after = 0;
+  if (const auto it = request.find("after"); it != request.end()) {
+    if (!it->is_number_integer()) return InvalidArgument("after must be a number");
+    after = it->get<int64_t>();
+  }
+  TG_ASSIGN_OR_RETURN(const auto log, store_->EventLog(job->facts.id, after, kMostLogged));
+  Json answer;
+  answer["job"] = ToHex(job->facts.id);
+  answer["events"] = Json::array();
+  for (const federation::LoggedEvent& event : log) {
+    const bool published = std::string_view(event.kind) == "published";
+    const bool opened = std::string_view(event.kind) == "opened";
+    Json line = {{"number", event.number}, {"event", event.kind}};
+    // Stores of before had no times for some.
+    line["time"] = event.unix_millis == 0 ? "" : FormatUtc(event.unix_millis);
+    if (event.round > 0) line[published ? "version" : "round"] = event.round;
+    if (!event.site.empty()) line[opened ? "asked" : "site"] = event.site;
+    if (event.weight > 0) line["weight"] = event.weight;
+    answer["events"].push_back(std::move(line));
+    if (!opened) continue;
+    TG_ASSIGN_OR_RETURN(const auto document, store_->Notice(job->facts.id, event.round));
+    if (!document) continue;
+    const auto notice = protocols::Decode<protocols::AbandonNotice>(document->body.items);
+    if (!notice) return DataLoss("a stored notice: {}", notice.error().reason);
+    static constexpr const char* kReasons[] = {"", "below quorum", "stopped", "internal"};
+    answer["events"].push_back({{"number", event.number},
+                                {"event", "abandoned"},
+                                {"time", FormatUtc(notice->unix_millis)},
+                                {"round", event.round},
+                                {"reason", kReasons[static_cast<int>(notice->reason)]}});
+  }
+  answer["more"] = log.size() == kMostLogged;
+  return answer;
 }
 
 Result<ordered_json> Coordinator::Export(const json& request) {

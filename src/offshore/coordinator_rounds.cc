@@ -196,8 +196,9 @@ Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& eff
 // A job that can not go on is stopped; the others do.
 Status Coordinator::GiveUp(JobRun& job, const Status& why) {
   LogError("job_stopped job={} reason={}", job.facts.manifest.name.text, why.ToString());
-  TG_RETURN_IF_ERROR(store_->LogStop(job.facts.id));
-  return Apply(job, federation::StopRequested{});
+  const federation::StopRequested event{clock_.UnixMillis()};
+  TG_RETURN_IF_ERROR(store_->LogStop(job.facts.id, event));
+  return Apply(job, event);
 }
 
 Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint32_t version,
@@ -231,7 +232,7 @@ Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
   const bool final = version == job.facts.manifest.rounds;
   TG_ASSIGN_OR_RETURN(job.version_document,
                       StoreVersion(job.facts, version, final, parameters, &job.version));
-  const federation::VersionPublished event{version};
+  const federation::VersionPublished event{version, clock_.UnixMillis()};
   TG_ASSIGN_OR_RETURN(const auto before, store_->Moments(job.facts.id));
   std::optional<federation::StoredContent> after;
   if (!final) {

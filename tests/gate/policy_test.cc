@@ -52,6 +52,8 @@ TEST(Policy, UnknownKeysSectionsAndValuesAreErrorsWithTheirLine) {
   refused(good + "[privacy2]\n", "is not a section");
   refused("[privacy]\nepsilon = 8.0\n", "not built yet");
   refused(good + "[[[\n", "line");
+  refused("[export]\nmax_bits_per_job = 0\n", "must be a whole number");
+  refused("[jobs]\napproved_by = 3\n", "must be a text");
   refused("[export]\nmax_rank = -1\n", "must be a whole number");
   refused("[export]\nmax_exports_per_round = 0\n", "1 … 16");
   refused("[export]\nmax_exports_per_round = 17\n", "1 … 16");

@@ -72,12 +72,13 @@ struct Case {
     header = SampleHeader(job, 2);
     update = SampleUpdate(job, header);
   }
-  std::string Verdict() const {
+  std::string Verdict() const { return VerdictUnder(SamplePolicy()); }
+  std::string VerdictUnder(const Policy& policy) const {
     const std::string site = "north";
     const Digest layout = LayoutDigest(job);
     const protocols::Id16 id = IdOf(job);
-    auto verdict = Review::JudgeUpdate({SamplePolicy(), job, round, id, site, layout, update,
-                                        sealed, spent, round_spent, std::nullopt});
+    auto verdict = Review::JudgeUpdate({policy, job, round, id, site, layout, update, sealed, spent,
+                                        round_spent, std::nullopt});
     EXPECT_NE(verdict.cleared.has_value(), verdict.refusal.has_value());
     return verdict.refusal ? verdict.refusal->rule : "";
   }
@@ -127,6 +128,39 @@ TEST(UpdateRules, RefuseEachByItsRule) {
   Case again = c;
   again.round_spent = true;
   EXPECT_EQ(again.Verdict(), "round");
+}
+
+// What an update could carry is debited, whatever it does carry.
+TEST(UpdateRules, BitsAreABudgetToo) {
+  Case sample;
+  const std::string site = "north";
+  const Digest layout = LayoutDigest(sample.job);
+  const protocols::Id16 id = IdOf(sample.job);
+  UpdateCase whole{SamplePolicy(), sample.job, sample.round, id, site, layout, sample.update,
+                   sample.sealed, {}, false, std::nullopt};
+  ASSERT_FALSE(EncodingRule(whole).has_value());
+  const auto bits = static_cast<uint64_t>(std::ceil(UpdateBits(whole)));
+  EXPECT_GT(bits, 600u * 7u);
+  const auto verdict = [&sample](const std::string& key, uint64_t limit, const Spent& spent) {
+    const auto policy =
+        ParsePolicy(fmt::format("{}{} = {}\n", SamplePolicyText(), key, limit), "policy.toml");
+    EXPECT_TRUE(policy.has_value()) << policy.error().ToString();
+    Case c = sample;
+    c.spent = spent;
+    return c.VerdictUnder(*policy);
+  };
+  Spent before;
+  EXPECT_EQ(verdict("max_bits_per_round", bits, before), "");
+  EXPECT_EQ(verdict("max_bits_per_round", bits - 1, before), "budget");
+  before.bits_of_job = 5000;
+  EXPECT_EQ(verdict("max_bits_per_round", bits, before), "");
+  EXPECT_EQ(verdict("max_bits_per_job", bits + 5000, before), "");
+  EXPECT_EQ(verdict("max_bits_per_job", bits + 4999, before), "budget");
+  before.bits_of_round = 1;
+  EXPECT_EQ(verdict("max_bits_per_round", bits, before), "budget");
+  before.bytes_of_job = 100;
+  EXPECT_EQ(verdict("max_bytes_per_job", sample.sealed + 100, before), "");
+  EXPECT_EQ(verdict("max_bytes_per_job", sample.sealed + 99, before), "budget");
 }
 
 TEST(UpdateRules, BudgetsAreSums) {

@@ -174,6 +174,17 @@ TEST_F(Strategies, MoreAreAskedThanAreWaitedFor) {
   }
   const auto job = federation.Request({{"verb", "job_show"}, {"job", id}});
   EXPECT_EQ((*job)["state"], "finished");
+  // The log of it: four rounds of who was asked, two updates and a version each.
+  const auto log = federation.Request({{"verb", "job_log"}, {"job", id}});
+  ASSERT_TRUE(log.has_value()) << log.error().ToString();
+  std::map<std::string, int> kinds;
+  for (const auto& event : (*log)["events"]) ++kinds[event["event"].get<std::string>()];
+  EXPECT_EQ(kinds, (std::map<std::string, int>{{"opened", 4}, {"accepted", 8}, {"published", 4}}));
+  const std::string asked = (*log)["events"][0]["asked"];
+  EXPECT_EQ(std::count(asked.begin(), asked.end(), ','), 2) << asked;
+  const int64_t fifth = (*log)["events"][4]["number"];
+  const auto rest = federation.Request({{"verb", "job_log"}, {"job", id}, {"after", fifth}});
+  EXPECT_EQ((*rest)["events"].size(), 11u);
 }
 
 // One that is not connected is not asked while there are others.

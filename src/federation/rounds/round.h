@@ -86,8 +86,11 @@ struct TimePassed {
 };
 struct VersionPublished {  // the new adapter is durable
   uint32_t version = 0;
+  int64_t unix_millis = 0;
 };
-struct StopRequested {};
+struct StopRequested {
+  int64_t unix_millis = 0;
+};
 using Event =
     std::variant<RoundOpened, UpdateAccepted, TimePassed, VersionPublished, StopRequested>;
 

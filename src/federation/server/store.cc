@@ -104,6 +104,8 @@ class SqliteStore final : public Store {
   Status AddJob(const StoredJob& job, const Signed& version0) override;
   Result<std::vector<StoredJob>> Jobs() override;
   Result<std::vector<Event>> Events(const Id16& job) override;
+  Result<std::vector<LoggedEvent>> EventLog(const Id16& job, int64_t after,
+                                            uint32_t limit) override;
   Status OpenRound(const Id16& job, const RoundOpened& event, const Signed& announcement,
                    const crypto::AgreeSecretKey& recipient) override;
   Status AcceptUpdate(const StoredUpdate& update, const std::optional<UpdateAccepted>& event,
@@ -114,7 +116,9 @@ class SqliteStore final : public Store {
   Status LogTime(const Id16& job, const TimePassed& event) override {
     return Log(job, kTime, 0, "", {}, 0, event.unix_millis);
   }
-  Status LogStop(const Id16& job) override { return Log(job, kStop, 0, "", {}, 0, 0); }
+  Status LogStop(const Id16& job, const StopRequested& event) override {
+    return Log(job, kStop, 0, "", {}, 0, event.unix_millis);
+  }
   Status PutNotice(const Id16& job, uint32_t round, const Signed& notice) override;
   Result<std::optional<Signed>> Notice(const Id16& job, uint32_t round) override;
   Result<std::optional<StoredRound>> Round(const Id16& job, uint32_t round) override;
@@ -317,14 +321,35 @@ Result<std::vector<Event>> SqliteStore::Events(const Id16& job) {
         events.emplace_back(TimePassed{row.Integer(5)});
         break;
       case kPublished:
-        events.emplace_back(VersionPublished{number});
+        events.emplace_back(VersionPublished{number, row.Integer(5)});
         break;
       case kStop:
-        events.emplace_back(StopRequested{});
+        events.emplace_back(StopRequested{row.Integer(5)});
         break;
       default:
         return DataLoss("the store {} has an event of kind {}", database_.name(), row.Integer(0));
     }
+  }
+}
+
+Result<std::vector<LoggedEvent>> SqliteStore::EventLog(const Id16& job, int64_t after,
+                                                       uint32_t limit) {
+  static constexpr const char* kKinds[] = {"",          "opened", "accepted", "time_passed",
+                                           "published", "stop"};
+  Statement row = Prepare(
+      "SELECT seq, kind, round, site, weight, unix_ms FROM events WHERE job = ? AND seq > ? "
+      "ORDER BY seq LIMIT ?");
+  row.Bind(ByteSpan(job)).Bind(after).Bind(int64_t{limit});
+  std::vector<LoggedEvent> log;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(const bool more, row.Step());
+    if (!more) return log;
+    const int64_t kind = row.Integer(1);
+    if (kind < kOpened || kind > kStop) {
+      return DataLoss("the store {} has an event of kind {}", database_.name(), kind);
+    }
+    log.push_back({row.Integer(0), kKinds[kind], static_cast<uint32_t>(row.Integer(2)), row.Text(3),
+                   static_cast<uint32_t>(row.Integer(4)), row.Integer(5)});
   }
 }
 
@@ -381,7 +406,7 @@ Status SqliteStore::Publish(const Id16& job, uint32_t round, const VersionPublis
     insert.Bind(ByteSpan(job)).Bind(int64_t{event.version});
     TG_RETURN_IF_ERROR(RunOnly(insert.Bind(ByteSpan(Pack(manifest)))));
     TG_RETURN_IF_ERROR(EraseKey(job, round));
-    return Log(job, kPublished, event.version, "", {}, 0, 0);
+    return Log(job, kPublished, event.version, "", {}, 0, event.unix_millis);
   });
 }
 

@@ -35,6 +35,16 @@ struct StoredJob {
   std::string model_config;    // the base's config.json
 };
 
+// A line of a job's log. Numbers are for ever and go up.
+struct LoggedEvent {
+  int64_t number = 0;
+  const char* kind = "";  // opened, accepted, time_passed, published, stop
+  uint32_t round = 0;     // of published: the version
+  std::string site;       // of opened: who was asked, with commas; empty: all
+  uint32_t weight = 0;
+  int64_t unix_millis = 0;
+};
+
 // A content of the block store.
 struct StoredContent {
   uint64_t bytes = 0;
@@ -77,6 +87,9 @@ class Store {
   virtual Status AddJob(const StoredJob& job, const protocols::Signed& version0) = 0;
   virtual Result<std::vector<StoredJob>> Jobs() = 0;  // in the order they were added
   virtual Result<std::vector<Event>> Events(const protocols::Id16& job) = 0;
+  // For people: events after number `after`, at most `limit`, oldest first.
+  virtual Result<std::vector<LoggedEvent>> EventLog(const protocols::Id16& job, int64_t after,
+                                                    uint32_t limit) = 0;
 
   // Each of these logs its event together with what the event stands for.
   virtual Status OpenRound(const protocols::Id16& job, const RoundOpened& event,
@@ -93,7 +106,7 @@ class Store {
                          const protocols::Signed& manifest, const StoredContent* moments) = 0;
   virtual Result<std::optional<StoredContent>> Moments(const protocols::Id16& job) = 0;
   virtual Status LogTime(const protocols::Id16& job, const TimePassed& event) = 0;
-  virtual Status LogStop(const protocols::Id16& job) = 0;
+  virtual Status LogStop(const protocols::Id16& job, const StopRequested& event) = 0;
 
   // A round's, or with round 0 the job's, AbandonNotice; erases the round's recipient key. Kept
   // once: a second notice for the same round changes nothing.

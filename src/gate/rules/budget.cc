@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "gate/rule.h"
+#include "gate/review.h"
 
 namespace tidegate::gate {
 
@@ -15,6 +15,23 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
   if (c.sealed_bytes > p.max_bytes_per_day - std::min(p.max_bytes_per_day, c.spent.bytes_today)) {
     return refuse(fmt::format("{} bytes after {} today are over max_bytes_per_day {}",
                               c.sealed_bytes, c.spent.bytes_today, p.max_bytes_per_day));
+  }
+  if (p.max_bytes_per_job != 0 &&
+      c.sealed_bytes > p.max_bytes_per_job - std::min(p.max_bytes_per_job, c.spent.bytes_of_job)) {
+    return refuse(fmt::format("{} bytes after {} for the job are over max_bytes_per_job {}",
+                              c.sealed_bytes, c.spent.bytes_of_job, p.max_bytes_per_job));
+  }
+  const double bits = UpdateBits(c);
+  const auto over = [bits](double spent, uint64_t limit) {
+    return limit != 0 && spent + bits > static_cast<double>(limit);
+  };
+  if (over(c.spent.bits_of_round, p.max_bits_per_round)) {
+    return refuse(fmt::format("{:.0f} bits after {:.0f} in this round are over max_bits_per_round {}",
+                              bits, c.spent.bits_of_round, p.max_bits_per_round));
+  }
+  if (over(c.spent.bits_of_job, p.max_bits_per_job)) {
+    return refuse(fmt::format("{:.0f} bits after {:.0f} for the job are over max_bits_per_job {}",
+                              bits, c.spent.bits_of_job, p.max_bits_per_job));
   }
   if (c.spent.exports_of_round >= p.max_exports_per_round) {
     return refuse(fmt::format("{} exports were made in the round, max_exports_per_round is {}",
