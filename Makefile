@@ -43,14 +43,14 @@ lint: setup
 	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
 
 # kill -9 in every log step of either shore, and while contents cross, with more seeds than
-# `make test` has time for; the memory of every process over 500 rounds; and every byte of a session
-# flipped, not a sample of them.
+# `make test` has time for; the memory of every process over 1,500 rounds; and every byte of a
+# session flipped, not a sample of them.
 SOAK_SEEDS ?= 1-50
 SOAK_TRANSFER_SEEDS ?= 1-200
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
-	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/soak_rounds --trainer real --rounds 501 --rss_every 50 --limit_ms 1000
+	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/soak_rounds --trainer real --rounds 1501 --rss_every 100 --limit_ms 1000
 	TIDEGATE_FLIP_STRIDE=1 $(BUILD)/bin/tests_transport_test --gtest_filter='SessionTest.EveryByte*'
 
 # A round's sum from sealed updates on disk to the new adapter, 64 sites of 40 M parameters, beside
