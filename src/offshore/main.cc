@@ -39,9 +39,11 @@ Result<nlohmann::ordered_json> RunRequest(const std::filesystem::path& dir,
   JsonLimits limits;
   limits.max_bytes = kMaxRequestBytes;
   TG_ASSIGN_OR_RETURN(const nlohmann::json json, ParseStrictJson(request, limits, "the request"));
+  // The keys first: they refuse another user than the folder's, who would leave a lock behind that
+  // the folder's user can not open.
+  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(const DirLock lock, DirLock::Take(dir));
   TG_ASSIGN_OR_RETURN(FederationConfig config, LoadFederationConfig(dir));
-  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(auto coordinator,
                       Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
   TG_ASSIGN_OR_RETURN(const auto folder, ExchangeFolderOf(json));

@@ -194,9 +194,11 @@ std::unique_ptr<web::StatusServer> StartWeb(const FederationConfig& config) {
 Status Serve(const std::filesystem::path& dir) {
   // First, so that every thread that a library starts has these signals blocked.
   TG_ASSIGN_OR_RETURN(const Fd signals, SignalFd());
+  // Before the lock: they refuse another user than the folder's, who would leave one that the
+  // folder's user can not open.
+  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(const DirLock lock, DirLock::Take(dir));
   TG_ASSIGN_OR_RETURN(FederationConfig config, LoadFederationConfig(dir));
-  TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(auto coordinator,
                       Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
   transport::ServerOptions options;
