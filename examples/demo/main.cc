@@ -147,7 +147,7 @@ class Demo {
   Status Federate() {
     const std::string job = fmt::format(
         "rounds = {}\nquorum = 2\ndeadline_seconds = 600\ncodec = \"int8\"\n[lora]\nr = 16\nalpha "
-        "= 32\nlocal_r = 4\n[train]\nlocal_steps = {}\nbatch_size = {}\nlearning_rate = "
+        "= 32\nlocal_r = 1\n[train]\nlocal_steps = {}\nbatch_size = {}\nlearning_rate = "
         "{}\nscheduler = "
         "\"linear\"\nmax_length = 256\npacking = false\nassistant_only_loss = true\n",
         kRounds, kLocalSteps, kBatch, kLearningRate);
@@ -237,11 +237,12 @@ class Demo {
     return OkStatus();
   }
 
-  std::vector<std::string> EvalCommand(const std::string& adapter, const fs::path& out) const {
+  std::vector<std::string> EvalCommand(const std::string& adapter, const fs::path& data,
+                                       const fs::path& out) const {
     std::string line = fmt::format(
         "'{}' eval --base '{}' --data '{}' --max-length 256 --per-device-eval-batch-size 4 "
         "--exact-match --max-new-tokens 32 --threads 1 --format json",
-        Program("tidegate"), o_.base.native(), (o_.out / "records" / "heldout.jsonl").native());
+        Program("tidegate"), o_.base.native(), data.native());
     if (!adapter.empty()) line += " --adapter '" + adapter + "'";
     return {"sh", "-c", line + " > '" + out.native() + "'"};
   }
@@ -259,8 +260,12 @@ class Demo {
                                   &outcome_.sites[0].kept,  &outcome_.sites[1].kept};
     for (size_t i = 0; i < adapters.size(); i += 2) {
       const auto file = [&](size_t k) { return o_.out / fmt::format("eval-{}.json", k); };
-      TG_RETURN_IF_ERROR(Together(
-          {EvalCommand(adapters[i], file(i)), EvalCommand(adapters[i + 1], file(i + 1))}, "eval"));
+      const auto command = [&](size_t k) {
+        const fs::path all = o_.out / "records" / "heldout.jsonl";
+        const fs::path data = k < 4 ? all : RecordsOf(sites_[k - 4], "heldout");
+        return EvalCommand(adapters[k], data, file(k));
+      };
+      TG_RETURN_IF_ERROR(Together({command(i), command(i + 1)}, "eval"));
       for (size_t k = i; k < i + 2; ++k) {
         TG_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file(k), 1 << 20));
         const json eval = json::parse(text, nullptr, false);

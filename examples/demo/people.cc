@@ -67,7 +67,8 @@ Result<std::string> WaitForRefusal(const Programs& programs, const fs::path& led
     const size_t at = text.find("rule=layout");
     if (at != std::string::npos) {
       const size_t begin = text.rfind('\n', at) + 1;
-      return text.substr(begin, text.find('\n', at) - begin);
+      std::string leaf = text.substr(begin, text.find('\n', at) - begin);
+      return leaf.substr(std::min(leaf.find_first_not_of(' '), leaf.size()));
     }
     if (site.Wait(200)) return Unavailable("the site ended before it was offered the job");
   }
@@ -130,11 +131,12 @@ Result<Refused> OfferTooMuch(const Programs& programs, const fs::path& federatio
       return Unavailable("the coordinator did not start again");
     }
   }
+  Refused refused;
+  // Of the job that has ended, before there is a newer one.
+  refused.status_page = PictureOf(PageOf(coordinator), federation / "status-page.png");
   TG_ASSIGN_OR_RETURN(const json submitted, Verb({programs.Path("tidegate"), "job", "submit",
                                                   file.native(), "--dir", coordinator.native()}));
-  Refused refused;
   TG_ASSIGN_OR_RETURN(refused.leaf, WaitForRefusal(programs, dir / "gate" / "ledger", onshore));
-  refused.status_page = PictureOf(PageOf(coordinator), federation / "status-page.png");
   TG_ASSIGN_OR_RETURN(const json stopped,
                       Verb({programs.Path("tidegate"), "job", "stop",
                             submitted.at("id").get<std::string>(), "--dir", coordinator.native()}));

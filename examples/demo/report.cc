@@ -46,9 +46,6 @@ std::vector<Bar> Bars(const Outcome& o, bool exact) {
   std::vector<Bar> bars = {{"base model", value(o.base), false}};
   for (const SiteOutcome& s : o.sites) bars.push_back({s.name + " alone", value(s.alone), false});
   bars.push_back({"shared adapter", value(o.shared), true});
-  for (const SiteOutcome& s : o.sites) {
-    bars.push_back({"shared + " + s.name + "'s own", value(s.kept), true});
-  }
   return bars;
 }
 
@@ -114,9 +111,12 @@ std::string SummaryText(const Outcome& o) {
   row("base model", o.base);
   for (const SiteOutcome& s : o.sites) row(s.name + " alone", s.alone);
   row("shared adapter", o.shared);
-  for (const SiteOutcome& s : o.sites) row("with " + s.name + "'s own", s.kept);
   out += fmt::format("\nQ: {}\nexpected: {}\nbefore:   {}\nafter:    {}\n\n", o.question,
                      o.expected, o.answer_before, o.answer_after);
+  for (const SiteOutcome& s : o.sites) {
+    out += fmt::format("{} keeps shared + its own adapter: {} of its own {} answered exactly\n",
+                       s.name, s.kept.exact, o.questions / static_cast<int64_t>(o.sites.size()));
+  }
   for (const SiteOutcome& s : o.sites) {
     out += fmt::format(
         "{}: {} exports, {:.1f} MB left; ledger {}\n", s.name, s.exports,
@@ -143,7 +143,15 @@ Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
           BarChart(Bars(o, false), "nats a token", 3);
   html += fmt::format("<h2>Held-out questions answered exactly, of {}</h2>", o.questions) +
           BarChart(Bars(o, true), "questions", 0);
-  html += "<h2>Loss over the rounds, at each site</h2>" + LineChart(Lines(o), "round", "loss");
+  html +=
+      "<p>Beside the shared adapter each site trained a small one of its own, which never leaves. "
+      "With "
+      "both, on its own held-out questions: ";
+  for (const SiteOutcome& s : o.sites) {
+    html += fmt::format("{} answers {} of {} exactly. ", EscapeHtml(s.name), s.kept.exact,
+                        o.questions / static_cast<int64_t>(o.sites.size()));
+  }
+  html += "</p><h2>Loss over the rounds, at each site</h2>" + LineChart(Lines(o), "round", "loss");
   html += fmt::format(
       "<h2>One question, before and after</h2><p class=\"q\"><b>{}</b><br>rule: {}<br>base model: "
       "{}<br>with the shared adapter: {}</p>",

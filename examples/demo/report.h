@@ -22,7 +22,7 @@ struct RoundPoint {
 struct SiteOutcome {
   std::string name;
   Score alone;
-  Score kept;  // of the adapter that the site keeps: shared and its own together
+  Score kept;  // of what the site keeps, shared and its own together, on its own held-out records
   std::vector<RoundPoint> rounds;
   std::string ledger, receipt, key;  // for `tidegate ledger verify LEDGER --head RECEIPT --key KEY`
   bool ledger_verified = false;

@@ -31,12 +31,12 @@ std::optional<Refusal> CheckTensor(const JobCase& c, const protocols::LayoutTens
 std::optional<Refusal> LayoutRule(const JobCase& c) {
   const auto& tensors = c.job.layout.tensors.items;
   if (tensors.empty() || tensors.size() > c.policy.max_tensors) {
-    return Refuse(fmt::format("{} tensors are not in 1 … max_tensors {}", tensors.size(),
+    return Refuse(fmt::format("{} tensors are not in 1 to max_tensors {}", tensors.size(),
                               c.policy.max_tensors));
   }
   if (c.job.lora_r < 1 || c.job.lora_r > c.policy.max_rank) {
     return Refuse(
-        fmt::format("rank {} is not in 1 … max_rank {}", c.job.lora_r, c.policy.max_rank));
+        fmt::format("rank {} is not in 1 to max_rank {}", c.job.lora_r, c.policy.max_rank));
   }
   std::set<std::string> names;
   uint8_t groups = 0;

@@ -57,6 +57,27 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
   EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
 }
 
+// No document of the other shore is held against this site's clock, and its own may be set back.
+TEST_F(GateCoreTest, AClockThatIsMinutesOffHarmsNothing) {
+  Start();
+  Bulk(To::kLink, BulkKind::kJob, JobBytes());
+  uint32_t round = 1;
+  for (const int64_t off : {-600'000, 1'200'000}) {
+    clock_.Advance(off);
+    OpenRound(round);
+    const auto effects = Bulk(To::kTrainer, BulkKind::kUpdate, Update(round));
+    const SendBulkTo* offer = BulkOf(effects, BulkKind::kOffer);
+    ASSERT_NE(offer, nullptr) << LastRefusal();
+    Bulk(To::kLink, BulkKind::kReceipt, ReceiptFor(ManifestIn(*offer)));
+    EXPECT_EQ(Leaves(gate::LeafType::kReceipt), static_cast<int>(round));
+    ++round;
+  }
+  Start();
+  const auto verified = gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                           CoordinatorKey().verify_key(), std::nullopt);
+  EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
+}
+
 // Without the key none may go along, and the trainer is told so: it sends zeros, and they pass.
 TEST_F(GateCoreTest, MetricsThatPolicyDoesNotNameAreNotAskedFor) {
   const size_t at = policy_.find("metrics = ");
