@@ -5,7 +5,7 @@
 //
 //   finetune_step_bench --base HF_FOLDER [--dtype bf16|f32] [--rows 4] [--length 512] [--steps 5]
 //                       [--threads 2] [--rank 16] [--alpha 32] [--checkpointing 0|1]
-//                       [--quantization none|int8|nf4|nf4_double]
+//                       [--quantization none|int8|nf4|nf4_double] [--device cpu|cuda]
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -31,7 +31,7 @@ constexpr double kLearningRate = 2e-4;
 
 struct Options {
   std::filesystem::path base;
-  std::string dtype = "bf16", quantization = "none";
+  std::string dtype = "bf16", quantization = "none", device = "cpu";
   int64_t rows = 4, length = 512, steps = 5, threads = 2, rank = 16, alpha = 32, checkpointing = 0;
 };
 
@@ -63,6 +63,8 @@ Result<Options> Parse(int count, char** words) {
       options.base = value;
     } else if (name == "--dtype") {
       options.dtype = value;
+    } else if (name == "--device") {
+      options.device = value;
     } else if (name == "--quantization") {
       options.quantization = value;
     } else if (const auto number = numbers.find(name); number != numbers.end()) {
@@ -107,11 +109,12 @@ struct Training {
 };
 
 Result<Training> Start(const Options& options) {
-  TG_ASSIGN_OR_RETURN(const kernels::DType dtype, model::ParseDType(options.dtype));
+  TG_ASSIGN_OR_RETURN(const kernels::Backend backend, model::ParseDevice(options.device));
+  TG_ASSIGN_OR_RETURN(const kernels::DType dtype, model::ParseDType(options.dtype, backend));
   const int threads = static_cast<int>(options.threads);
   TG_ASSIGN_OR_RETURN(const auto quantization, ParseQuantization(options.quantization));
   const model::ComputeOptions compute{
-      .dtype = dtype, .threads = threads, .quantization = quantization};
+      .backend = backend, .dtype = dtype, .threads = threads, .quantization = quantization};
   TG_ASSIGN_OR_RETURN(auto base, model::Base::Load(options.base, compute));
   model::LoraConfig lora;
   lora.r = options.rank;
@@ -120,9 +123,10 @@ Result<Training> Start(const Options& options) {
   TG_ASSIGN_OR_RETURN(
       auto engine,
       model::Engine::Create(base, lora, {.gradient_checkpointing = options.checkpointing > 0}));
-  TG_ASSIGN_OR_RETURN(auto optimizer,
-                      train::Optimizer::Create(kernels::TableFor(kernels::Backend::kCpu, dtype),
-                                               threads, train::AdamWConfig()));
+  TG_ASSIGN_OR_RETURN(
+      auto optimizer,
+      train::Optimizer::Create(kernels::TableFor(kernels::Backend::kCpu, kernels::DType::kF32),
+                               threads, train::AdamWConfig()));
   model::Adapter adapter = model::Adapter::Create(base->config(), lora, 1);
   const size_t count = adapter.parameters().size();
   engine->SetParameters(adapter.parameters());
@@ -130,7 +134,7 @@ Result<Training> Start(const Options& options) {
                   std::move(adapter),
                   std::move(engine),
                   std::move(optimizer),
-                  {std::vector<float>(count), std::vector<float>(count), 0},
+                  {std::vector<float>(count), std::vector<float>(count)},
                   std::vector<float>(count)};
 }
 
@@ -184,7 +188,8 @@ Status Run(const Options& options) {
       {"engine_bytes", training.engine->MemoryBytes()},
       {"planned_bytes", Planned(options, training).total()},
       {"threads", options.threads},
-      {"isa", kernels::TableFor(kernels::Backend::kCpu, training.base->compute().dtype)->isa},
+      {"isa",
+       kernels::TableFor(training.base->compute().backend, training.base->compute().dtype)->isa},
       {"first_loss", first_loss},
       {"last_loss", last_loss}};
   fmt::print("{}\n", line.dump());

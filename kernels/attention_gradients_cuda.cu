@@ -67,7 +67,7 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   const AttentionRows& s = in.shape;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % simt::kWarp;
   const int warp = thread / simt::kWarp, width = static_cast<int>(s.head_dim);
-  const int64_t first = int64_t{blockIdx.x} * kOwn, kv = blockIdx.y, group = s.heads / s.kv_heads;
+  const int64_t first = int64_t{blockIdx.x} * kOwn, kv = blockIdx.y, group = s.group;
   const int64_t last = (first + kOwn < s.rows ? first + kOwn : s.rows) - 1;
   const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
   const int64_t begin = first / kQ, tiles = EndOfRows(s, begin, last, kQ) - begin;
@@ -94,7 +94,7 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
                                   values);
   load(0, 0);
   float dk[kHead / 8][4] = {}, dv[kHead / 8][4] = {};
-  const float scale = 1.0f / sqrtf(static_cast<float>(width)), scale2 = scale * kLog2E;
+  const float scale = s.scale, scale2 = scale * kLog2E;
   for (int64_t step = 0; step < steps; ++step) {
     const int buffer = static_cast<int>(step % 2);
     if (step + 1 < steps) {
@@ -153,7 +153,7 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   const int width = static_cast<int>(s.head_dim);
   const int64_t first = int64_t{gridDim.x - 1 - blockIdx.x} * kOwn, head = blockIdx.y;
   const int64_t last = (first + kOwn < s.rows ? first + kOwn : s.rows) - 1;
-  const int64_t kv = head / (s.heads / s.kv_heads);
+  const int64_t kv = static_cast<int>(blockIdx.y) / s.group;
   const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
   const RowsInMemory k = {in.k + kv * s.head_dim, kv_stride, s.rows, width};
   const RowsInMemory v = {in.v + kv * s.head_dim, kv_stride, s.rows, width};
@@ -176,7 +176,7 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
     lse[half] = g.lse[head * s.rows + at] * kLog2E;
     delta[half] = g.delta[head * s.rows + at];
   }
-  const float scale = 1.0f / sqrtf(static_cast<float>(width)), scale2 = scale * kLog2E;
+  const float scale = s.scale, scale2 = scale * kLog2E;
   float dq[kHead / 8][4] = {};
   uint32_t query[kHead / 16][4], slope[kHead / 16][4];
   for (int64_t tile = 0; tile < tiles; ++tile) {

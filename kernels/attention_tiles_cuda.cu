@@ -87,14 +87,16 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
   // The last rows see most keys: they begin first.
   const int64_t first = int64_t{gridDim.x - 1 - blockIdx.x} * S::kRows, head = blockIdx.y;
   const int64_t last = (first + S::kRows < s.rows ? first + S::kRows : s.rows) - 1;
-  const int64_t kv = head / (s.heads / s.kv_heads), columns = s.head_dim, seen = s.past + s.rows;
+  const int64_t kv = static_cast<int>(blockIdx.y) / s.group, columns = s.head_dim,
+                seen = s.past + s.rows;
   const int width = static_cast<int>(columns);
   const RowsInMemory q = {in.q + head * columns, s.heads * columns, s.rows, width};
   const RowsInMemory k = {in.k + kv * columns, s.kv_heads * columns, seen, width};
   const RowsInMemory v = {in.v + kv * columns, s.kv_heads * columns, seen, width};
-  const int64_t begin = (s.start == nullptr ? 0 : s.start[first]) / kKeys * kKeys;
-  const int64_t last_start = s.start == nullptr ? 0 : s.start[last];
-  const int64_t tiles = (s.past + last - begin) / kKeys + 1;
+  const int begin = (s.start == nullptr ? 0 : s.start[first]) / kKeys * kKeys;
+  const int last_start = s.start == nullptr ? 0 : s.start[last];
+  const int tiles = (static_cast<int>(s.past + last) - begin) / kKeys + 1;
+  const int first_seen = static_cast<int>(s.past + first);  // by the block's first row, at most
 
   LoadTile<S::kRows, kHead, S::kThreads>(q, first, shared);
   LoadTile<kKeys, kHead, S::kThreads>(k, begin, keys);
@@ -113,10 +115,10 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
       state[m].start[half] = s.start == nullptr ? 0 : s.start[row < s.rows ? row : last];
     }
   }
-  const float scale = kLog2E / sqrtf(static_cast<float>(width));
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first_key = begin + tile * kKeys;
-    const int at = static_cast<int>(tile % 2) * kKeys * S::kRow;
+  const float scale = kLog2E * s.scale;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int first_key = begin + tile * kKeys;
+    const int at = tile % 2 * kKeys * S::kRow;
     if (tile + 1 < tiles) {
       LoadTile<kKeys, kHead, S::kThreads>(k, first_key + kKeys, keys + kKeys * S::kRow - at);
       LoadTile<kKeys, kHead, S::kThreads>(v, first_key + kKeys, values + kKeys * S::kRow - at);
@@ -149,11 +151,11 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
         }
       }
     }
-    const bool masked = first_key + kKeys - 1 > s.past + first || first_key < last_start;
+    const bool masked = first_key + kKeys - 1 > first_seen || first_key < last_start;
     SIMT_UNROLL
     for (int m = 0; m < kM; ++m) {
       float shrink[2];
-      if (masked) MaskScores(score[m], static_cast<int>(first_key), state[m]);
+      if (masked) MaskScores(score[m], first_key, state[m]);
       Softmax(score[m], scale, state[m], shrink);
       SIMT_UNROLL
       for (int n = 0; n < kHead / 8; ++n) {
@@ -190,7 +192,7 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
       float total = state[m].sum[half];
       total += __shfl_xor_sync(simt::kAllLanes, total, 1);
       total += __shfl_xor_sync(simt::kAllLanes, total, 2);
-      inverse[half] = 1.0f / total;
+      inverse[half] = simt::FastInverse(total);
       const int64_t row = state[m].end[half] - s.past;
       if (out.lse != nullptr && lane % 4 == 0 && row < s.rows) {
         out.lse[head * s.rows + row] = state[m].max[half] * kLn2 + logf(total);

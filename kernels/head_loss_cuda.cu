@@ -60,7 +60,8 @@ Advance(Tile tile, const float* logits, const int32_t* targets, Running running,
       v[pack][e] = expf(v[pack][e] - max);
       sum += v[pack][e];
     }
-    if (p != nullptr) Store8(p + row * kTile + at, left, left >= kPack, v[pack]);
+    // A pack is written whole: products read in pairs, also past the last word.
+    if (p != nullptr && left > 0) StoreAligned(p + row * kTile + at, v[pack]);
   }
   sum = GroupSum<kWarps>(sum, partial);
   if (threadIdx.x != 0) return;
@@ -121,9 +122,9 @@ Slopes(Tile tile, const float* logits, const float* weights, const float* lse, T
     Load8(logits + row * kTile + at, left, left >= kPack, v);
     SIMT_UNROLL
     for (int e = 0; e < kPack; ++e) {
-      v[e] = weight * expf(v[e] - of_row);
+      v[e] = e < left ? weight * expf(v[e] - of_row) : 0.0f;
     }
-    Store8(g + row * kTile + at, left, left >= kPack, v);
+    StoreAligned(g + row * kTile + at, v);
   }
 }
 

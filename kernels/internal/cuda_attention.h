@@ -11,6 +11,8 @@ namespace tidegate::kernels {
 struct AttentionRows {
   int64_t rows, past, heads, kv_heads, head_dim;
   const int32_t* start;
+  int group;    // heads of one key head
+  float scale;  // head_dim^-0.5
 };
 
 template <typename T>
@@ -19,6 +21,7 @@ struct AttentionInputs {
   const T* q;
   const T* k;
   const T* v;
+  bool aligned;  // each head of a row lies at a multiple of 16 bytes, and so do its eights
 };
 
 template <typename T>

@@ -23,7 +23,8 @@
   extern __shared__ __align__(16) unsigned char simt_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(simt_dynamic_shared)
 #define SIMT_UNROLL _Pragma("unroll")
-#define SIMT_NO_UNROLL _Pragma("unroll 1")
+// Of a loop over rows in a kernel with kSlices accumulators: several at a time where they are few.
+#define SIMT_UNROLL_FEW _Pragma("unroll (kSlices <= 4 ? 4 : 1)")
 #else
 #include "kernels/internal/simt_emulated.h"
 #endif
@@ -101,6 +102,7 @@ SIMT_DEVICE uint32_t PackBF16(float low, float high) {
 }
 SIMT_DEVICE float FloatOf(uint32_t bits) { return __uint_as_float(bits); }
 SIMT_DEVICE uint32_t BitsOf(float value) { return __float_as_uint(value); }
+SIMT_DEVICE float FastInverse(float x) { return __fdividef(1.0f, x); }
 SIMT_DEVICE float FastExp(float x) { return __expf(x); }
 SIMT_DEVICE float FastExp2(float x) { return exp2f(x); }
 

@@ -22,7 +22,7 @@
 #define SIMT_DYNAMIC_SHARED(T, name) \
   T* const name = static_cast<T*>(::tidegate::kernels::simt::emulated::DynamicShared())
 #define SIMT_UNROLL
-#define SIMT_NO_UNROLL
+#define SIMT_UNROLL_FEW
 
 namespace tidegate::kernels::simt {
 namespace emulated {
@@ -101,6 +101,7 @@ inline uint32_t RoundToBF16(float value) {
 inline uint32_t PackBF16(float low, float high) {
   return RoundToBF16(low) | RoundToBF16(high) << 16;
 }
+inline float FastInverse(float x) { return 1.0f / x; }
 inline float FastExp(float x) { return std::exp(x); }
 inline float FastExp2(float x) { return std::exp2(x); }
 

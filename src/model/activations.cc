@@ -62,6 +62,11 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
   views_ = Activations();
   views_.cos = static_cast<float*>(carver.Take(Bytes(t, config_.head_dim / 2, sizeof(float))));
   views_.sin = static_cast<float*>(carver.Take(Bytes(t, config_.head_dim / 2, sizeof(float))));
+  if (device_ != nullptr) {
+    views_.ids = carver.Take(Bytes(t, 1, sizeof(int32_t)));
+    views_.segment_start = carver.Take(Bytes(t, 1, sizeof(int32_t)));
+    views_.targets = carver.Take(Bytes(head_rows, 1, sizeof(int32_t)));
+  }
   views_.x.resize(layers + 1);
   views_.layers.resize(layers);
   // Nothing is asked of what lies below on the way back.
@@ -103,7 +108,7 @@ const Activations& ActivationArena::Prepare(int64_t t, int64_t head_rows, Purpos
   const size_t bytes = LayOut(nullptr, t, head_rows, purpose);
   if (bytes > memory_.size()) {
     memory_ = AlignedBuffer();  // the old one first: both need not fit
-    memory_ = AlignedBuffer(bytes);
+    memory_ = AlignedBuffer(bytes, device_);
   }
   LayOut(memory_.data(), t, head_rows, purpose);
   return views_;

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/types.h"
+#include "kernels/table.h"
 #include "model/adapter.h"
 #include "model/config.h"
 #include "model/memory.h"
@@ -47,6 +47,10 @@ struct LayerBuffers {
 struct Activations {
   float* cos = nullptr;  // [t, head_dim/2]
   float* sin = nullptr;
+  // On a device: what the host gives with a batch. Null on the host, where it is read as it is.
+  void* ids = nullptr;               // [t]
+  void* segment_start = nullptr;     // [t]
+  void* targets = nullptr;           // [rows with a target]
   std::vector<void*> x;              // [layers + 1] of [t, hidden]; where not kept: two in turn
   std::vector<LayerBuffers> layers;  // [layers]; where not kept all the same
 
@@ -76,9 +80,10 @@ struct Activations {
 class ActivationArena {
  public:
   // `modules` are those of the adapter, and stay where they are.
+  // On a device the places are its own.
   ActivationArena(const ModelConfig& config, const AdaptedModules& modules, bool dropout,
-                  kernels::DType dtype)
-      : config_(config), modules_(modules), dropout_(dropout), dtype_(dtype) {}
+                  kernels::DType dtype, const kernels::Device* device = nullptr)
+      : config_(config), modules_(modules), dropout_(dropout), dtype_(dtype), device_(device) {}
 
   // Throws std::bad_alloc. What an earlier layout held is lost.
   const Activations& Prepare(int64_t t, int64_t head_rows, Purpose purpose);
@@ -99,6 +104,7 @@ class ActivationArena {
   const AdaptedModules& modules_;
   bool dropout_;
   kernels::DType dtype_;
+  const kernels::Device* device_;
   AlignedBuffer memory_;
   Activations views_;
 };

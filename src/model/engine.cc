@@ -51,17 +51,19 @@ TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, con
       options_(options),
       element_(kernels::SizeOf(table_.dtype)),
       grad_element_(kernels::SizeOf(kernels::GradType(table_.dtype))),
-      context_{base_->compute().threads, &workspace_},
+      residence_(table_, base_->compute().threads),
+      context_(residence_.context()),
       rope_(config_),
       tensors_(AdapterLayout(config_, lora_)),
       modules_(config_, tensors_),
-      arena_(config_, modules_, lora_.dropout > 0, table_.dtype) {
+      arena_(config_, modules_, lora_.dropout > 0, table_.dtype, table_.device) {
   if (!tensors_.empty()) parameter_count_ = tensors_.back().offset + tensors_.back().count();
   const size_t count = static_cast<size_t>(parameter_count_);
-  copies_ = AlignedBuffer(count * element_);
-  gradients_ = AlignedBuffer(count * grad_element_);
-  std::memset(copies_.data(), 0, copies_.size());
-  std::memset(gradients_.data(), 0, gradients_.size());
+  copies_ = AlignedBuffer(count * element_, table_.device);
+  gradients_ = AlignedBuffer(count * grad_element_, table_.device);
+  if (table_.device != nullptr) parameters_ = AlignedBuffer(count * sizeof(float), table_.device);
+  residence_.Zero(copies_.data(), copies_.size());
+  residence_.Zero(gradients_.data(), gradients_.size());
 }
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const Base> base,
@@ -86,8 +88,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<const Base> base,
 void TransformerEngine::SetParameters(std::span<const float> parameters) {
   assert(static_cast<int64_t>(parameters.size()) == parameter_count_);
   std::vector<double> wide;
+  const float* from = residence_.In(parameters.data(), parameters.size(), parameters_.data());
   for (const AdapterTensor& t : tensors_) {
-    const void* in = parameters.data() + t.offset;
+    const void* in = from + t.offset;
     if (table_.dtype == DType::kF64) {
       wide.assign(parameters.data() + t.offset, parameters.data() + t.offset + t.count());
       in = wide.data();
@@ -95,6 +98,7 @@ void TransformerEngine::SetParameters(std::span<const float> parameters) {
     table_.convert(context_, {t.count(), in, t.is_b ? t.scale : 1.0,
                               copies_.data() + static_cast<size_t>(t.offset) * element_});
   }
+  residence_.Wait();
 }
 
 namespace {
@@ -117,8 +121,15 @@ void TakeTensor(const AdapterTensor& t, const T* in, double factor, float* out) 
 
 void TransformerEngine::TakeGradients(double factor, std::span<float> out) {
   assert(static_cast<int64_t>(out.size()) == parameter_count_);
+  const std::byte* gradients = gradients_.data();
+  AlignedBuffer fetched;
+  if (table_.device != nullptr) {
+    fetched = AlignedBuffer(gradients_.size());
+    residence_.ToHost(fetched.data(), gradients, fetched.size());
+    gradients = fetched.data();
+  }
   for (const AdapterTensor& t : tensors_) {
-    const std::byte* in = gradients_.data() + static_cast<size_t>(t.offset) * grad_element_;
+    const std::byte* in = gradients + static_cast<size_t>(t.offset) * grad_element_;
     const double scaled = t.is_b ? factor * t.scale : factor;
     if (table_.dtype == DType::kF64) {
       TakeTensor(t, reinterpret_cast<const double*>(in), scaled, out.data() + t.offset);
@@ -126,7 +137,7 @@ void TransformerEngine::TakeGradients(double factor, std::span<float> out) {
       TakeTensor(t, reinterpret_cast<const float*>(in), scaled, out.data() + t.offset);
     }
   }
-  std::memset(gradients_.data(), 0, gradients_.size());
+  residence_.Zero(gradients_.data(), gradients_.size());
 }
 
 TransformerEngine::ModuleSlot TransformerEngine::Slot(int layer, Module module) const {
@@ -196,7 +207,7 @@ Error TransformerEngine::OutOfMemory(int64_t rows) const {
 }
 
 size_t TransformerEngine::MemoryBytes() const {
-  return copies_.size() + gradients_.size() + arena_.bytes() + workspace_.high_water() +
+  return copies_.size() + gradients_.size() + arena_.bytes() + residence_.scratch_bytes() +
          logits_.size();
 }
 
@@ -214,6 +225,8 @@ Result<LossSum> TransformerEngine::ForwardBackward(const tokens::PackedBatch& ba
     return SumLosses();
   } catch (const std::bad_alloc&) {
     return OutOfMemory(static_cast<int64_t>(batch.ids.size()));
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}", error.what());
   }
 }
 
@@ -224,6 +237,8 @@ Result<int64_t> TransformerEngine::Losses(const tokens::PackedBatch& batch) {
     Forward(batch, Purpose::kEvaluate, &rows);
   } catch (const std::bad_alloc&) {
     return OutOfMemory(static_cast<int64_t>(batch.ids.size()));
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}", error.what());
   }
   return static_cast<int64_t>(head_rows_.size());
 }
@@ -234,22 +249,28 @@ Result<LossSum> TransformerEngine::Evaluate(const tokens::PackedBatch& batch) {
 }
 
 Result<std::vector<double>> TransformerEngine::TokenLosses(const tokens::PackedBatch& batch) {
-  TG_ASSIGN_OR_RETURN(const int64_t count, Losses(batch));
-  std::vector<double> losses(static_cast<size_t>(count));
-  for (size_t i = 0; i < losses.size(); ++i) {
-    losses[i] = table_.dtype == DType::kF64 ? static_cast<const double*>(activations_->loss)[i]
-                                            : static_cast<const float*>(activations_->loss)[i];
-  }
-  return losses;
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const int64_t count, Losses(batch));
+  const std::span<const double> losses = FetchLosses();
+  return std::vector<double>(losses.begin(), losses.end());
 }
 
-LossSum TransformerEngine::SumLosses() const {
+std::span<const double> TransformerEngine::FetchLosses() {
+  losses_.resize(head_rows_.size());
+  if (losses_.empty()) return losses_;
+  if (table_.dtype == DType::kF64) {
+    residence_.ToHost(losses_.data(), activations_->loss, losses_.size() * sizeof(double));
+    return losses_;
+  }
+  std::vector<float> narrow(losses_.size());
+  residence_.ToHost(narrow.data(), activations_->loss, narrow.size() * sizeof(float));
+  std::copy(narrow.begin(), narrow.end(), losses_.begin());
+  return losses_;
+}
+
+LossSum TransformerEngine::SumLosses() {
   LossSum sum;
   sum.targets = static_cast<int64_t>(head_rows_.size());
-  for (size_t i = 0; i < head_rows_.size(); ++i) {
-    sum.loss += table_.dtype == DType::kF64 ? static_cast<const double*>(activations_->loss)[i]
-                                            : static_cast<const float*>(activations_->loss)[i];
-  }
+  for (const double loss : FetchLosses()) sum.loss += loss;
   return sum;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/activations.h"
+#include "model/residence.h"
 #include "model/rope_table.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -72,7 +73,13 @@ class TransformerEngine final : public Engine {
   void ForwardQueriesAndKeys(int layer, const Rows& rows, const LayerBuffers& buffers);
   void BackwardQueriesAndKeys(int layer, const Rows& rows);
   void ForwardHead(const tokens::PackedBatch& batch, bool with_gradient);
-  LossSum SumLosses() const;
+  // Where cosines and sines are for these positions.
+  void FillRope(std::span<const int32_t> positions, Rows* rows);
+  // Runs of rows with a target at once: to `packed` from rows of the batch, or back.
+  void MoveHeadRows(void* packed, void* rows, bool back);
+  // The losses of the last pass, on the host.
+  std::span<const double> FetchLosses();
+  LossSum SumLosses();
 
   void Backward(const Rows& rows);
   // With gradient checkpointing: makes the layer's activations anew from its input.
@@ -96,8 +103,8 @@ class TransformerEngine final : public Engine {
   LoraConfig lora_;
   EngineOptions options_;
   size_t element_, grad_element_;
-  kernels::Workspace workspace_;
-  kernels::Context context_;
+  Residence residence_;
+  const kernels::Context& context_;
   RopeTable rope_;
   std::vector<AdapterTensor> tensors_;
   AdaptedModules modules_;
@@ -110,7 +117,10 @@ class TransformerEngine final : public Engine {
 
   std::vector<int32_t> head_rows_, head_targets_;
 
-  AlignedBuffer logits_;  // of the last step, float
+  std::vector<double> losses_;            // of the last pass
+  std::vector<float> rope_rows_;          // of the last batch, on their way to a device
+  AlignedBuffer parameters_;              // as they came, on a device
+  AlignedBuffer logits_, device_logits_;  // of the last step, float
 };
 
 }  // namespace tidegate::model

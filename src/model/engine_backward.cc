@@ -1,7 +1,5 @@
 // Gradients of the adapters. The base is frozen, so a linear layer passes on dx = dy W only; the
 // embedding is frozen too, so nothing is computed below the lowest adapter.
-#include <cstring>
-
 #include "model/engine.h"
 
 namespace tidegate::model {
@@ -59,11 +57,8 @@ void TransformerEngine::BackwardHead(int64_t t) {
   table_.rmsnorm_backward(context_, {m, config_.hidden_size, a.head_x, base_->final_norm(),
                                      a.head_rstd, a.head_dh, false, a.head_dx});
   const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
-  std::memset(a.dx, 0, static_cast<size_t>(t) * row_bytes);
-  for (size_t i = 0; i < head_rows_.size(); ++i) {
-    std::memcpy(static_cast<std::byte*>(a.dx) + static_cast<size_t>(head_rows_[i]) * row_bytes,
-                static_cast<const std::byte*>(a.head_dx) + i * row_bytes, row_bytes);
-  }
+  residence_.Zero(a.dx, static_cast<size_t>(t) * row_bytes);
+  MoveHeadRows(a.head_dx, a.dx, true);
 }
 
 bool TransformerEngine::BackwardMlp(int layer, const Rows& rows) {

@@ -1,10 +1,10 @@
-#include <cstring>
-
 #include "model/engine.h"
 
 namespace tidegate::model {
 
-KvCache TransformerEngine::NewCache() const { return KvCache(config_, table_.dtype); }
+KvCache TransformerEngine::NewCache() const {
+  return KvCache(config_, table_.dtype, table_.device);
+}
 
 // The rows' keys and values go to the caches, and each row sees those of its own sequence.
 void TransformerEngine::AttendToCaches(int layer, const Rows& rows, const LayerBuffers& b) {
@@ -18,8 +18,8 @@ void TransformerEngine::AttendToCaches(int layer, const Rows& rows, const LayerB
     const auto at = [i](void* buffer, size_t bytes) {
       return static_cast<std::byte*>(buffer) + i * bytes;
     };
-    std::memcpy(cache.keys(layer) + past * row_bytes, at(b.k, kv_bytes), kv_bytes);
-    std::memcpy(cache.values(layer) + past * row_bytes, at(b.v, kv_bytes), kv_bytes);
+    residence_.Copy(cache.keys(layer) + past * row_bytes, at(b.k, kv_bytes), kv_bytes);
+    residence_.Copy(cache.values(layer) + past * row_bytes, at(b.v, kv_bytes), kv_bytes);
     table_.attention_decode(
         context_, {each, cache.length(), config_.num_heads, config_.num_kv_heads, config_.head_dim,
                    at(b.q, q_bytes), cache.keys(layer), cache.values(layer), at(b.attn, q_bytes)});
@@ -30,10 +30,9 @@ void TransformerEngine::DecodeRows(std::span<const int32_t> ids, std::span<const
                                    Rows* rows, int64_t head_rows) {
   activations_ = &arena_.Prepare(rows->m, head_rows, Purpose::kEvaluate);
   const Activations& a = *activations_;
-  rope_.Fill(positions, a.cos, a.sin);
-  rows->cos = a.cos;
-  rows->sin = a.sin;
-  table_.embedding(context_, {base_->embedding(), rows->m, ids.data(), a.x[0]});
+  FillRope(positions, rows);
+  const int32_t* of_rows = residence_.In(ids.data(), ids.size(), a.ids);
+  table_.embedding(context_, {base_->embedding(), rows->m, of_rows, a.x[0]});
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const size_t l = static_cast<size_t>(layer);
     ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);
@@ -49,6 +48,14 @@ std::span<float> TransformerEngine::HeadLogits(int64_t m) {
   const size_t count = static_cast<size_t>(m * config_.vocab_size);
   if (logits_.size() < count * sizeof(float)) logits_ = AlignedBuffer(count * sizeof(float));
   const std::span<float> out(reinterpret_cast<float*>(logits_.data()), count);
+  if (table_.device != nullptr) {
+    if (device_logits_.size() < count * sizeof(float)) {
+      device_logits_ = AlignedBuffer(count * sizeof(float), table_.device);
+    }
+    table_.logits(context_, {base_->head(), m, activations_->head_h, device_logits_.data()});
+    residence_.ToHost(out.data(), device_logits_.data(), count * sizeof(float));
+    return out;
+  }
   if (table_.dtype != kernels::DType::kF64) {
     table_.logits(context_, {base_->head(), m, activations_->head_h, out.data()});
     return out;
@@ -84,6 +91,8 @@ Result<std::span<float>> TransformerEngine::Append(KvCache& cache, std::span<con
     return logits;
   } catch (const std::bad_alloc&) {
     return OutOfMemory(cache.length() + rows.m);
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}", error.what());
   }
 }
 
@@ -114,6 +123,8 @@ Result<std::span<float>> TransformerEngine::Step(std::span<KvCache* const> cache
     return logits;
   } catch (const std::bad_alloc&) {
     return OutOfMemory(rows.m);
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}", error.what());
   }
 }
 

@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "model/engine.h"
 
 namespace tidegate::model {
@@ -82,17 +80,40 @@ void TransformerEngine::ForwardHead(const tokens::PackedBatch& batch, bool with_
   const Activations& a = *activations_;
   const int64_t m = static_cast<int64_t>(head_rows_.size());
   if (m == 0) return;
-  const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
-  const std::byte* x = static_cast<const std::byte*>(a.x.back());
   head_targets_.clear();
-  for (size_t i = 0; i < head_rows_.size(); ++i) {
-    const size_t row = static_cast<size_t>(head_rows_[i]);
-    head_targets_.push_back(batch.targets[row]);
-    std::memcpy(static_cast<std::byte*>(a.head_x) + i * row_bytes, x + row * row_bytes, row_bytes);
+  for (const int32_t row : head_rows_) {
+    head_targets_.push_back(batch.targets[static_cast<size_t>(row)]);
   }
+  MoveHeadRows(a.head_x, a.x.back(), false);
   Norm(m, a.head_x, base_->final_norm(), a.head_h, a.head_rstd);
-  table_.head_loss(context_, {base_->head(), m, a.head_h, head_targets_.data(), nullptr, a.loss,
+  const int32_t* targets = residence_.In(head_targets_.data(), head_targets_.size(), a.targets);
+  table_.head_loss(context_, {base_->head(), m, a.head_h, targets, nullptr, a.loss,
                               with_gradient ? a.head_dh : nullptr});
+}
+
+void TransformerEngine::MoveHeadRows(void* packed, void* rows, bool back) {
+  const size_t row_bytes = static_cast<size_t>(config_.hidden_size) * element_;
+  for (size_t i = 0; i < head_rows_.size();) {
+    size_t end = i + 1;
+    while (end < head_rows_.size() && head_rows_[end] == head_rows_[end - 1] + 1) ++end;
+    std::byte* one = static_cast<std::byte*>(packed) + i * row_bytes;
+    std::byte* other =
+        static_cast<std::byte*>(rows) + static_cast<size_t>(head_rows_[i]) * row_bytes;
+    residence_.Copy(back ? other : one, back ? one : other, (end - i) * row_bytes);
+    i = end;
+  }
+}
+
+void TransformerEngine::FillRope(std::span<const int32_t> positions, Rows* rows) {
+  const Activations& a = *activations_;
+  rows->cos = a.cos;
+  rows->sin = a.sin;
+  if (residence_.device() == nullptr) return rope_.Fill(positions, a.cos, a.sin);
+  const size_t count = positions.size() * static_cast<size_t>(config_.head_dim / 2);
+  rope_rows_.resize(2 * count);
+  rope_.Fill(positions, rope_rows_.data(), rope_rows_.data() + count);
+  residence_.In(rope_rows_.data(), count, a.cos);
+  residence_.In(rope_rows_.data() + count, count, a.sin);
 }
 
 void TransformerEngine::Forward(const tokens::PackedBatch& batch, Purpose purpose, Rows* rows) {
@@ -104,11 +125,11 @@ void TransformerEngine::Forward(const tokens::PackedBatch& batch, Purpose purpos
   rows->m = static_cast<int64_t>(batch.ids.size());
   activations_ = &arena_.Prepare(rows->m, static_cast<int64_t>(head_rows_.size()), purpose);
   const Activations& a = *activations_;
-  rope_.Fill(batch.position_ids, a.cos, a.sin);
-  rows->cos = a.cos;
-  rows->sin = a.sin;
-  rows->segment_start = batch.segment_start.data();
-  table_.embedding(context_, {base_->embedding(), rows->m, batch.ids.data(), a.x[0]});
+  FillRope(batch.position_ids, rows);
+  rows->segment_start =
+      residence_.In(batch.segment_start.data(), batch.segment_start.size(), a.segment_start);
+  const int32_t* ids = residence_.In(batch.ids.data(), batch.ids.size(), a.ids);
+  table_.embedding(context_, {base_->embedding(), rows->m, ids, a.x[0]});
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const size_t l = static_cast<size_t>(layer);
     ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);

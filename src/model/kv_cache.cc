@@ -10,8 +10,9 @@ constexpr int64_t kFirstRows = 256;
 
 }  // namespace
 
-KvCache::KvCache(const ModelConfig& config, kernels::DType dtype)
-    : row_bytes_(static_cast<size_t>(config.kv_size()) * kernels::SizeOf(dtype)),
+KvCache::KvCache(const ModelConfig& config, kernels::DType dtype, const kernels::Device* device)
+    : device_(device),
+      row_bytes_(static_cast<size_t>(config.kv_size()) * kernels::SizeOf(dtype)),
       max_positions_(config.max_positions),
       keys_(static_cast<size_t>(config.num_layers)),
       values_(static_cast<size_t>(config.num_layers)) {}
@@ -36,8 +37,15 @@ void KvCache::Reserve(int64_t positions) {
   // Layer by layer, so that no more than one is there twice. `rows_` stays what all of them hold.
   for (std::vector<AlignedBuffer>* buffers : {&keys_, &values_}) {
     for (AlignedBuffer& buffer : *buffers) {
-      AlignedBuffer grown(static_cast<size_t>(positions) * row_bytes_);
-      if (!ids_.empty()) std::memcpy(grown.data(), buffer.data(), ids_.size() * row_bytes_);
+      AlignedBuffer grown(static_cast<size_t>(positions) * row_bytes_, device_);
+      const size_t held = ids_.size() * row_bytes_;
+      if (held > 0 && device_ != nullptr) {
+        const kernels::Context context;
+        device_->copy(context, grown.data(), buffer.data(), held);
+        device_->synchronize(context);
+      } else if (held > 0) {
+        std::memcpy(grown.data(), buffer.data(), held);
+      }
       buffer = std::move(grown);
     }
   }

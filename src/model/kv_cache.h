@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "kernels/types.h"
+#include "kernels/table.h"
 #include "model/config.h"
 #include "model/memory.h"
 
@@ -16,7 +16,8 @@ namespace tidegate::model {
 
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, kernels::DType dtype);
+  // On a device the keys and values are in its memory.
+  KvCache(const ModelConfig& config, kernels::DType dtype, const kernels::Device* device = nullptr);
 
   // What `positions` tokens take.
   static size_t BytesFor(const ModelConfig& config, kernels::DType dtype, int64_t positions);
@@ -40,6 +41,7 @@ class KvCache {
   void Extend(std::span<const int32_t> ids) { ids_.insert(ids_.end(), ids.begin(), ids.end()); }
 
  private:
+  const kernels::Device* device_;
   size_t row_bytes_;
   int64_t max_positions_;
   int64_t rows_ = 0;                          // that there is room for

@@ -34,9 +34,13 @@ struct ComputeOptions {
   Quantization quantization = Quantization::kNone;
 };
 
-// "auto" (bf16 where the CPU has it, else f32), "bf16", "f32": bf16 on a CPU without it is refused
-// by name.
-Result<kernels::DType> ParseDType(std::string_view text);
+// "cpu", "cuda": a GPU that is not there is refused with what is missing.
+Result<kernels::Backend> ParseDevice(std::string_view text);
+
+// "auto" (bf16 where the CPU has it, else f32; on a GPU bf16), "bf16", "f32": bf16 on a CPU without
+// it is refused by name.
+Result<kernels::DType> ParseDType(std::string_view text,
+                                  kernels::Backend backend = kernels::Backend::kCpu);
 
 // A frozen base in memory: one copy of the weights in the activation type. Immutable, thread-safe.
 class Base {

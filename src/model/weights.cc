@@ -114,15 +114,32 @@ LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
       options_(options),
       table_(table),
       folder_(std::move(folder)),
+      owned_(table->device),
       layers_(static_cast<size_t>(config_.num_layers)) {}
+
+std::byte* LoadedBase::Room(size_t bytes) {
+  if (table_->device == nullptr) return owned_.Take(bytes);
+  if (passing_.size() < bytes) passing_ = AlignedBuffer(bytes);
+  return passing_.data();
+}
+
+const void* LoadedBase::Resident(const std::byte* numbers, size_t bytes) {
+  const kernels::Device* device = table_->device;
+  if (device == nullptr) return numbers;
+  std::byte* place = owned_.Take(bytes);
+  const kernels::Context context;
+  device->to_device(context, place, numbers, bytes);
+  device->synchronize(context);
+  return place;
+}
 
 Result<const void*> LoadedBase::Plain(const std::string& name, DType held) {
   TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
-  const size_t element = kernels::SizeOf(held);
-  std::byte* out = owned_.Take(static_cast<size_t>(view->num_elements()) * element);
+  const size_t bytes = static_cast<size_t>(view->num_elements()) * kernels::SizeOf(held);
+  std::byte* out = Room(bytes);
   if (!ConvertTensor(*view, held, out)) return NotFinite(name, *view, NameOf(held));
   ReleasePages(view->bytes);
-  return static_cast<const void*>(out);
+  return Resident(out, bytes);
 }
 
 Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_t n, int64_t k) {
@@ -135,10 +152,11 @@ Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_
   if (floats_.size() < bytes) floats_ = AlignedBuffer(bytes);
   if (!ConvertTensor(*view, DType::kF32, floats_.data())) return NotFinite(name, *view, "f32");
   ReleasePages(view->bytes);
-  std::byte* out = owned_.Take(kernels::QuantizedBytes(format, n, k));
+  const size_t quantized = kernels::QuantizedBytes(format, n, k);
+  std::byte* out = Room(quantized);
   kernels::Quantize(options_.threads, format, n, k, reinterpret_cast<const float*>(floats_.data()),
                     out);
-  return kernels::WeightSource{format, n, k, out};
+  return kernels::WeightSource{format, n, k, Resident(out, quantized)};
 }
 
 Result<kernels::WeightSource> LoadedBase::Matrix(const std::string& name, int64_t n, int64_t k) {
@@ -187,6 +205,7 @@ Status LoadedBase::LoadAll() {
     TG_ASSIGN_OR_RETURN(head, Matrix("lm_head.weight", vocab, hidden));
   }
   floats_ = AlignedBuffer();
+  passing_ = AlignedBuffer();
   head_ = table_->prepare_weights(head);
   return OkStatus();
 }
@@ -197,6 +216,9 @@ Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem
     return InvalidArgument("threads is {}: choose 1 to 1024", options.threads);
   }
   const kernels::KernelTable* table = kernels::TableFor(options.backend, options.dtype);
+  if (table == nullptr && options.backend == kernels::Backend::kCuda) {
+    return Unsupported("the model cannot run on a GPU here: {}", kernels::WhyNoCuda());
+  }
   if (table == nullptr) {
     return Unsupported("this machine and build have no {} kernels: choose f32",
                        NameOf(options.dtype));
@@ -213,6 +235,8 @@ Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("{}: the weights do not fit in memory: use a smaller model or bf16",
                              dir.string());
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}: {}", dir.string(), error.what());
   }
 }
 
@@ -222,8 +246,17 @@ Result<std::shared_ptr<const Base>> Base::Load(const std::filesystem::path& dir,
   return std::shared_ptr<const Base>(std::move(base));
 }
 
-Result<DType> ParseDType(std::string_view text) {
-  const bool has_bf16 = kernels::TableFor(kernels::Backend::kCpu, DType::kBF16) != nullptr;
+Result<kernels::Backend> ParseDevice(std::string_view text) {
+  if (text == "cpu") return kernels::Backend::kCpu;
+  if (text != "cuda") return InvalidArgument("'{}' is not a device: use cpu or cuda", text);
+  if (kernels::TableFor(kernels::Backend::kCuda, DType::kF32) == nullptr) {
+    return Unsupported("there is no GPU to use: {}; use cpu", kernels::WhyNoCuda());
+  }
+  return kernels::Backend::kCuda;
+}
+
+Result<DType> ParseDType(std::string_view text, kernels::Backend backend) {
+  const bool has_bf16 = kernels::TableFor(backend, DType::kBF16) != nullptr;
   if (text == "f32") return DType::kF32;
   if (text == "auto") return has_bf16 ? DType::kBF16 : DType::kF32;
   if (text != "bf16") {

@@ -48,6 +48,11 @@ class LoadedBase final : public Base {
              tensor::SafetensorsFolder folder);
   Status LoadAll();
   Status LoadLayer(int64_t index);
+  // Numbers of the host where the kernels read them: where they are, or on the device.
+  const void* Resident(const std::byte* numbers, size_t bytes);
+  // Room on the host for numbers that are about to be made: for good, or until the next call where
+  // they go on to a device.
+  std::byte* Room(size_t bytes);
   // The tensor in this type, checked for finite values.
   Result<const void*> Plain(const std::string& name, kernels::DType held);
   // A matrix in the activation type; bf16 stays bf16 where the kernels widen it as they multiply.
@@ -60,7 +65,7 @@ class LoadedBase final : public Base {
   const kernels::KernelTable* table_;
   tensor::SafetensorsFolder folder_;
   Arena owned_;
-  AlignedBuffer floats_;  // of one tensor, while loading
+  AlignedBuffer floats_, passing_;  // of one tensor, while loading
   kernels::WeightSource embedding_{};
   std::vector<LayerWeights> layers_;
   const void* final_norm_ = nullptr;

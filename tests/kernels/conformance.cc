@@ -20,7 +20,8 @@ Tolerance ToleranceOf(Backend backend, DType dtype) {
     case DType::kF32:
       return {4e-6, 4e-6};
     case DType::kBF16:
-      return {1.2e-2, 8e-3};
+      // On CUDA a layer and its low-rank branch are two products, and their sum is rounded twice.
+      return {backend == Backend::kCuda ? 1.6e-2 : 1.2e-2, 8e-3};
     case DType::kF64:
       break;
   }
