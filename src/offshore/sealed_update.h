@@ -52,8 +52,8 @@ Result<protocols::UpdateView> ReopenUpdate(const protocols::ReleaseManifest& rel
                                            const crypto::AgreeSecretKey& recipient,
                                            const BlockReader& read, Bytes* plain);
 
-// The sum of a round's updates, opened, checked and added a few at a time on so many threads. What
-// is open takes no more memory than the sum does: 16 bytes a value of the layout, whatever the
+// The sum of a round's updates, opened and checked a few at a time and added on so many threads.
+// What is open takes no more memory than the sum does: 16 bytes a value of the layout, whatever the
 // number of sites. The bits are the same for any number of threads.
 Result<federation::WeightedSum> SumUpdates(std::span<const federation::StoredUpdate> updates,
                                            const JobFacts& job,

@@ -45,7 +45,9 @@ Result<federation::WeightedSum> SumUpdates(std::span<const federation::StoredUpd
   std::vector<federation::WeightedSum::Contribution> contributions;
   for (size_t first = 0; first < updates.size(); first += open.size()) {
     const auto batch = updates.subspan(first, std::min(open.size(), updates.size() - first));
-    federation::OnThreads(threads, batch.size(), [&](size_t i) {
+    // A thread each: where the blocks are no longer in the page cache, most of them wait for the
+    // disk.
+    federation::OnThreads(static_cast<unsigned>(batch.size()), batch.size(), [&](size_t i) {
       open[i].status = OpenStored(batch[i], job, recipient, read, &open[i]);
     });
     contributions.clear();
