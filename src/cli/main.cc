@@ -21,5 +21,6 @@ int main(int argc, char** argv) {
   RegisterLedgerVerb(app, invocation);
   RegisterApprovalVerbs(app, invocation);
   RegisterPocVerb(app, invocation);
+  RegisterPreflightVerb(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

@@ -61,5 +61,6 @@ void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);
 void RegisterApprovalVerbs(CLI::App& app, Invocation& invocation);
 void RegisterPocVerb(CLI::App& app, Invocation& invocation);
+void RegisterPreflightVerb(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli
