@@ -43,7 +43,7 @@ constexpr Text kTexts[] = {
      "adapter_evaluated",
      {{"version"}, {"best_milli"}, {"loss_milli"}, {"kept"}}},
     {EventCode::kInputRefused, "input_refused", {{"message_type"}}},
-    {EventCode::kWallMissing, "wall_missing", {{"wall"}}},
+    {EventCode::kWallMissing, "wall_missing", {{"wall", WallText}, {"errno"}}},
     {EventCode::kReleaseRefused, "release_refused", {{"round"}, {"code"}}},
     {EventCode::kUpdateHeld, "update_held", {{"round"}, {"bytes"}}},
     {EventCode::kLeaseUnanswered, "lease_unanswered", {{"seconds"}}},
@@ -85,6 +85,9 @@ constexpr std::string_view kHoldNames[] = {"paused", "job_stopped", "coordinator
 constexpr std::string_view kDatasetNames[] = {"records", "heldout"};
 constexpr std::string_view kDatasetSourceNames[] = {"site", "path", "descriptor", "gone"};
 constexpr std::string_view kLocalVerbNames[] = {"finetune", "eval", "generate"};
+constexpr std::string_view kWallNames[] = {"netns",        "seccomp",        "landlock_fs",
+                                           "chroot",       "pinned_address", "separate_uids",
+                                           "landlock_net", "landlock_scope", "mdwe"};
 constexpr std::string_view kEndNames[] = {"clean", "crash", "killed", "wall hit"};
 
 }  // namespace
@@ -94,6 +97,7 @@ std::string_view HoldName(uint32_t hold) { return NameAt(kHoldNames, hold); }
 std::string_view DatasetName(uint32_t dataset) { return NameAt(kDatasetNames, dataset); }
 std::string_view DatasetSourceName(uint32_t s) { return NameAt(kDatasetSourceNames, s); }
 std::string_view LocalVerbName(uint32_t verb) { return NameAt(kLocalVerbNames, verb); }
+std::string_view WallText(uint32_t wall) { return NameAt(kWallNames, wall); }
 std::string_view EndText(uint32_t end) { return NameAt(kEndNames, end); }
 
 std::array<int64_t, 4> NamedArguments(uint32_t code, const std::array<int64_t, 4>& arguments) {

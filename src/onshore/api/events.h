@@ -23,7 +23,7 @@ enum class EventCode : uint32_t {
   kTrained = 10,          // round, steps, loss in thousandths
   kEvaluated = 11,        // version, held-out loss before and after in thousandths, kept
   kInputRefused = 12,     // wire message type
-  kWallMissing = 13,      // wall
+  kWallMissing = 13,      // wall, errno
   kReleaseRefused = 14,   // round, code: the coordinator will never take it
   kUpdateHeld = 15,       // round, bytes: until the site's people release it
   kLeaseUnanswered = 16,  // seconds
@@ -72,6 +72,8 @@ enum class LocalVerb : uint32_t { kFinetune = 0, kEval = 1, kGenerate = 2 };
 inline constexpr uint32_t kLocalVerbs = 3;
 std::string_view LocalVerbName(uint32_t verb);
 
+// In the order of sandbox/walls.h.
+std::string_view WallText(uint32_t wall);
 // In the order of sandbox/spawn.h's End.
 std::string_view EndText(uint32_t end);
 

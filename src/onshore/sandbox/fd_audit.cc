@@ -61,7 +61,10 @@ bool IsOfKind(int fd, FdKind kind, const struct stat& info) {
   return false;
 }
 
-Status CloseGaps(std::vector<int> stay) {
+Status CloseGaps(std::vector<int> stay, const WallFaults& faults) {
+  if (faults.close_range_error != 0) {
+    return ErrnoStatus("close", "inherited descriptors", faults.close_range_error);
+  }
   std::sort(stay.begin(), stay.end());
   unsigned first = 3;
   for (int fd : stay) {
@@ -108,7 +111,7 @@ std::string DescribeFd(int fd) {
   return "an anonymous kernel object";
 }
 
-Status AuditFds(const std::vector<KeptFd>& kept, int* passrights_error) {
+Status AuditFds(const std::vector<KeptFd>& kept, const WallFaults& faults, int* passrights_error) {
   *passrights_error = 0;
   std::vector<int> stay;
   for (const KeptFd& entry : kept) {
@@ -118,7 +121,7 @@ Status AuditFds(const std::vector<KeptFd>& kept, int* passrights_error) {
     }
     stay.push_back(entry.fd);
   }
-  TG_RETURN_IF_ERROR(CloseGaps(stay));
+  TG_RETURN_IF_ERROR(CloseGaps(stay, faults));
   for (int fd = 0; fd <= 2; ++fd) {
     struct stat info {};
     if (::fstat(fd, &info) != 0 || !(IsNull(info) || S_ISFIFO(info.st_mode))) {
@@ -136,7 +139,9 @@ Status AuditFds(const std::vector<KeptFd>& kept, int* passrights_error) {
     }
     if (entry.kind == FdKind::kChannel) {
       const int off = 0;
-      if (::setsockopt(entry.fd, SOL_SOCKET, kSoPassRights, &off, sizeof(off)) != 0) {
+      if (faults.passrights_error != 0) {
+        *passrights_error = faults.passrights_error;
+      } else if (::setsockopt(entry.fd, SOL_SOCKET, kSoPassRights, &off, sizeof(off)) != 0) {
         *passrights_error = errno;
       }
     }

@@ -202,6 +202,7 @@ Result<TestedWalls> RaiseTestedWalls(TestedSpec spec) {
   TG_ASSIGN_OR_RETURN(tested.rows, RunControl(spec.tries));
   TG_ASSIGN_OR_RETURN(tested.report, RaiseWalls(spec.walls));
   const WallReport& report = tested.report;
+  if (spec.on_raised) spec.on_raised(report);
   TG_RETURN_IF_ERROR(CheckDemanded(spec.demanded, report));
   const bool chrooted = report.row(Wall::kChroot).state == WallState::kUp;
   const bool files_walled = chrooted || report.row(Wall::kLandlockFs).state == WallState::kUp;

@@ -82,6 +82,8 @@ struct TestedSpec {
   // Where the machine lacks landlock_fs and it is not demanded, file tries may be OPEN; the caller
   // says so. Otherwise one open try is an error, but for IsLeftOpen.
   bool files_may_be_open = false;
+  // Called with the report once the walls are raised, also where a demanded one is missing then.
+  std::function<void(const WallReport& report)> on_raised;
 };
 struct TestedWalls {
   WallReport report;

@@ -24,6 +24,9 @@ const KernelCalls& RealKernel();
 struct WallFaults {
   KernelCalls kernel = RealKernel();
   int landlock_abi_cap = 0;  // >0: behave as on a kernel with at most this ABI
+  // Not 0: as if the kernel refused the allowlist, link's listener, close_range() or
+  // SO_PASSRIGHTS with this errno.
+  int seccomp_error = 0, listener_error = 0, close_range_error = 0, passrights_error = 0;
   bool skip_thread_count = false;
   bool allow_bad_arch = false;
   bool allow_sendmsg = false;

@@ -77,10 +77,16 @@ Status RaiseSeccomp(const WallSpec& spec, const WallFaults& faults, WallReport& 
     TG_RETURN_IF_ERROR(spec.start_up());
   }
   if (spec.role == Role::kLink) {
+    if (faults.listener_error != 0) {
+      return ErrnoStatus("install", "the filter of the pinned address", faults.listener_error);
+    }
     TG_RETURN_IF_ERROR(PinAddress(spec.pin_channel));
     MarkUp(report, Wall::kPinnedAddress);
   } else {
     report.row(Wall::kPinnedAddress).state = WallState::kNotForRole;
+  }
+  if (faults.seccomp_error != 0) {
+    return ErrnoStatus("load", "the allowlist of system calls", faults.seccomp_error);
   }
   TG_RETURN_IF_ERROR(LoadAllowlist(spec, faults));
   MarkUp(report, Wall::kSeccomp);
@@ -129,7 +135,7 @@ Result<WallReport> RaiseWalls(const WallSpec& spec) {
   TG_RETURN_IF_ERROR(CheckSpec(spec));
   if (!faults.skip_thread_count) TG_RETURN_IF_ERROR(CheckOneThread());
 
-  TG_RETURN_IF_ERROR(AuditFds(spec.kept_fds, &report.passrights_error));
+  TG_RETURN_IF_ERROR(AuditFds(spec.kept_fds, faults, &report.passrights_error));
   TG_ASSIGN_OR_RETURN(std::vector<PathGrant> grants, OpenGrants(spec));
   TG_RETURN_IF_ERROR(RaiseNetns(kernel, report));
   TG_RETURN_IF_ERROR(RaiseChroot(spec, kernel, report));

@@ -53,6 +53,16 @@ Status Own(const std::filesystem::path& path, uint32_t uid) {
 
 namespace {
 
+// For the log and for who watches, whether they are demanded or not.
+void TellMissing(const WallReport& report, uint32_t generation) {
+  for (int i = 0; i < kWallCount; ++i) {
+    const WallRow& row = report.rows[static_cast<size_t>(i)];
+    if (row.state == WallState::kMissing) {
+      SendEvent(EventCode::kWallMissing, generation, {i, row.error, 0, 0});
+    }
+  }
+}
+
 uint32_t WallBits(const WallReport& report) {
   uint32_t bits = 0;
   for (int i = 0; i < kWallCount; ++i) {
@@ -73,7 +83,10 @@ Result<Started> StartWalled(StartSpec spec) {
   spec.walls.kept_fds.push_back({kControlFd, FdKind::kChannel});
   spec.tries.sibling = parent;
   TG_ASSIGN_OR_RETURN(TestedWalls tested,
-                      RaiseTestedWalls({spec.walls, spec.tries, spec.demanded, false}));
+                      RaiseTestedWalls({spec.walls, spec.tries, spec.demanded, false,
+                                        [&spec](const WallReport& report) {
+                                          TellMissing(report, spec.generation);
+                                        }}));
   Started started;
   started.report = tested.report;
   started.statement = EncodeStatement({tested.report, spec.walls.kept_fds, spec.pinned_address,

@@ -133,6 +133,36 @@ TEST(DegradationTest, HalfWayFailuresEndTheStart) {
   }
 }
 
+// Without these there is no start, on any kernel.
+TEST(DegradationTest, WhatHasNoFallbackEndsTheStartByItsName) {
+  struct Required {
+    Role role;
+    const char* fault;
+    const char* named;
+  };
+  for (const Required& required :
+       {Required{Role::kTrainer, "seccomp:22", "the allowlist of system calls"},
+        Required{Role::kGate, "seccomp:38", "the allowlist of system calls"},
+        Required{Role::kLink, "listener:22", "the filter of the pinned address"},
+        Required{Role::kTrainer, "close_range:38", "inherited descriptors"}}) {
+    const HelperResult result = RunRole(required.role, {fmt::format("fault={}", required.fault)});
+    EXPECT_NE(result.Said("error").value_or("").find(required.named), std::string::npos)
+        << required.fault << "\n"
+        << result.Everything();
+    EXPECT_FALSE(result.Said("tidegate")) << required.fault;
+  }
+}
+
+// The kernel's own refusal of passed descriptors is a second layer: the filter refuses the calls
+// that would take them.
+TEST(DegradationTest, WithoutPassrightsTheErrnoIsInTheStatementAndTheCallsStayRefused) {
+  const HelperResult result = RunRole(Role::kGate, {"fault=passrights:92"});
+  EXPECT_EQ(result.Statement().report.passrights_error, ENOPROTOOPT);
+  ASSERT_NE(result.Row("sendmsg_rights"), nullptr) << result.Everything();
+  EXPECT_EQ(result.Row("sendmsg_rights")->verdict, Verdict::kRefused);
+  EXPECT_TRUE(CheckNoneOpen(result.Statement().rows).ok()) << result.Everything();
+}
+
 TEST(DegradationTest, ASeparateUidThatCannotBeTakenIsNamed) {
   const HelperResult result = RunRole(Role::kTrainer, {"separate_uid", "fault=set_ids:1"});
   EXPECT_EQ(result.Statement().report.row(Wall::kSeparateUids).state, WallState::kMissing);

@@ -92,6 +92,10 @@ WallFaults MakeFaults(const HelperOptions& options) {
         return option == kSetMdwe ? Inject() : ::prctl(option, argument, 0UL, 0UL, 0UL);
       };
     }
+    if (call == "seccomp") faults.seccomp_error = injected_errno;
+    if (call == "listener") faults.listener_error = injected_errno;
+    if (call == "close_range") faults.close_range_error = injected_errno;
+    if (call == "passrights") faults.passrights_error = injected_errno;
     if (call == "no_new_privs") {
       faults.kernel.prctl = [](int option, unsigned long argument) {
         return option == PR_SET_NO_NEW_PRIVS ? Inject() : ::prctl(option, argument, 0UL, 0UL, 0UL);
