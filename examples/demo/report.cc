@@ -39,6 +39,18 @@ std::string LeavesOf(const std::string& ledger_text) {
   return ledger_text.substr(0, ledger_text.rfind("not verified:"));
 }
 
+// The report of an adapter of many tensors would be little else.
+std::string FirstLines(const std::string& text, int most) {
+  size_t at = 0;
+  for (int line = 0; line < most; ++line) {
+    at = text.find('\n', at);
+    if (at == std::string::npos) return text;
+    ++at;
+  }
+  const auto left = std::count(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(), '\n');
+  return text.substr(0, at) + fmt::format("  and {} more\n", left);
+}
+
 std::vector<Bar> Bars(const Outcome& o, bool exact) {
   const auto value = [exact](const Score& s) {
     return exact ? static_cast<double>(s.exact) : s.heldout_nll;
@@ -170,7 +182,7 @@ Status WriteReport(const std::filesystem::path& path, const Outcome& o) {
   html += fmt::format(
       "<h2>What {}'s operator saw before the first update left</h2><pre>{}</pre>"
       "<h2>What {}'s policy refused</h2><pre>{}</pre>",
-      EscapeHtml(o.held_site), EscapeHtml(o.held_review), EscapeHtml(o.held_site),
+      EscapeHtml(o.held_site), EscapeHtml(FirstLines(o.held_review, 32)), EscapeHtml(o.held_site),
       EscapeHtml(o.refused_leaf));
   html += "<p>For a regulator:";
   for (const SiteOutcome& s : o.sites) {
