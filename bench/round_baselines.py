@@ -93,18 +93,19 @@ while flare.is_running():
 """
 
 NVFLARE_JOB = """
+import os
 import sys
 import numpy as np
 from nvflare.app_common.np.recipes.fedavg import NumpyFedAvgRecipe
 from nvflare.recipe import SimEnv
 
 parameters, rounds, script, times, folder = sys.argv[1:]
-start = folder + "/start.npy"
+start = os.path.join(folder, "start.npy")
 np.save(start, np.zeros(int(parameters), np.float32))
 recipe = NumpyFedAvgRecipe(name="idle", initial_ckpt=start, min_clients=2, num_rounds=int(rounds),
                            train_script=script, train_args=times,
                            launch_external_process=False)
-recipe.execute(SimEnv(num_clients=2, num_threads=2, workspace_root=folder + "/work"))
+recipe.execute(SimEnv(num_clients=2, num_threads=2, workspace_root=os.path.join(folder, "site")))
 """
 
 
