@@ -59,6 +59,9 @@ Result<SiteBooks> ReadSite(const fs::path& site_dir) {
     } else if (entry.type == gate::LeafType::kAdapter) {
       TG_ASSIGN_OR_RETURN(auto adapter, Decoded<gate::AdapterLeaf>(body, "an adapter"));
       books.adapters.push_back(std::move(adapter));
+    } else if (entry.type == gate::LeafType::kDataset) {
+      TG_ASSIGN_OR_RETURN(auto dataset, Decoded<gate::DatasetLeaf>(body, "a dataset"));
+      books.datasets.push_back(std::move(dataset));
     }
   }
   TG_ASSIGN_OR_RETURN(auto spool, onshore::GateSpool::Open(gate));

@@ -22,6 +22,7 @@ struct SiteBooks {
   std::vector<gate::IntentLeaf> intents;
   std::vector<protocols::Signed> receipts;
   std::vector<gate::AdapterLeaf> adapters;
+  std::vector<gate::DatasetLeaf> datasets;
   protocols::AdapterManifest adapter;  // the newest it has
   std::vector<float> parameters;       // of that, from the blocks of its inbox
   uint64_t spooled = 0;                // blocks that wait for a receipt

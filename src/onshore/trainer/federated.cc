@@ -57,7 +57,12 @@ Status BeginAnewWithOtherRecords(const std::filesystem::path& job_dir, const Dig
   if (before) {
     // The new digest last: after a crash in between the rest is removed again.
     std::filesystem::remove(job_dir / "round.json", error);
-    if (!error) std::filesystem::remove_all(job_dir / "state", error);
+    // Its files alone: behind the walls there is no rmdir().
+    for (std::filesystem::directory_iterator it(job_dir / "state", error), end; !error && it != end;
+         it.increment(error)) {
+      std::filesystem::remove(it->path(), error);
+    }
+    if (error == std::errc::no_such_file_or_directory) error.clear();
   }
   if (!error) std::filesystem::create_directories(job_dir, error);
   if (error) return ErrnoStatus("begin anew in", job_dir.native(), error.value());
