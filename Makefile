@@ -45,7 +45,7 @@ lint: setup
 # kill -9 in every log step of either shore, and while contents cross, with more seeds than
 # `make test` has time for; the memory of every process over 1,500 rounds; and every byte of a
 # session flipped, not a sample of them.
-SOAK_SEEDS ?= 1-50
+SOAK_SEEDS ?= 1-300
 SOAK_TRANSFER_SEEDS ?= 1-200
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
