@@ -3,6 +3,7 @@
 // each try goes to SITE/trainer/report. Only built for tests.
 //
 //   leaking_trainer federated --dir SITE ...           as tidegate-onshore starts a trainer
+//   leaking_trainer finetune --data FILE ...           as it starts a local job
 //   leaking_trainer loose --records FILE --plan FILE --report FILE      the control, without walls
 #include <poll.h>
 #include <unistd.h>
@@ -154,11 +155,21 @@ Status RunFederated(const Arguments& arguments) {
     onshore::SendEvent(onshore::EventCode::kTrained, generation,
                        {static_cast<int64_t>(LoadLe64(bytes.data())),
                         static_cast<int64_t>(LoadLe64(bytes.data() + 8)),
-                        static_cast<int64_t>(LoadLe64(bytes.data() + 16)), 0});
+                        static_cast<int64_t>(LoadLe64(bytes.data() + 16)),
+                        static_cast<int64_t>(LoadLe64(bytes.data() + 24))});
   }
   if (plan.dial != 0) LeakToListener(plan.dial, words, report);
   if (plan.statement) started.statement = WithWordsAsTry(std::move(started.statement), words);
   return Federated(arguments, generation, std::move(plan), words, started.statement, report).Run();
+}
+
+// As tidegate-onshore starts a local job of a client that hands its records over.
+Status RunLocal(const Arguments& arguments) {
+  TG_ASSIGN_OR_RETURN(const std::string words, FirstRecord(arguments.at("--data")));
+  for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+    TG_RETURN_IF_ERROR(WriteAll(fd, AsBytes(words + "\n"), "the client's pipe"));
+  }
+  return OkStatus();
 }
 
 Status RunLoose(const Arguments& arguments) {
@@ -179,8 +190,10 @@ int main(int argc, char** argv) {
   SetLogProcess("trainer");
   canary::Arguments arguments;
   for (int i = 2; i + 1 < argc; i += 2) arguments[argv[i]] = argv[i + 1];
-  const bool federated = argc > 1 && std::strcmp(argv[1], "federated") == 0;
-  const Status status = federated ? canary::RunFederated(arguments) : canary::RunLoose(arguments);
+  const std::string verb = argc > 1 ? argv[1] : "";
+  const Status status = verb == "federated"  ? canary::RunFederated(arguments)
+                        : verb == "finetune" ? canary::RunLocal(arguments)
+                                             : canary::RunLoose(arguments);
   if (!status.ok()) LogError("leaking_trainer_ended {}", status.ToString());
   ::_exit(static_cast<int>(status.code()));
 }
