@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <thread>
 
@@ -128,6 +129,34 @@ TEST_F(RealLocalJob, WritesNowhereElseAndReachesNoSecretOfTheSite) {
     EXPECT_EQ(refused.exit_status, static_cast<int>(Code::kInvalidArgument)) << refused.errors;
     EXPECT_NE(refused.errors.find("command line alone"), std::string::npos) << refused.errors;
   }
+}
+
+// The trainer's own uid owns the result, and could not read the records by their name.
+TEST_F(RealLocalJob, RunsUnderTheTrainersUidWhereTheSiteHasSeparateUids) {
+  if (::geteuid() != 0) GTEST_SKIP() << "separate_uids: needs a start as root, errno 1";
+  constexpr uid_t kTrainer = 61001;
+  supervisor_.Signal(SIGTERM);
+  ASSERT_EQ(WaitForEnd(), 0);
+  fs::permissions(root_, fs::perms(0711));
+  fs::copy(Base(), site_ / "model");
+  Write("r.jsonl", "{}\n");
+  for (const auto& file : fs::directory_iterator(site_ / "model")) {
+    fs::permissions(file.path(), fs::perms(0644));
+  }
+  Write("site.toml", *ReadTextFile(site_ / "site.toml", 4096) +
+                         "separate_uids = [61001, 61002, 61003]\n"
+                         "walls = \"seccomp,landlock_fs,separate_uids\"\n");
+  StartSite();
+  ASSERT_TRUE(TraceGets("gate", "go", 2)) << Log();
+  const Ran ran = Run(LocalVerb::kFinetune, Finetune("local/mine", "model"), Records().get());
+  if (WallsMissing(ran)) GTEST_SKIP() << ran.errors;
+  ASSERT_EQ(ran.exit_status, 0) << ran.errors;
+  struct stat info {};
+  const fs::path folder = site_ / "local" / "mine";
+  ASSERT_EQ(::stat((folder / "adapter_model.safetensors").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, kTrainer);
+  ASSERT_EQ(::stat((site_ / "local").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 0u) << "nobody but the site's user makes names here";
 }
 
 }  // namespace

@@ -251,5 +251,29 @@ TEST(ResolveAddressTest, AnythingElseIsRefused) {
   }
 }
 
+TEST_F(SiteConfigTest, TheLocalApisKeysHaveTheirRangesAndItsUsersNeedAGroup) {
+  const std::string whole =
+      "name = \"a\"\nbase = \"b\"\nrecords = \"r\"\ncoordinator = \"tcp://127.0.0.1:1\"\n";
+  auto config = Load(whole);
+  ASSERT_TRUE(config) << config.error().ToString();
+  EXPECT_EQ(config->api_socket, dir_ / "api.sock");
+  EXPECT_EQ(config->free_trainer_seconds, 1800);
+  config = Load(whole +
+                "api_socket = \"/run/a.sock\"\napi_group = 10\napi_users = [7, 8]\n"
+                "free_trainer_seconds = 5\n");
+  ASSERT_TRUE(config) << config.error().ToString();
+  EXPECT_EQ(config->api_socket, "/run/a.sock");
+  EXPECT_EQ(config->api_group, 10u);
+  EXPECT_EQ(config->api_users, (std::vector<uint32_t>{7, 8}));
+  EXPECT_EQ(config->free_trainer_seconds, 5);
+  for (const char* bad :
+       {"api_socket = 3", "api_group = \"staff\"", "api_group = -1", "api_users = [7]",
+        "api_group = 1\napi_users = []", "api_group = 1\napi_users = [\"bob\"]",
+        "api_group = 1\napi_users = 7", "free_trainer_seconds = 0", "free_trainer_seconds = 604801",
+        "api_mode = 7"}) {
+    EXPECT_EQ(Load(whole + bad + "\n").error().code(), Code::kInvalidArgument) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace tidegate::onshore
