@@ -7,7 +7,7 @@ setup:
 	scripts/setup.sh
 
 build: setup
-	cmake -S . -B $(BUILD) -G Ninja $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+	cmake -S . -B $(BUILD) -G Ninja $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 	cmake --build $(BUILD)
 
 test: build
@@ -40,7 +40,7 @@ demo: build
 	scripts/demo.sh $(BUILD)
 
 lint: setup
-	git ls-files '*.h' '*.cc' | xargs clang-format --dry-run -Werror
+	git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format --dry-run -Werror
 
 # kill -9 in every log step of either shore, and while contents cross, with more seeds than
 # `make test` has time for; the memory of every process over 1,500 rounds; and every byte of a

@@ -14,24 +14,16 @@ namespace {
 
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr int kWarps = 4, kThreads = kWarps * simt::kWarp;
-constexpr int kOwn = 16 * kWarps;  // rows or keys that a block has
-
-// The other side's rows of a tile: fewer where registers are short.
+// By the columns of the tiles: groups of 16 rows that a warp has, rows (or keys) of the block, and
+// those of a tile of the other side: fewer where registers are short.
 template <int kHead>
-inline constexpr int kOther = kHead <= 64 ? 64 : 32;
-
-template <int kHead>
-inline constexpr size_t kTileShared =
-    sizeof(BF16) * static_cast<size_t>((2 * kOwn + 4 * kOther<kHead>)*kTileRow<kHead>);
-
-// Both operands of a row of the block's own: of the scores and of dP.
-template <int kHead>
-SIMT_DEVICE void Operands(const BF16* tile, int row, uint32_t (&left)[kHead / 16][4]) {
-  SIMT_UNROLL
-  for (int depth = 0; depth < kHead / 16; ++depth) {
-    LeftOperand<kHead>(tile, row, 16 * depth, left[depth]);
-  }
-}
+struct Shape {
+  static constexpr int kM = kHead <= 64 ? 2 : 1;
+  static constexpr int kOwn = 16 * kM * kWarps;
+  static constexpr int kOther = 32;
+  static constexpr size_t kShared =
+      sizeof(BF16) * static_cast<size_t>((2 * kOwn + 4 * kOther) * kTileRow<kHead>);
+};
 
 // Of the query rows of a tile.
 template <int kRows>
@@ -58,7 +50,8 @@ SIMT_DEVICE int64_t EndOfRows(const AttentionRows& s, int64_t tile, int64_t key,
 template <int kHead>
 SIMT_KERNEL(kThreads)
 KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
-  constexpr int kQ = kOther<kHead>, kRow = kTileRow<kHead>;
+  constexpr int kQ = Shape<kHead>::kOther, kM = Shape<kHead>::kM, kOwn = Shape<kHead>::kOwn;
+  constexpr int kRow = kTileRow<kHead>;
   SIMT_DYNAMIC_SHARED(BF16, keys);
   SIMT_SHARED(RowValues<kQ>, of_rows, [2]);
   BF16* const values = keys + kOwn * kRow;
@@ -93,7 +86,8 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   LoadTile<kOwn, kHead, kThreads>({in.v + kv * s.head_dim, kv_stride, s.rows, width}, first,
                                   values);
   load(0, 0);
-  float dk[kHead / 8][4] = {}, dv[kHead / 8][4] = {};
+  float dk[kM][kHead / 8][4] = {}, dv[kM][kHead / 8][4] = {};
+  const int own = 16 * kM * warp;  // the warp's first key of the tile
   const float scale = s.scale, scale2 = scale * kLog2E;
   for (int64_t step = 0; step < steps; ++step) {
     const int buffer = static_cast<int>(step % 2);
@@ -107,42 +101,48 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
     const BF16* const query = queries + buffer * kQ * kRow;
     const BF16* const slope = slopes + buffer * kQ * kRow;
     const RowValues<kQ>& rows = of_rows[buffer];
-    const int64_t first_row = (begin + step % tiles) * kQ;
-    float p[kQ / 8][4] = {}, ds[kQ / 8][4] = {};
-    {
-      uint32_t left[kHead / 16][4];
-      Operands<kHead>(keys, 16 * warp, left);
-      AddProductOfTranspose<kHead, kQ / 16>(left, query, p);
-      Operands<kHead>(values, 16 * warp, left);
-      AddProductOfTranspose<kHead, kQ / 16>(left, slope, ds);
-    }
+    const int first_row = static_cast<int>((begin + step % tiles) * kQ);
+    float p[kM][kQ / 8][4] = {}, ds[kM][kQ / 8][4] = {};
+    AddProductOfTiles<kHead, kQ / 16, kM>(keys, own, query, p);
+    AddProductOfTiles<kHead, kQ / 16, kM>(values, own, slope, ds);
     SIMT_UNROLL
     for (int n = 0; n < kQ / 8; ++n) {
       SIMT_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int column = 8 * n + lane % 4 * 2 + e % 2;
-        const int64_t key = first + 16 * warp + lane / 4 + 8 * (e / 2);
-        const bool sees = key <= first_row + column && key >= rows.start[column];
-        const float weight = sees ? simt::FastExp2(p[n][e] * scale2 - rows.lse[column]) : 0.0f;
-        p[n][e] = weight;
-        ds[n][e] = weight * (ds[n][e] - rows.delta[column]);
+      for (int c = 0; c < 2; ++c) {
+        const int column = 8 * n + lane % 4 * 2 + c;
+        const int row = first_row + column, start = rows.start[column];
+        const float lse = rows.lse[column], delta = rows.delta[column];
+        SIMT_UNROLL
+        for (int m = 0; m < kM; ++m) {
+          SIMT_UNROLL
+          for (int e = c; e < 4; e += 2) {
+            const int key = static_cast<int>(first) + own + 16 * m + lane / 4 + 8 * (e / 2);
+            const bool sees = key <= row && key >= start;
+            const float weight = sees ? simt::FastExp2(p[m][n][e] * scale2 - lse) : 0.0f;
+            p[m][n][e] = weight;
+            ds[m][n][e] = weight * (ds[m][n][e] - delta);
+          }
+        }
       }
     }
-    AddProduct<kHead, kQ / 16>(p, slope, dv);
-    AddProduct<kHead, kQ / 16>(ds, query, dk);
+    AddProduct<kHead, kQ / 16, kM>(p, slope, dv);
+    AddProduct<kHead, kQ / 16, kM>(ds, query, dk);
     __syncthreads();
   }
   const float of_keys[2] = {scale, scale}, of_values[2] = {1.0f, 1.0f};
-  StoreRows<kHead>(dk, of_keys, first + 16 * warp, s.rows, g.dk + kv * s.head_dim, kv_stride,
-                   width);
-  StoreRows<kHead>(dv, of_values, first + 16 * warp, s.rows, g.dv + kv * s.head_dim, kv_stride,
-                   width);
+  SIMT_UNROLL
+  for (int m = 0; m < kM; ++m) {
+    const int64_t row = first + own + 16 * m;
+    StoreRows<kHead>(dk[m], of_keys, row, s.rows, g.dk + kv * s.head_dim, kv_stride, width);
+    StoreRows<kHead>(dv[m], of_values, row, s.rows, g.dv + kv * s.head_dim, kv_stride, width);
+  }
 }
 
 template <int kHead>
 SIMT_KERNEL(kThreads)
 QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
-  constexpr int kK = kOther<kHead>, kRow = kTileRow<kHead>;
+  constexpr int kK = Shape<kHead>::kOther, kM = Shape<kHead>::kM, kOwn = Shape<kHead>::kOwn;
+  constexpr int kRow = kTileRow<kHead>;
   SIMT_DYNAMIC_SHARED(BF16, queries);
   BF16* const slopes = queries + kOwn * kRow;
   BF16* const keys = slopes + kOwn * kRow;
@@ -157,7 +157,7 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
   const RowsInMemory k = {in.k + kv * s.head_dim, kv_stride, s.rows, width};
   const RowsInMemory v = {in.v + kv * s.head_dim, kv_stride, s.rows, width};
-  const int64_t begin = s.start[first] / kK * kK, tiles = (last - begin) / kK + 1;
+  const int begin = s.start[first] / kK * kK, tiles = (static_cast<int>(last) - begin) / kK + 1;
 
   LoadTile<kOwn, kHead, kThreads>({in.q + head * s.head_dim, q_stride, s.rows, width}, first,
                                   queries);
@@ -166,22 +166,26 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   LoadTile<kK, kHead, kThreads>(k, begin, keys);
   LoadTile<kK, kHead, kThreads>(v, begin, values);
   simt::CopyCommit();
-  int64_t row[2], start[2];
-  float lse[2], delta[2];
+  const int own = 16 * kM * warp;  // the warp's first row of the tile
+  int row[kM][2], start[kM][2];
+  float lse[kM][2], delta[kM][2];
   SIMT_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    row[half] = first + 16 * warp + lane / 4 + 8 * half;
-    const int64_t at = row[half] < s.rows ? row[half] : last;
-    start[half] = s.start[at];
-    lse[half] = g.lse[head * s.rows + at] * kLog2E;
-    delta[half] = g.delta[head * s.rows + at];
+  for (int m = 0; m < kM; ++m) {
+    SIMT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      row[m][half] = static_cast<int>(first) + own + 16 * m + lane / 4 + 8 * half;
+      const int64_t at = row[m][half] < s.rows ? row[m][half] : last;
+      start[m][half] = s.start[at];
+      lse[m][half] = g.lse[head * s.rows + at] * kLog2E;
+      delta[m][half] = g.delta[head * s.rows + at];
+    }
   }
   const float scale = s.scale, scale2 = scale * kLog2E;
-  float dq[kHead / 8][4] = {};
-  uint32_t query[kHead / 16][4], slope[kHead / 16][4];
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t first_key = begin + tile * kK;
-    const int at = static_cast<int>(tile % 2) * kK * kRow;
+  float dq[kM][kHead / 8][4] = {};
+  uint32_t query[kM][kHead / 16][4], slope[kM][kHead / 16][4];
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int first_key = begin + tile * kK;
+    const int at = tile % 2 * kK * kRow;
     if (tile + 1 < tiles) {
       LoadTile<kK, kHead, kThreads>(k, first_key + kK, keys + kK * kRow - at);
       LoadTile<kK, kHead, kThreads>(v, first_key + kK, values + kK * kRow - at);
@@ -192,40 +196,46 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
     }
     __syncthreads();
     if (tile == 0) {
-      Operands<kHead>(queries, 16 * warp, query);
-      Operands<kHead>(slopes, 16 * warp, slope);
+      LeftOperands<kHead, kM>(queries, own, query);
+      LeftOperands<kHead, kM>(slopes, own, slope);
     }
-    float p[kK / 8][4] = {}, ds[kK / 8][4] = {};
-    AddProductOfTranspose<kHead, kK / 16>(query, keys + at, p);
-    AddProductOfTranspose<kHead, kK / 16>(slope, values + at, ds);
+    float p[kM][kK / 8][4] = {}, ds[kM][kK / 8][4] = {};
+    AddProductOfTranspose<kHead, kK / 16, kM>(query, keys + at, p);
+    AddProductOfTranspose<kHead, kK / 16, kM>(slope, values + at, ds);
     SIMT_UNROLL
-    for (int n = 0; n < kK / 8; ++n) {
+    for (int m = 0; m < kM; ++m) {
       SIMT_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int64_t key = first_key + 8 * n + lane % 4 * 2 + e % 2;
-        const int half = e / 2;
-        const bool sees = key <= row[half] && key >= start[half];
-        const float weight = sees ? simt::FastExp2(p[n][e] * scale2 - lse[half]) : 0.0f;
-        ds[n][e] = weight * (ds[n][e] - delta[half]);
+      for (int n = 0; n < kK / 8; ++n) {
+        SIMT_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const int key = first_key + 8 * n + lane % 4 * 2 + e % 2, half = e / 2;
+          const bool sees = key <= row[m][half] && key >= start[m][half];
+          const float weight = sees ? simt::FastExp2(p[m][n][e] * scale2 - lse[m][half]) : 0.0f;
+          ds[m][n][e] = weight * (ds[m][n][e] - delta[m][half]);
+        }
       }
     }
-    AddProduct<kHead, kK / 16>(ds, keys + at, dq);
+    AddProduct<kHead, kK / 16, kM>(ds, keys + at, dq);
     __syncthreads();
   }
   const float factor[2] = {scale, scale};
-  StoreRows<kHead>(dq, factor, first + 16 * warp, s.rows, g.dq + head * s.head_dim, q_stride,
-                   width);
+  SIMT_UNROLL
+  for (int m = 0; m < kM; ++m) {
+    StoreRows<kHead>(dq[m], factor, first + own + 16 * m, s.rows, g.dq + head * s.head_dim,
+                     q_stride, width);
+  }
 }
 
 template <int kHead>
 void Run(const Context& context, const AttentionInputs<BF16>& in,
          const AttentionGradients<BF16>& g) {
-  const unsigned blocks = BlocksFor(in.shape.rows, kOwn);
+  const unsigned blocks = BlocksFor(in.shape.rows, Shape<kHead>::kOwn);
   Launch(context, "attention backward", KeyGradients<kHead>,
-         dim3(blocks, static_cast<unsigned>(in.shape.kv_heads)), kThreads, kTileShared<kHead>, in,
-         g);
+         dim3(blocks, static_cast<unsigned>(in.shape.kv_heads)), kThreads, Shape<kHead>::kShared,
+         in, g);
   Launch(context, "attention backward", QueryGradients<kHead>,
-         dim3(blocks, static_cast<unsigned>(in.shape.heads)), kThreads, kTileShared<kHead>, in, g);
+         dim3(blocks, static_cast<unsigned>(in.shape.heads)), kThreads, Shape<kHead>::kShared, in,
+         g);
 }
 
 }  // namespace

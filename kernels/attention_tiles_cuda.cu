@@ -128,29 +128,9 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
       simt::CopyWait<0>();
     }
     __syncthreads();
-    if (tile == 0) {
-      SIMT_UNROLL
-      for (int m = 0; m < kM; ++m) {
-        SIMT_UNROLL
-        for (int depth = 0; depth < kHead / 16; ++depth) {
-          LeftOperand<kHead>(shared, (warp * kM + m) * 16, 16 * depth, left[m][depth]);
-        }
-      }
-    }
+    if (tile == 0) LeftOperands<kHead, kM>(shared, 16 * kM * warp, left);
     float score[kM][kKeys / 8][4] = {};
-    SIMT_UNROLL
-    for (int depth = 0; depth < kHead / 16; ++depth) {
-      SIMT_UNROLL
-      for (int pair = 0; pair < kKeys / 16; ++pair) {
-        uint32_t b[4];
-        RightOperandOfTranspose<kHead>(keys + at, 16 * pair, 16 * depth, b);
-        SIMT_UNROLL
-        for (int m = 0; m < kM; ++m) {
-          simt::Mma16816(score[m][2 * pair], left[m][depth], b[0], b[1]);
-          simt::Mma16816(score[m][2 * pair + 1], left[m][depth], b[2], b[3]);
-        }
-      }
-    }
+    AddProductOfTranspose<kHead, kKeys / 16, kM>(left, keys + at, score);
     const bool masked = first_key + kKeys - 1 > first_seen || first_key < last_start;
     SIMT_UNROLL
     for (int m = 0; m < kM; ++m) {
@@ -163,24 +143,7 @@ Forward(AttentionInputs<BF16> in, AttentionOutputs<BF16> out) {
         for (int e = 0; e < 4; ++e) sum[m][n][e] *= shrink[e / 2];
       }
     }
-    SIMT_UNROLL
-    for (int depth = 0; depth < kKeys / 16; ++depth) {
-      uint32_t p[kM][4];
-      SIMT_UNROLL
-      for (int m = 0; m < kM; ++m) {
-        LeftOperandOf(score[m][2 * depth], score[m][2 * depth + 1], p[m]);
-      }
-      SIMT_UNROLL
-      for (int pair = 0; pair < kHead / 16; ++pair) {
-        uint32_t b[4];
-        RightOperand<kHead>(values + at, 16 * depth, 16 * pair, b);
-        SIMT_UNROLL
-        for (int m = 0; m < kM; ++m) {
-          simt::Mma16816(sum[m][2 * pair], p[m], b[0], b[1]);
-          simt::Mma16816(sum[m][2 * pair + 1], p[m], b[2], b[3]);
-        }
-      }
-    }
+    AddProduct<kHead, kKeys / 16, kM>(score, values + at, sum);
     __syncthreads();
   }
 

@@ -66,36 +66,84 @@ SIMT_DEVICE void LeftOperandOf(const float (&first)[4], const float (&second)[4]
   a[3] = simt::PackBF16(second[2], second[3]);
 }
 
-// result[16 × 8·2·kPairs] += left (kDepth/16 operands) · tileᵀ, rows 0 … 16·kPairs-1 of the tile.
-template <int kColumns, int kPairs>
-SIMT_DEVICE void AddProductOfTranspose(const uint32_t (&left)[kColumns / 16][4], const BF16* tile,
-                                       float (&result)[2 * kPairs][4]) {
+// The left operands of kM groups of 16 rows, from `row` on.
+template <int kColumns, int kM>
+SIMT_DEVICE void LeftOperands(const BF16* tile, int row, uint32_t (&left)[kM][kColumns / 16][4]) {
   SIMT_UNROLL
-  for (int depth = 0; depth < kColumns / 16; ++depth) {
+  for (int m = 0; m < kM; ++m) {
     SIMT_UNROLL
-    for (int pair = 0; pair < kPairs; ++pair) {
-      uint32_t b[4];
-      RightOperandOfTranspose<kColumns>(tile, 16 * pair, 16 * depth, b);
-      simt::Mma16816(result[2 * pair], left[depth], b[0], b[1]);
-      simt::Mma16816(result[2 * pair + 1], left[depth], b[2], b[3]);
+    for (int depth = 0; depth < kColumns / 16; ++depth) {
+      LeftOperand<kColumns>(tile, row + 16 * m, 16 * depth, left[m][depth]);
     }
   }
 }
 
-// result[16 × kColumns] += left (16 × 16·kDepth, as results of products) · tile.
-template <int kColumns, int kDepth>
-SIMT_DEVICE void AddProduct(const float (&left)[2 * kDepth][4], const BF16* tile,
-                            float (&result)[kColumns / 8][4]) {
+// One depth of the product below.
+template <int kColumns, int kPairs, int kM>
+SIMT_DEVICE void AddDepthOfTranspose(const uint32_t (&a)[kM][4], int depth, const BF16* tile,
+                                     float (&result)[kM][2 * kPairs][4]) {
+  SIMT_UNROLL
+  for (int pair = 0; pair < kPairs; ++pair) {
+    uint32_t b[4];
+    RightOperandOfTranspose<kColumns>(tile, 16 * pair, 16 * depth, b);
+    SIMT_UNROLL
+    for (int m = 0; m < kM; ++m) {
+      simt::Mma16816(result[m][2 * pair], a[m], b[0], b[1]);
+      simt::Mma16816(result[m][2 * pair + 1], a[m], b[2], b[3]);
+    }
+  }
+}
+
+// result[16·kM × 16·kPairs] += left · tileᵀ, rows 0 … 16·kPairs-1 of the tile: each right operand
+// is loaded once for all kM groups.
+template <int kColumns, int kPairs, int kM>
+SIMT_DEVICE void AddProductOfTranspose(const uint32_t (&left)[kM][kColumns / 16][4],
+                                       const BF16* tile, float (&result)[kM][2 * kPairs][4]) {
+  SIMT_UNROLL
+  for (int depth = 0; depth < kColumns / 16; ++depth) {
+    uint32_t a[kM][4];
+    SIMT_UNROLL
+    for (int m = 0; m < kM; ++m) {
+      SIMT_UNROLL
+      for (int i = 0; i < 4; ++i) a[m][i] = left[m][depth][i];
+    }
+    AddDepthOfTranspose<kColumns, kPairs, kM>(a, depth, tile, result);
+  }
+}
+
+// The same with the left operands taken from rows `row` … of a tile as they are needed.
+template <int kColumns, int kPairs, int kM>
+SIMT_DEVICE void AddProductOfTiles(const BF16* own, int row, const BF16* tile,
+                                   float (&result)[kM][2 * kPairs][4]) {
+  SIMT_UNROLL
+  for (int depth = 0; depth < kColumns / 16; ++depth) {
+    uint32_t a[kM][4];
+    SIMT_UNROLL
+    for (int m = 0; m < kM; ++m) LeftOperand<kColumns>(own, row + 16 * m, 16 * depth, a[m]);
+    AddDepthOfTranspose<kColumns, kPairs, kM>(a, depth, tile, result);
+  }
+}
+
+// result[16·kM × kColumns] += left (16·kM × 16·kDepth, as results of products) · tile.
+template <int kColumns, int kDepth, int kM>
+SIMT_DEVICE void AddProduct(const float (&left)[kM][2 * kDepth][4], const BF16* tile,
+                            float (&result)[kM][kColumns / 8][4]) {
   SIMT_UNROLL
   for (int depth = 0; depth < kDepth; ++depth) {
-    uint32_t a[4];
-    LeftOperandOf(left[2 * depth], left[2 * depth + 1], a);
+    uint32_t a[kM][4];
+    SIMT_UNROLL
+    for (int m = 0; m < kM; ++m) {
+      LeftOperandOf(left[m][2 * depth], left[m][2 * depth + 1], a[m]);
+    }
     SIMT_UNROLL
     for (int pair = 0; pair < kColumns / 16; ++pair) {
       uint32_t b[4];
       RightOperand<kColumns>(tile, 16 * depth, 16 * pair, b);
-      simt::Mma16816(result[2 * pair], a, b[0], b[1]);
-      simt::Mma16816(result[2 * pair + 1], a, b[2], b[3]);
+      SIMT_UNROLL
+      for (int m = 0; m < kM; ++m) {
+        simt::Mma16816(result[m][2 * pair], a[m], b[0], b[1]);
+        simt::Mma16816(result[m][2 * pair + 1], a[m], b[2], b[3]);
+      }
     }
   }
 }

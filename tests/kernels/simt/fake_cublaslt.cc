@@ -157,8 +157,10 @@ cublasStatus_t Multiply(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void*
       for (int64_t i = 0; i < rows; ++i) {
         const double* x = &of_left[static_cast<size_t>(i * length)];
         const double* y = &of_right[static_cast<size_t>(j * length)];
-        double sum = 0;
-        for (int64_t l = 0; l < length; ++l) sum += x[l] * y[l];
+        // Four sums, as one alone would wait for each addition.
+        double sums[4] = {};
+        for (int64_t l = 0; l < length; ++l) sums[l % 4] += x[l] * y[l];
+        double sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         sum *= static_cast<double>(scale);
         if (keep != 0.0f) sum += static_cast<double>(keep) * in.At(c, i, j);
         if (bias != nullptr) sum += bias_vector.At(bias, i, 0);
