@@ -4,7 +4,6 @@
 
 #include "federation/rounds/aggregate_add.h"
 #include "federation/rounds/aggregate_threads.h"
-#include "federation/shared/grid.h"
 
 namespace tidegate::federation {
 namespace {
@@ -71,21 +70,6 @@ Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned th
 Status WeightedSum::Add(const protocols::UpdateView& update, uint32_t weight) {
   const Contribution one{&update, weight};
   return Add(std::span(&one, 1));
-}
-
-Result<std::vector<float>> WeightedSum::FedAvg(std::span<const float> parameters,
-                                               double rate) const {
-  if (contributions_ == 0) return FailedPrecondition("there is no update to average");
-  if (parameters.size() != sum_.size()) {
-    return InvalidArgument("{} parameters do not fit a sum of {}", parameters.size(), sum_.size());
-  }
-  std::vector<float> out(parameters.size());
-  const auto total = static_cast<double>(total_weight_);
-  for (size_t i = 0; i < out.size(); ++i) {
-    const double mean = static_cast<double>(sum_[i]) / total * 0x1p-32;
-    out[i] = sum_[i] == 0 ? parameters[i] : SnapToGrid(parameters[i] + rate * mean);
-  }
-  return out;
 }
 
 }  // namespace tidegate::federation

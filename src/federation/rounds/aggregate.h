@@ -1,4 +1,4 @@
-// The weighted sum of updates in fixed-point integers, and the step it makes.
+// The weighted sum of updates in fixed-point integers. What step it makes: server_optimizer.h.
 //
 // Every value is rounded to the grid 2^-32 (nearest, ties to even), multiplied by the site's weight
 // and added in int64: the sum does not depend on the order, and a rebuild gives the same bits.
@@ -30,10 +30,6 @@ class WeightedSum {
 
   std::span<const int64_t> sum() const { return sum_; }
   uint64_t total_weight() const { return total_weight_; }
-
-  // FedAvg: parameters + rate · sum / total weight, snapped to the parameter grid. `parameters`
-  // has the whole layout; values outside the updates' subsets stay as they are.
-  Result<std::vector<float>> FedAvg(std::span<const float> parameters, double rate) const;
 
  private:
   std::vector<int64_t> sum_;
