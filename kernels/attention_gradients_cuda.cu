@@ -8,6 +8,7 @@
 #include "kernels/internal/cuda_launch.h"
 #include "kernels/internal/cuda_ops.h"
 #include "kernels/internal/cuda_tiles.h"
+#include "kernels/internal/cuda_vectors.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -47,9 +48,16 @@ SIMT_DEVICE int64_t EndOfRows(const AttentionRows& s, int64_t tile, int64_t key,
   return low;
 }
 
+// Where each block has one query head instead of a key head's group: its part of dK and dV, as
+// floats of [heads, rows, kHead]. Null: blocks add up their groups themselves.
+struct PartsOfHeads {
+  float* dk;
+  float* dv;
+};
+
 template <int kHead>
 SIMT_KERNEL(kThreads)
-KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
+KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g, PartsOfHeads parts) {
   constexpr int kQ = Shape<kHead>::kOther, kM = Shape<kHead>::kM, kOwn = Shape<kHead>::kOwn;
   constexpr int kRow = kTileRow<kHead>;
   SIMT_DYNAMIC_SHARED(BF16, keys);
@@ -60,14 +68,15 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   const AttentionRows& s = in.shape;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % simt::kWarp;
   const int warp = thread / simt::kWarp, width = static_cast<int>(s.head_dim);
-  const int64_t first = int64_t{blockIdx.x} * kOwn, kv = blockIdx.y, group = s.group;
+  const int64_t first = int64_t{blockIdx.x} * kOwn, group = parts.dk == nullptr ? s.group : 1;
+  const int64_t first_head = blockIdx.y * group, kv = static_cast<int>(first_head) / s.group;
   const int64_t last = (first + kOwn < s.rows ? first + kOwn : s.rows) - 1;
   const int64_t kv_stride = s.kv_heads * s.head_dim, q_stride = s.heads * s.head_dim;
   const int64_t begin = first / kQ, tiles = EndOfRows(s, begin, last, kQ) - begin;
   const int64_t steps = tiles * group;
 
   const auto load = [&](int64_t step, int buffer) {
-    const int64_t head = kv * group + step / tiles, row = (begin + step % tiles) * kQ;
+    const int64_t head = first_head + step / tiles, row = (begin + step % tiles) * kQ;
     const RowsInMemory q = {in.q + head * s.head_dim, q_stride, s.rows, width};
     const RowsInMemory dout = {g.dout + head * s.head_dim, q_stride, s.rows, width};
     LoadTile<kQ, kHead, kThreads>(q, row, queries + buffer * kQ * kRow);
@@ -133,6 +142,12 @@ KeyGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   SIMT_UNROLL
   for (int m = 0; m < kM; ++m) {
     const int64_t row = first + own + 16 * m;
+    if (parts.dk != nullptr) {
+      const int64_t at = first_head * s.rows * kHead;
+      StoreFloatRows<kHead>(dk[m], scale, row, s.rows, parts.dk + at);
+      StoreFloatRows<kHead>(dv[m], 1.0f, row, s.rows, parts.dv + at);
+      continue;
+    }
     StoreRows<kHead>(dk[m], of_keys, row, s.rows, g.dk + kv * s.head_dim, kv_stride, width);
     StoreRows<kHead>(dv[m], of_values, row, s.rows, g.dv + kv * s.head_dim, kv_stride, width);
   }
@@ -226,13 +241,54 @@ QueryGradients(AttentionInputs<BF16> in, AttentionGradients<BF16> g) {
   }
 }
 
+// The heads of each group in order.
+template <int kHead>
+SIMT_KERNEL(kThreads)
+JoinHeads(AttentionRows s, PartsOfHeads parts, BF16* dk, BF16* dv) {
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x, packs = s.head_dim / kPack;
+  if (at >= s.rows * s.kv_heads * packs) return;
+  const int64_t column = at % packs * kPack, kv = at / packs % s.kv_heads;
+  const int64_t row = at / packs / s.kv_heads;
+  float k[kPack] = {}, v[kPack] = {}, more[kPack];
+  for (int64_t head = kv * s.group; head < (kv + 1) * s.group; ++head) {
+    const int64_t from = (head * s.rows + row) * kHead + column;
+    LoadAligned(parts.dk + from, more);
+    SIMT_UNROLL
+    for (int e = 0; e < kPack; ++e) k[e] += more[e];
+    LoadAligned(parts.dv + from, more);
+    SIMT_UNROLL
+    for (int e = 0; e < kPack; ++e) v[e] += more[e];
+  }
+  const int64_t to = (row * s.kv_heads + kv) * s.head_dim + column;
+  StoreAligned(dk + to, k);
+  StoreAligned(dv + to, v);
+}
+
+// Blocks of keys below which a key head's group is shared between blocks: there would be too few to
+// fill a GPU, and the first of them, whose keys all rows see, would be waited for.
+constexpr int64_t kFewBlocks = 512;
+
 template <int kHead>
 void Run(const Context& context, const AttentionInputs<BF16>& in,
          const AttentionGradients<BF16>& g) {
-  const unsigned blocks = BlocksFor(in.shape.rows, Shape<kHead>::kOwn);
-  Launch(context, "attention backward", KeyGradients<kHead>,
-         dim3(blocks, static_cast<unsigned>(in.shape.kv_heads)), kThreads, Shape<kHead>::kShared,
-         in, g);
+  const Workspace::Scope scope(*context.workspace);
+  const AttentionRows& s = in.shape;
+  const unsigned blocks = BlocksFor(s.rows, Shape<kHead>::kOwn);
+  const unsigned heads = static_cast<unsigned>(s.heads);
+  if (s.group > 1 && blocks * s.kv_heads < kFewBlocks) {
+    const size_t count = static_cast<size_t>(s.heads * s.rows * kHead);
+    const PartsOfHeads parts = {context.workspace->Array<float>(count),
+                                context.workspace->Array<float>(count)};
+    Launch(context, "attention backward", KeyGradients<kHead>, dim3(blocks, heads), kThreads,
+           Shape<kHead>::kShared, in, g, parts);
+    const int64_t packs = s.rows * s.kv_heads * s.head_dim / kPack;
+    Launch(context, "attention backward", JoinHeads<kHead>, BlocksFor(packs, kThreads), kThreads, 0,
+           s, parts, g.dk, g.dv);
+  } else {
+    Launch(context, "attention backward", KeyGradients<kHead>,
+           dim3(blocks, static_cast<unsigned>(s.kv_heads)), kThreads, Shape<kHead>::kShared, in, g,
+           PartsOfHeads{});
+  }
   Launch(context, "attention backward", QueryGradients<kHead>,
          dim3(blocks, static_cast<unsigned>(in.shape.heads)), kThreads, Shape<kHead>::kShared, in,
          g);

@@ -168,4 +168,22 @@ SIMT_DEVICE void StoreRows(const float (&result)[kColumns / 8][4], const float (
   }
 }
 
+// The same to floats, where all columns of the tile have a place.
+template <int kColumns>
+SIMT_DEVICE void StoreFloatRows(const float (&result)[kColumns / 8][4], float factor, int64_t first,
+                                int64_t rows, float* base) {
+  const int lane = static_cast<int>(threadIdx.x) % simt::kWarp;
+  SIMT_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = first + lane / 4 + 8 * half;
+    if (row >= rows) continue;
+    SIMT_UNROLL
+    for (int n = 0; n < kColumns / 8; ++n) {
+      float* to = base + row * kColumns + 8 * n + lane % 4 * 2;
+      to[0] = result[n][2 * half] * factor;
+      to[1] = result[n][2 * half + 1] * factor;
+    }
+  }
+}
+
 }  // namespace tidegate::kernels

@@ -123,6 +123,7 @@ TEST_P(Attention, EqualsTheReference) {
       {{5, 300, 1, 77}, 9, 3, 64},
       {{17, 17, 17, 17, 17, 17, 17, 17}, 4, 4, 32},
       {{400, 3, 500}, 2, 1, 128},
+      {std::vector<int64_t>(128, 16), 64, 32, 16},  // so many blocks that a GPU shares no group
   };
   const Limits limits = LimitsFor(GetParam());
   for (const Case& c : cases) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <vector>
 
 #include "kernels/internal/simt.h"
@@ -14,8 +15,8 @@ namespace {
 constexpr uint64_t kSchedules[] = {0, 1, 2, 3, 4, 5, 6};
 
 // Runs a kernel on `count` floats and returns them.
-std::vector<float> Run(void (*kernel)(float*), int threads, size_t count, unsigned blocks = 1,
-                       size_t shared = 0) {
+std::vector<float> RunKernel(void (*kernel)(float*), int threads, size_t count, unsigned blocks = 1,
+                             size_t shared = 0) {
   float* device = nullptr;
   EXPECT_EQ(cudaMalloc(reinterpret_cast<void**>(&device), count * sizeof(float)), cudaSuccess);
   std::vector<float> out(count, 0);
@@ -41,7 +42,7 @@ int SchedulesThatShowIt(void (*kernel)(float*), int threads, float want) {
   for (const uint64_t schedule : kSchedules) {
     SetSchedule(schedule);
     bool right = true;
-    for (const float value : Run(kernel, threads, static_cast<size_t>(threads))) {
+    for (const float value : RunKernel(kernel, threads, static_cast<size_t>(threads))) {
       right = right && value == want;
     }
     shown += right ? 0 : 1;
@@ -52,7 +53,7 @@ int SchedulesThatShowIt(void (*kernel)(float*), int threads, float want) {
 
 std::string ErrorOf(void (*kernel)(float*), int threads) {
   try {
-    Run(kernel, threads, static_cast<size_t>(threads));
+    RunKernel(kernel, threads, static_cast<size_t>(threads));
   } catch (const SimtError& error) {
     return error.what();
   }
@@ -230,8 +231,8 @@ void PastShared(float* out) {
 
 TEST(EmulatorDeathTest, MemoryPastAnEndIsSeenByAddressSanitizer) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  EXPECT_DEATH(Run(PastTheEnd, 64, 64), "AddressSanitizer");
-  EXPECT_DEATH(Run(PastShared, 64, 64, 1, 64 * sizeof(float)), "AddressSanitizer");
+  EXPECT_DEATH(RunKernel(PastTheEnd, 64, 64), "AddressSanitizer");
+  EXPECT_DEATH(RunKernel(PastShared, 64, 64, 1, 64 * sizeof(float)), "AddressSanitizer");
 }
 
 TEST(EmulatorDeathTest, DeviceMemoryIsNotTheHostsToRead) {
