@@ -125,7 +125,7 @@ class Machine {
       Fail("a warp's lanes are at " + NameOf(warp.place) + " and " + NameOf(place));
     }
     const int parity = warp.parity;
-    std::memcpy(warp.slots[parity][LaneOf()], own, bytes);
+    if (bytes > 0) std::memcpy(warp.slots[parity][LaneOf()], own, bytes);
     warp.waiting |= bit;
     if (warp.waiting == kAllLanes) {
       warp.waiting = 0;
