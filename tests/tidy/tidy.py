@@ -38,6 +38,11 @@ CONFINED = (
      "nonces and ephemeral keys are chosen by src/crypto alone"),
     ("wire", re.compile(r"\btransport::Client\b"), ("src/transport/", "src/onshore/link/main."),
      ("tests/", "bench/"), "a site's wire is for src/onshore/link/main.cc alone"),
+    # What the emulator of tests/kernels/simt does not know would be tested on a GPU alone.
+    ("simt", re.compile(r"\b__(shared|global|device)__\b|<<<|\batomic(Add|CAS|Exch)\b|cuda_bf16\.h|"
+                        r"cooperative_groups|\bwmma\b"),
+     ("kernels/internal/simt",), (),
+     "kernels reach CUDA through kernels/internal/simt.h alone, and use no atomics"),
     ("outbound", re.compile(r"\bclient_->Send\w*\((?!wire->)"), ("src/transport/",), ("tests/",),
      "link sends what a permit::Outbound holds, and nothing else"),
 )

@@ -160,6 +160,12 @@ class TidyTest(unittest.TestCase):
         self.expect("cereal", header, 1, "cereal::Size x;\n")
         self.expect("cereal", "tests/gate/helper.h", 1, "cereal::Size x;\n")
 
+    def test_cuda_that_the_emulator_does_not_know(self):
+        header = "src/base/status.h"
+        for code in ("__shared__ float sum[32];\n", "kernel<<<1, 32>>>(p);\n", "atomicAdd(p, 1);\n",
+                     "#include <cuda_bf16.h>\n", "nvcuda::wmma::mma_sync(d, a, b, c);\n"):
+            self.expect("simt", header, 1, code)
+
     def test_who_may_sign_a_release(self):
         header = "src/base/status.h"
         self.expect("permit", header, 1, "permit::ReleasePass pass;\n")
