@@ -1,4 +1,4 @@
-"""What transformers + PEFT reach here: tokens per second and peak memory of LoRA on the CPU.
+"""What transformers + PEFT reach here: tokens per second and peak memory of LoRA, on the CPU or a GPU.
 
   python bench/peft_baseline.py --base FOLDER          every shape and precision, a JSON line each
   python bench/peft_baseline.py --base FOLDER --shape 4x512 --dtype bf16 --steps 5
@@ -32,6 +32,7 @@ def parse():
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--one-case", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -68,7 +69,7 @@ def measure(args):
     dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
     model = transformers.AutoModelForCausalLM.from_pretrained(
         args.base, dtype=dtype, attn_implementation=args.attention, local_files_only=True
-    )
+    ).to(args.device)
     config = peft.LoraConfig(
         r=args.rank, lora_alpha=args.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
@@ -82,12 +83,15 @@ def measure(args):
     seconds, losses = [], []
     for _ in range(args.steps + 1):
         ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
+        ids = ids.to(args.device)
         start = time.perf_counter()
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         losses.append(loss.item())
     timed = sorted(seconds[1:])
@@ -98,6 +102,7 @@ def measure(args):
         "rows": rows,
         "length": length,
         "rank": args.rank,
+        "device": args.device,
         "threads": args.threads,
         "steps": args.steps,
         "attention": args.attention,
@@ -133,7 +138,7 @@ def main():
             case = [sys.executable, os.path.abspath(__file__), "--one-case", "--base", args.base]
             case += ["--dtype", dtype, "--shape", shape, "--attention", args.attention]
             case += ["--steps", str(args.steps), "--threads", str(args.threads)]
-            case += ["--rank", str(args.rank), "--alpha", str(args.alpha)]
+            case += ["--device", args.device, "--rank", str(args.rank), "--alpha", str(args.alpha)]
             case += ["--learning-rate", str(args.learning_rate)]
             done = subprocess.run(
                 case, env=environment, stdout=subprocess.PIPE, check=False, text=True
