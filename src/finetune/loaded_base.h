@@ -44,10 +44,10 @@ struct LoadedBase {
   std::shared_ptr<const model::Base> base;
   std::shared_ptr<const model::Tokenizer> tokenizer;
   std::shared_ptr<const model::ChatTemplate> chat;  // none: only records without messages
-  model::RenderOptions render;              // bos and eos token as the base names them
-  std::vector<int32_t> stop_ids;            // tokens that end an answer, sorted
-  std::string base_checksum;                // XXH64 of config.json and all *.safetensors
-  std::string tokenizer_checksum;           // XXH64 of the tokenizer's and template's files
+  model::RenderOptions render;                      // bos and eos token as the base names them
+  std::vector<int32_t> stop_ids;                    // tokens that end an answer, sorted
+  std::string base_checksum;                        // XXH64 of config.json and all *.safetensors
+  std::string tokenizer_checksum;                   // XXH64 of the tokenizer's and template's files
 };
 
 }  // namespace tidegate::finetune

@@ -94,7 +94,8 @@ Status TakeJobs(const Where& at, const toml::node& node, Policy* p) {
   if (at.key == "max_local_steps") {
     return Count(at, node, protocols::kMaxLocalSteps, &p->max_local_steps);
   }
-  return Bad(at, "is not known; the keys are allow, approved_by, base_hashes, max_rounds, "
+  return Bad(at,
+             "is not known; the keys are allow, approved_by, base_hashes, max_rounds, "
              "max_local_steps");
 }
 

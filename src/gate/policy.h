@@ -30,7 +30,8 @@ struct Policy {
   std::vector<std::string> jobs;  // ids (hex) or names; "any": every signed job
   std::vector<Digest> base_hashes;
   uint32_t max_rounds = 0, max_local_steps = 0;
-  std::string jobs_approved_by;  // who decided that these jobs are allowed; for the ledger's readers
+  std::string
+      jobs_approved_by;  // who decided that these jobs are allowed; for the ledger's readers
   // [export]
   std::vector<std::string> tensors;  // patterns, * matches any text
   uint32_t max_rank = 0, max_tensors = 0;

@@ -77,8 +77,8 @@ struct Case {
     const std::string site = "north";
     const Digest layout = LayoutDigest(job);
     const protocols::Id16 id = IdOf(job);
-    auto verdict = Review::JudgeUpdate({policy, job, round, id, site, layout, update, sealed, spent,
-                                        round_spent, std::nullopt});
+    auto verdict = Review::JudgeUpdate(
+        {policy, job, round, id, site, layout, update, sealed, spent, round_spent, std::nullopt});
     EXPECT_NE(verdict.cleared.has_value(), verdict.refusal.has_value());
     return verdict.refusal ? verdict.refusal->rule : "";
   }
@@ -136,8 +136,8 @@ TEST(UpdateRules, BitsAreABudgetToo) {
   const std::string site = "north";
   const Digest layout = LayoutDigest(sample.job);
   const protocols::Id16 id = IdOf(sample.job);
-  UpdateCase whole{SamplePolicy(), sample.job, sample.round, id, site, layout, sample.update,
-                   sample.sealed, {}, false, std::nullopt};
+  UpdateCase whole{SamplePolicy(), sample.job,    sample.round, id,    site,        layout,
+                   sample.update,  sample.sealed, {},           false, std::nullopt};
   ASSERT_FALSE(EncodingRule(whole).has_value());
   const auto bits = static_cast<uint64_t>(std::ceil(UpdateBits(whole)));
   EXPECT_GT(bits, 600u * 7u);

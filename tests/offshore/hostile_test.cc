@@ -6,9 +6,9 @@
 #include "base/file.h"
 #include "blocks/content.h"
 #include "crypto/checkpoint_note.h"
+#include "federation/job/job_file.h"
 #include "federation_fixture.h"
 #include "offshore/enrolment.h"
-#include "federation/job/job_file.h"
 #include "tests/permit/played_gate.h"
 
 namespace tidegate::offshore {

@@ -26,8 +26,9 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
     return limit != 0 && spent + bits > static_cast<double>(limit);
   };
   if (over(c.spent.bits_of_round, p.max_bits_per_round)) {
-    return refuse(fmt::format("{:.0f} bits after {:.0f} in this round are over max_bits_per_round {}",
-                              bits, c.spent.bits_of_round, p.max_bits_per_round));
+    return refuse(
+        fmt::format("{:.0f} bits after {:.0f} in this round are over max_bits_per_round {}", bits,
+                    c.spent.bits_of_round, p.max_bits_per_round));
   }
   if (over(c.spent.bits_of_job, p.max_bits_per_job)) {
     return refuse(fmt::format("{:.0f} bits after {:.0f} for the job are over max_bits_per_job {}",
