@@ -46,15 +46,7 @@ Status Coordinator::LoadJob(federation::StoredJob stored) {
   auto job = std::make_unique<JobRun>();
   job->facts = FactsOf(stored.manifest, std::move(manifest));
   const protocols::JobManifest& m = job->facts.manifest;
-  federation::RoundRules rules;
-  for (const protocols::Name& site : m.sites.items) rules.sites.push_back(site.text);
-  rules.rounds = m.rounds;
-  rules.quorum = m.quorum;
-  rules.deadline_millis = m.round_deadline_millis;
-  rules.phases = static_cast<uint32_t>(m.phase_groups.size());
-  rules.sites_per_round = m.sites_per_round;
-  rules.target_updates = m.target_updates;
-  TG_ASSIGN_OR_RETURN(job->state, federation::NewJob(std::move(rules)));
+  TG_ASSIGN_OR_RETURN(job->state, federation::NewJob(federation::RulesOf(m)));
   TG_ASSIGN_OR_RETURN(const std::vector<Event> events, store_->Events(job->facts.id));
   for (const Event& event : events) {
     auto next = federation::Step(job->state, event);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "crypto/document.h"
 #include "federation/job/job_file.h"
+#include "federation/shared/layout.h"
 #include "model/adapter.h"
 #include "model/config.h"
 #include "offshore/coordinator.h"
@@ -227,16 +228,9 @@ Result<ordered_json> Coordinator::Export(const json& request) {
   }
   if (!parameters) return Unexpected(parameters.error());
   const protocols::JobManifest& m = job->facts.manifest;
-  model::LoraConfig lora;
-  lora.r = m.lora_r;
-  lora.alpha = m.lora_alpha;
-  lora.dropout = m.lora_dropout;
-  for (int i = 0; i < model::kModulesPerLayer; ++i) {
-    if ((m.lora_targets >> i & 1) != 0) lora.targets.push_back(static_cast<model::Module>(i));
-  }
   TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
                       model::ParseHfConfig(job->stored.model_config, "the job's base"));
-  model::Adapter adapter = model::Adapter::CreateZero(base, lora);
+  model::Adapter adapter = model::Adapter::CreateZero(base, federation::LoraOf(m));
   if (adapter.parameters().size() != parameters->size()) {
     return DataLoss("the adapter of job {} does not fit its base", m.name.text);
   }

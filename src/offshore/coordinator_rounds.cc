@@ -95,7 +95,8 @@ Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) 
                       crypto::SignDocument(keys_.sign, crypto::domains::kRound, round));
   std::set<std::string> present;
   for (const auto& [name, site] : sites_) {
-    if (site.connected) present.insert(name);
+    const bool free = !site.works_for || *site.works_for == job.facts.id;
+    if (site.connected && free) present.insert(name);
   }
   const federation::RoundOpened event{
       effect.round, now,

@@ -134,6 +134,18 @@ Result<Transition> OnPublished(const JobState& state, const VersionPublished& e)
 
 }  // namespace
 
+RoundRules RulesOf(const protocols::JobManifest& job) {
+  RoundRules rules;
+  for (const protocols::Name& site : job.sites.items) rules.sites.push_back(site.text);
+  rules.rounds = job.rounds;
+  rules.quorum = job.quorum;
+  rules.deadline_millis = job.round_deadline_millis;
+  rules.phases = static_cast<uint32_t>(job.phase_groups.size());
+  rules.sites_per_round = job.sites_per_round;
+  rules.target_updates = job.target_updates;
+  return rules;
+}
+
 std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint32_t round,
                                    const std::set<std::string>& present) {
   if (rules.asked() == rules.sites.size()) return {};

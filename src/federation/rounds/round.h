@@ -33,6 +33,8 @@ struct RoundRules {
     return sites_per_round == 0 ? static_cast<uint32_t>(sites.size()) : sites_per_round;
   }
 };
+RoundRules RulesOf(const protocols::JobManifest& job);
+
 // A job is ended after this many rounds abandoned in a row.
 inline constexpr uint32_t kMaxAbandonedInARow = 3;
 

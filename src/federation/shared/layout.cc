@@ -2,6 +2,17 @@
 
 namespace tidegate::federation {
 
+model::LoraConfig LoraOf(const protocols::JobManifest& job) {
+  model::LoraConfig lora;
+  lora.r = job.lora_r;
+  lora.alpha = job.lora_alpha;
+  lora.dropout = job.lora_dropout;
+  for (int i = 0; i < model::kModulesPerLayer; ++i) {
+    if ((job.lora_targets >> i & 1) != 0) lora.targets.push_back(static_cast<model::Module>(i));
+  }
+  return lora;
+}
+
 Result<protocols::Layout> LayoutOf(const model::Adapter& adapter) {
   protocols::Layout layout;
   if (adapter.tensors().size() > protocols::kMaxTensors) {

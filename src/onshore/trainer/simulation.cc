@@ -15,6 +15,7 @@
 #include "federation/rounds/round.h"
 #include "federation/rounds/server_optimizer.h"
 #include "federation/shared/grid.h"
+#include "federation/shared/layout.h"
 #include "onshore/trainer/federated_job.h"
 #include "protocols/strategy.h"
 
@@ -106,15 +107,7 @@ Status Simulation::Load() {
   TG_ASSIGN_OR_RETURN(base_,
                       finetune::LoadedBase::Load(config.base, config.dtype,
                                                  finetune::ThreadsOf(config.threads), config.held));
-  federation::RoundRules rules;
-  for (const protocols::Name& site : job_.sites.items) rules.sites.push_back(site.text);
-  rules.rounds = job_.rounds;
-  rules.quorum = job_.quorum;
-  rules.deadline_millis = job_.round_deadline_millis;
-  rules.phases = static_cast<uint32_t>(job_.phase_groups.size());
-  rules.sites_per_round = job_.sites_per_round;
-  rules.target_updates = job_.target_updates;
-  TG_ASSIGN_OR_RETURN(state_, federation::NewJob(std::move(rules)));
+  TG_ASSIGN_OR_RETURN(state_, federation::NewJob(federation::RulesOf(job_)));
   effects_ = federation::PendingEffects(state_);
   return OkStatus();
 }
@@ -282,14 +275,7 @@ Status Simulation::Finish() {
     TG_RETURN_IF_ERROR(job->SetAdapter(state_.version, bytes));
     if (sites_.size() > kLiveSites) site.job.reset();
   }
-  model::LoraConfig lora;
-  lora.r = job_.lora_r;
-  lora.alpha = job_.lora_alpha;
-  lora.dropout = job_.lora_dropout;
-  for (int i = 0; i < model::kModulesPerLayer; ++i) {
-    if ((job_.lora_targets >> i & 1) != 0) lora.targets.push_back(static_cast<model::Module>(i));
-  }
-  model::Adapter adapter = model::Adapter::CreateZero(base_->config, lora);
+  model::Adapter adapter = model::Adapter::CreateZero(base_->config, federation::LoraOf(job_));
   std::copy(parameters_.begin(), parameters_.end(), adapter.parameters().begin());
   result_.adapter = options_.out / "adapter";
   return model::SavePeft(result_.adapter, adapter, options_.base.native());
