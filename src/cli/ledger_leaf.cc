@@ -4,10 +4,10 @@
 #include <sstream>
 #include <vector>
 
+#include "audit/ledger_verify.h"
 #include "base/clock.h"
 #include "crypto/sign.h"
 #include "gate/approval.h"
-#include "gate/ledger_verify.h"
 #include "onshore/sandbox/statement.h"
 
 namespace tidegate::cli {
@@ -239,7 +239,7 @@ ordered_json LeafJson(const gate::LedgerEntry& entry) {
                        {"time", FormatUtc(entry.unix_millis)},
                        {"type", gate::LeafTypeName(entry.type)}};
   leaf.update(BodyJson(entry));
-  leaf["line"] = gate::LeafText(entry);
+  leaf["line"] = audit::LeafText(entry);
   return leaf;
 }
 

@@ -2,13 +2,13 @@
 #include <filesystem>
 #include <optional>
 
+#include "audit/ledger_verify.h"
 #include "base/file.h"
 #include "cli/ledger_leaf.h"
 #include "cli/ledger_report.h"
 #include "cli/verb.h"
 #include "crypto/armor.h"
 #include "gate/ledger_file.h"
-#include "gate/ledger_verify.h"
 #include "protocols/limits.h"
 
 namespace tidegate::cli {
@@ -57,7 +57,7 @@ Result<ordered_json> LeavesJson(const std::vector<gate::LedgerEntry>& entries,
 Status Show(const Invocation& invocation, const Options& options) {
   const std::filesystem::path path = LedgerPath(options.path);
   TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path, gate::kMaxLedgerBytes));
-  TG_ASSIGN_OR_RETURN(const auto entries, gate::ReadLedger(file, path.native()));
+  TG_ASSIGN_OR_RETURN(const auto entries, audit::ReadLedger(file, path.native()));
   if (entries.empty()) return DataLoss("{} has no leaf; is it a ledger?", path.native());
   TG_ASSIGN_OR_RETURN(ordered_json leaves, LeavesJson(entries, options));
   const ordered_json report = {{"verified", false}, {"leaves", std::move(leaves)}};
@@ -95,8 +95,8 @@ Result<ordered_json> VerificationOf(const Options& options, ByteSpan file) {
   if (!options.head.empty()) {
     TG_ASSIGN_OR_RETURN(receipt, ReadReceipt(options.head));
   }
-  TG_ASSIGN_OR_RETURN(const gate::Verification found,
-                      gate::VerifyLedger(file, path.native(), key, receipt));
+  TG_ASSIGN_OR_RETURN(const audit::Verification found,
+                      audit::VerifyLedger(file, path.native(), key, receipt));
   ordered_json report = {{"verified", found.head_covers.has_value()},
                          {"internally_consistent", true},
                          {"site", found.site},
@@ -125,7 +125,7 @@ Status Export(Invocation& invocation, const Options& options) {
   const std::filesystem::path path = LedgerPath(options.path);
   TG_ASSIGN_OR_RETURN(const Bytes file, ReadFile(path, gate::kMaxLedgerBytes));
   TG_ASSIGN_OR_RETURN(const ordered_json verification, VerificationOf(options, file));
-  TG_ASSIGN_OR_RETURN(const auto entries, gate::ReadLedger(file, path.native()));
+  TG_ASSIGN_OR_RETURN(const auto entries, audit::ReadLedger(file, path.native()));
   ordered_json leaves = ordered_json::array();
   for (const gate::LedgerEntry& entry : entries) leaves.push_back(LeafJson(entry));
   std::error_code error;

@@ -4,13 +4,13 @@
 
 #include <cstring>
 
+#include "audit/ledger_verify.h"
 #include "base/file.h"
 #include "blocks/block_store.h"
 #include "crypto/document.h"
 #include "crypto/keyfile.h"
 #include "federation/server/store.h"
 #include "gate/ledger_file.h"
-#include "gate/ledger_verify.h"
 #include "onshore/gate_process/spool.h"
 
 namespace tidegate::federation_processes {
@@ -47,7 +47,7 @@ Result<SiteBooks> ReadSite(const fs::path& site_dir) {
   SiteBooks books;
   const fs::path gate = site_dir / "gate";
   TG_ASSIGN_OR_RETURN(books.ledger, ReadFile(gate / "ledger", gate::kMaxLedgerBytes));
-  TG_ASSIGN_OR_RETURN(const auto entries, gate::ReadLedger(books.ledger, site_dir.native()));
+  TG_ASSIGN_OR_RETURN(const auto entries, audit::ReadLedger(books.ledger, site_dir.native()));
   for (const gate::LedgerEntry& entry : entries) {
     const Bytes& body = entry.body.items;
     if (entry.type == gate::LeafType::kIntent) {
@@ -138,7 +138,7 @@ void ExpectExactlyOnce(const CoordinatorBooks& coordinator, const SiteBooks& boo
     ASSERT_NE(kept, coordinator.receipts.end()) << site << ": round " << round;
     EXPECT_EQ(kept->second, document) << site << ": the receipt of round " << round;
     const auto verified =
-        gate::VerifyLedger(books.ledger, site, coordinator.key, protocols::Encode(kept->second));
+        audit::VerifyLedger(books.ledger, site, coordinator.key, protocols::Encode(kept->second));
     ASSERT_TRUE(verified.has_value()) << site << ": " << verified.error().ToString();
     EXPECT_TRUE(verified->head_covers.has_value()) << site << ": round " << round;
     EXPECT_EQ(verified->exports, rounds.size()) << site;

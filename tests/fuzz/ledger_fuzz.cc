@@ -3,12 +3,12 @@
 // Verifying, reading and showing end; a leaf has one encoding.
 #include <filesystem>
 
+#include "audit/ledger_verify.h"
 #include "base/file.h"
 #include "cli/ledger_leaf.h"
 #include "crypto/document.h"
 #include "fuzz.h"
 #include "gate/ledger_file.h"
-#include "gate/ledger_verify.h"
 #include "tests/gate/gate_samples.h"
 
 namespace tidegate::fuzz {
@@ -65,7 +65,7 @@ Target Describe() {
   Target target;
   const std::string file = SampleLedger();
   target.seeds = {'\0' + file};
-  const auto entries = gate::ReadLedger(AsBytes(file), "ledger");
+  const auto entries = audit::ReadLedger(AsBytes(file), "ledger");
   for (const gate::LedgerEntry& entry : *entries) {
     target.seeds.push_back('\1' + Text(protocols::Encode(entry)));
   }
@@ -75,8 +75,8 @@ Target Describe() {
 
 void Show(ByteSpan file) {
   const auto verified =
-      gate::VerifyLedger(file, "ledger", gate::CoordinatorKey().verify_key(), std::nullopt);
-  const auto entries = gate::ReadLedger(file, "ledger");
+      audit::VerifyLedger(file, "ledger", gate::CoordinatorKey().verify_key(), std::nullopt);
+  const auto entries = audit::ReadLedger(file, "ledger");
   Require(!verified || entries, "a ledger that verifies can be read");
   if (!entries) return;
   for (const gate::LedgerEntry& entry : *entries) {

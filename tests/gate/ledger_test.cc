@@ -6,13 +6,15 @@
 
 #include <filesystem>
 
+#include "audit/ledger_verify.h"
 #include "crypto/checkpoint_note.h"
 #include "gate/ledger_file.h"
-#include "gate/ledger_verify.h"
 #include "gate_samples.h"
 
 namespace tidegate::gate {
 namespace {
+
+using audit::LeafText, audit::ReadLedger, audit::VerifyLedger;
 
 namespace fs = std::filesystem;
 

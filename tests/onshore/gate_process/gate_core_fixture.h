@@ -7,11 +7,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "audit/ledger_verify.h"
 #include "base/bytes.h"
 #include "blocks/content.h"
 #include "crypto/checkpoint_note.h"
 #include "crypto/document.h"
-#include "gate/ledger_verify.h"
 #include "gate_samples.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/sandbox/statement.h"
@@ -167,7 +167,7 @@ class GateCoreTest : public testing::Test {
   std::string LastRefusal() const {
     std::string text;
     for (const auto& leaf : core_->ledger().leaves()) {
-      if (leaf.entry.type == gate::LeafType::kRefusal) text = gate::LeafText(leaf.entry);
+      if (leaf.entry.type == gate::LeafType::kRefusal) text = audit::LeafText(leaf.entry);
     }
     return text;
   }

@@ -52,8 +52,8 @@ TEST_F(GateCoreTest, ARoundFromJobToReceipt) {
   EXPECT_EQ(Leaves(gate::LeafType::kReceipt), 1);
   EXPECT_TRUE(core_->OnNeedBlock({manifest.content, 0})->empty()) << "the spool is empty";
   EXPECT_TRUE(fs::exists(dir_ / "receipts" / (GateSpool::NameOf(manifest.key) + ".receipt")));
-  const auto verified = gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
-                                           CoordinatorKey().verify_key(), std::nullopt);
+  const auto verified = audit::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                            CoordinatorKey().verify_key(), std::nullopt);
   EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
 }
 
@@ -73,8 +73,8 @@ TEST_F(GateCoreTest, AClockThatIsMinutesOffHarmsNothing) {
     ++round;
   }
   Start();
-  const auto verified = gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
-                                           CoordinatorKey().verify_key(), std::nullopt);
+  const auto verified = audit::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                            CoordinatorKey().verify_key(), std::nullopt);
   EXPECT_TRUE(verified.has_value()) << verified.error().ToString();
 }
 
@@ -291,8 +291,8 @@ TEST_F(GateCoreTest, AnUpdateRefusedForGoodIsClosedAndTheJobEnds) {
   EXPECT_EQ(Leaves(gate::LeafType::kRefusal), refusals + 1);
   EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1) << "the debit stands";
   EXPECT_EQ(BulkOf(Start(), BulkKind::kOffer), nullptr);
-  EXPECT_TRUE(gate::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
-                                 CoordinatorKey().verify_key(), std::nullopt)
+  EXPECT_TRUE(audit::VerifyLedger(*ReadFile(dir_ / "ledger", 1 << 30), "ledger",
+                                  CoordinatorKey().verify_key(), std::nullopt)
                   .has_value());
 }
 

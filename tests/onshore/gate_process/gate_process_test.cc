@@ -7,13 +7,13 @@
 
 #include <csignal>
 
+#include "audit/ledger_verify.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "blocks/content.h"
 #include "crypto/armor.h"
 #include "crypto/document.h"
 #include "crypto/keyfile.h"
-#include "gate/ledger_verify.h"
 #include "gate_samples.h"
 #include "onshore/ipc/control.h"
 #include "onshore/ipc/peer.h"
@@ -232,8 +232,9 @@ TEST_F(GateProcess, RunsARoundBehindItsWallsAndOffersTheSameBytesAfterAKill) {
   ASSERT_TRUE(end.has_value());
   EXPECT_EQ((*end)->end, End::kClean) << (*end)->exit_status << " " << Log();
 
-  const auto verified = gate::VerifyLedger(*ReadFile(site_ / "gate" / "ledger", 1u << 30), "ledger",
-                                           gate::CoordinatorKey().verify_key(), signed_receipt);
+  const auto verified =
+      audit::VerifyLedger(*ReadFile(site_ / "gate" / "ledger", 1u << 30), "ledger",
+                          gate::CoordinatorKey().verify_key(), signed_receipt);
   ASSERT_TRUE(verified.has_value()) << verified.error().ToString();
   EXPECT_EQ(verified->exports, 1u);
   EXPECT_EQ(verified->receipts, 1u);

@@ -139,7 +139,7 @@ TEST_F(Waits, AnOldFolderThatComesBackChangesNothing) {
   }
   std::string refused;
   for (const auto& leaf : core_->ledger().leaves()) {
-    if (leaf.entry.type == gate::LeafType::kRefusal) refused += gate::LeafText(leaf.entry);
+    if (leaf.entry.type == gate::LeafType::kRefusal) refused += audit::LeafText(leaf.entry);
   }
   EXPECT_NE(refused.find("adapter version 0 is not above 1"), std::string::npos) << refused;
   EXPECT_NE(refused.find("round 1 is not above 2"), std::string::npos) << refused;

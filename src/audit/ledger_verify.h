@@ -10,7 +10,7 @@
 #include "crypto/sign.h"
 #include "gate/ledger_entry.h"
 
-namespace tidegate::gate {
+namespace tidegate::audit {
 
 struct Verification {
   uint64_t leaves = 0;
@@ -31,8 +31,8 @@ Result<Verification> VerifyLedger(ByteSpan file, std::string_view name,
                                   const std::optional<Bytes>& receipt);
 
 // All leaves, decoded.
-Result<std::vector<LedgerEntry>> ReadLedger(ByteSpan file, std::string_view name);
+Result<std::vector<gate::LedgerEntry>> ReadLedger(ByteSpan file, std::string_view name);
 // One line for a person: "17 2026-11-25T… intent round=3 bytes=… bits=… content=…".
-std::string LeafText(const LedgerEntry& entry);
+std::string LeafText(const gate::LedgerEntry& entry);
 
-}  // namespace tidegate::gate
+}  // namespace tidegate::audit

@@ -1,4 +1,4 @@
-#include "gate/ledger_verify.h"
+#include "audit/ledger_verify.h"
 
 #include <fmt/format.h>
 
@@ -9,8 +9,10 @@
 #include "gate/ledger.h"
 #include "gate/ledger_file.h"
 
-namespace tidegate::gate {
+namespace tidegate::audit {
 namespace {
+
+using namespace gate;  // the leaves, which are what is read here
 
 template <typename Leaf>
 Result<Leaf> BodyOf(const LedgerEntry& entry) {
@@ -255,4 +257,4 @@ std::string LeafText(const LedgerEntry& entry) {
   return text;
 }
 
-}  // namespace tidegate::gate
+}  // namespace tidegate::audit
