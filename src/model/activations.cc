@@ -70,7 +70,8 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
   views_.x.resize(layers + 1);
   views_.layers.resize(layers);
   // Nothing is asked of what lies below on the way back.
-  const size_t lowest = train ? static_cast<size_t>(modules_.lowest_layer()) : layers;
+  const size_t trained = all_weights_ ? 0 : static_cast<size_t>(modules_.lowest_layer());
+  const size_t lowest = train ? trained : layers;
   for (size_t i = 0; i <= layers; ++i) {
     const bool free = i >= 2 && i - 2 < lowest;
     views_.x[i] = free ? views_.x[i - 2] : carver.Take(Bytes(t, hidden, element));
@@ -101,6 +102,7 @@ size_t ActivationArena::LayOut(std::byte* base, int64_t t, int64_t head_rows, Pu
     views_.head_dh = carver.Take(Bytes(head_rows, hidden, element));
     views_.head_dx = carver.Take(Bytes(head_rows, hidden, element));
   }
+  if (train && all_weights_) views_.head_lse = carver.Take(Bytes(head_rows, 1, statistic));
   return carver.used();
 }
 

@@ -74,6 +74,7 @@ struct Activations {
   void* head_rstd = nullptr;  // [rows] GradType
   void* head_dh = nullptr;    // [rows, hidden]
   void* head_dx = nullptr;    // [rows, hidden]
+  void* head_lse = nullptr;   // [rows] GradType, null unless the head is trained
   void* loss = nullptr;       // [rows] GradType
 };
 
@@ -81,9 +82,15 @@ class ActivationArena {
  public:
   // `modules` are those of the adapter, and stay where they are.
   // On a device the places are its own.
+  // With `all_weights` every layer is trained, adapted or not.
   ActivationArena(const ModelConfig& config, const AdaptedModules& modules, bool dropout,
-                  kernels::DType dtype, const kernels::Device* device = nullptr)
-      : config_(config), modules_(modules), dropout_(dropout), dtype_(dtype), device_(device) {}
+                  bool all_weights, kernels::DType dtype, const kernels::Device* device = nullptr)
+      : config_(config),
+        modules_(modules),
+        dropout_(dropout),
+        all_weights_(all_weights),
+        dtype_(dtype),
+        device_(device) {}
 
   // Throws std::bad_alloc. What an earlier layout held is lost.
   const Activations& Prepare(int64_t t, int64_t head_rows, Purpose purpose);
@@ -103,6 +110,7 @@ class ActivationArena {
   const ModelConfig& config_;
   const AdaptedModules& modules_;
   bool dropout_;
+  bool all_weights_;
   kernels::DType dtype_;
   const kernels::Device* device_;
   AlignedBuffer memory_;

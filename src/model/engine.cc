@@ -43,7 +43,7 @@ const char* MissingOp(const kernels::KernelTable& t, bool dropout) {
 }  // namespace
 
 TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora,
-                                     const EngineOptions& options)
+                                     const EngineOptions& options, const WeightGradients* gradients)
     : base_(std::move(base)),
       config_(base_->config()),
       table_(base_->table()),
@@ -56,7 +56,9 @@ TransformerEngine::TransformerEngine(std::shared_ptr<const LoadedBase> base, con
       rope_(config_),
       tensors_(AdapterLayout(config_, lora_)),
       modules_(config_, tensors_),
-      arena_(config_, modules_, lora_.dropout > 0, table_.dtype, table_.device) {
+      arena_(config_, modules_, lora_.dropout > 0, gradients != nullptr, table_.dtype,
+             table_.device),
+      weight_gradients_(gradients) {
   if (!tensors_.empty()) parameter_count_ = tensors_.back().offset + tensors_.back().count();
   const size_t count = static_cast<size_t>(parameter_count_);
   copies_ = AlignedBuffer(count * element_, table_.device);
@@ -221,7 +223,7 @@ Result<LossSum> TransformerEngine::ForwardBackward(const tokens::PackedBatch& ba
   try {
     Forward(batch, options_.gradient_checkpointing ? Purpose::kTrainCheckpoint : Purpose::kTrain,
             &rows);
-    if (!tensors_.empty() && !head_rows_.empty()) Backward(rows);
+    if (Trains() && !head_rows_.empty()) Backward(rows);
     return SumLosses();
   } catch (const std::bad_alloc&) {
     return OutOfMemory(static_cast<int64_t>(batch.ids.size()));

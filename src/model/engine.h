@@ -1,11 +1,13 @@
 // The engine behind model/transformer.h, for the files that implement it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "model/activations.h"
+#include "model/flat_layout.h"
 #include "model/residence.h"
 #include "model/rope_table.h"
 #include "model/transformer.h"
@@ -13,10 +15,21 @@
 
 namespace tidegate::model {
 
+// Where the gradients of a base's own weights are added up, for training all of them.
+struct WeightGradients {
+  const FlatLayout* layout;
+  std::byte* data;  // [layout->count] GradType, where the kernels write
+  // Told as a backward pass goes up from the head: nothing more will be added to the elements from
+  // `begin` on. On a device it is then queued. May be empty.
+  std::function<void(int64_t begin)> on_final;
+};
+
 class TransformerEngine final : public Engine {
  public:
+  // With `gradients`, which must outlive the engine, it trains the base's weights and `lora` has no
+  // targets.
   TransformerEngine(std::shared_ptr<const LoadedBase> base, const LoraConfig& lora,
-                    const EngineOptions& options);
+                    const EngineOptions& options, const WeightGradients* gradients = nullptr);
 
   void SetParameters(std::span<const float> parameters) override;
   Result<LossSum> ForwardBackward(const tokens::PackedBatch& batch, uint64_t seed,
@@ -29,6 +42,7 @@ class TransformerEngine final : public Engine {
   Result<std::span<float>> Step(std::span<KvCache* const> caches,
                                 std::span<const int32_t> ids) override;
   size_t MemoryBytes() const override;
+  const Residence& residence() const { return residence_; }
 
  private:
   // The rows that a layer works on.
@@ -85,6 +99,15 @@ class TransformerEngine final : public Engine {
   // With gradient checkpointing: makes the layer's activations anew from its input.
   void Recompute(int layer, const Rows& rows);
   void BackwardHead(int64_t t);
+  bool Trains() const { return weight_gradients_ != nullptr || !tensors_.empty(); }
+  // The place of a weight's gradient, from its offset in the layout.
+  void* GradientAt(int64_t offset) const;
+  // Gradients of weights, where these are trained; nothing else otherwise.
+  void AddNormGradient(int64_t m, int64_t n, const void* x, const void* rstd, const void* dy,
+                       int64_t offset);
+  void AddLinearGradient(int layer, Module module, const Rows& rows, const void* x, const void* dy);
+  void AddHeadGradient();
+  void TellFinal(int64_t begin) const;
   // False when no gradient is needed below.
   bool BackwardMlp(int layer, const Rows& rows);
   bool BackwardAttention(int layer, const Rows& rows);
@@ -111,6 +134,10 @@ class TransformerEngine final : public Engine {
   int64_t parameter_count_ = 0;
   ActivationArena arena_;
   const Activations* activations_ = nullptr;
+  const WeightGradients* weight_gradients_;
+  // Of the last batch, where the kernels read them.
+  const int32_t* ids_ = nullptr;
+  const int32_t* targets_ = nullptr;
 
   AlignedBuffer copies_;     // activation type, layout order; B times the LoRA scale
   AlignedBuffer gradients_;  // GradType, layout order; B's transposed and of the scaled B

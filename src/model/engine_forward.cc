@@ -86,9 +86,9 @@ void TransformerEngine::ForwardHead(const tokens::PackedBatch& batch, bool with_
   }
   MoveHeadRows(a.head_x, a.x.back(), false);
   Norm(m, a.head_x, base_->final_norm(), a.head_h, a.head_rstd);
-  const int32_t* targets = residence_.In(head_targets_.data(), head_targets_.size(), a.targets);
-  table_.head_loss(context_, {base_->head(), m, a.head_h, targets, nullptr, a.loss,
-                              with_gradient ? a.head_dh : nullptr});
+  targets_ = residence_.In(head_targets_.data(), head_targets_.size(), a.targets);
+  table_.head_loss(context_, {base_->head(), m, a.head_h, targets_, nullptr, a.loss,
+                              with_gradient ? a.head_dh : nullptr, a.head_lse});
 }
 
 void TransformerEngine::MoveHeadRows(void* packed, void* rows, bool back) {
@@ -128,13 +128,13 @@ void TransformerEngine::Forward(const tokens::PackedBatch& batch, Purpose purpos
   FillRope(batch.position_ids, rows);
   rows->segment_start =
       residence_.In(batch.segment_start.data(), batch.segment_start.size(), a.segment_start);
-  const int32_t* ids = residence_.In(batch.ids.data(), batch.ids.size(), a.ids);
-  table_.embedding(context_, {base_->embedding(), rows->m, ids, a.x[0]});
+  ids_ = residence_.In(batch.ids.data(), batch.ids.size(), a.ids);
+  table_.embedding(context_, {base_->embedding(), rows->m, ids_, a.x[0]});
   for (int layer = 0; layer < static_cast<int>(config_.num_layers); ++layer) {
     const size_t l = static_cast<size_t>(layer);
     ForwardLayer(layer, *rows, a.layers[l], a.x[l], a.x[l + 1]);
   }
-  ForwardHead(batch, IsTraining(purpose) && !tensors_.empty());
+  ForwardHead(batch, IsTraining(purpose) && Trains());
 }
 
 }  // namespace tidegate::model

@@ -72,7 +72,7 @@ MemoryPlan PlanTraining(const ModelConfig& config, const MemoryQuestion& questio
   const Purpose purpose =
       question.engine.gradient_checkpointing ? Purpose::kTrainCheckpoint : Purpose::kTrain;
   const AdaptedModules modules(config, tensors);
-  plan.activations = ActivationArena(config, modules, question.lora.dropout > 0, dtype)
+  plan.activations = ActivationArena(config, modules, question.lora.dropout > 0, false, dtype)
                          .BytesFor(question.rows, question.rows, purpose);
   plan.scratch +=
       kHeadTile * (kHeadTile * (4 + element) + static_cast<uint64_t>(config.hidden_size) * 4);

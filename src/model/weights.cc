@@ -68,6 +68,12 @@ void ReleasePages(ByteSpan bytes) {
   if (first < end) (void)::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
 }
 
+kernels::WeightFormat PlainFormat(DType dtype) {
+  return dtype == DType::kBF16  ? kernels::WeightFormat::kBF16
+         : dtype == DType::kF64 ? kernels::WeightFormat::kF64
+                                : kernels::WeightFormat::kF32;
+}
+
 std::string_view NameOf(DType dtype) {
   return dtype == DType::kF64 ? "f64" : dtype == DType::kF32 ? "f32" : "bf16";
 }
@@ -109,7 +115,8 @@ std::string_view QuantizationName(Quantization quantization) {
 }
 
 LoadedBase::LoadedBase(ModelConfig config, const ComputeOptions& options,
-                       const kernels::KernelTable* table, tensor::SafetensorsFolder folder)
+                       const kernels::KernelTable* table,
+                       std::optional<tensor::SafetensorsFolder> folder)
     : config_(std::move(config)),
       options_(options),
       table_(table),
@@ -134,7 +141,7 @@ const void* LoadedBase::Resident(const std::byte* numbers, size_t bytes) {
 }
 
 Result<const void*> LoadedBase::Plain(const std::string& name, DType held) {
-  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_->Get(name));
   const size_t bytes = static_cast<size_t>(view->num_elements()) * kernels::SizeOf(held);
   std::byte* out = Room(bytes);
   if (!ConvertTensor(*view, held, out)) return NotFinite(name, *view, NameOf(held));
@@ -147,7 +154,7 @@ Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_
   if (!kernels::IsQuantized(format)) {
     return Matrix(name, n, k);
   }
-  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_->Get(name));
   const size_t bytes = static_cast<size_t>(view->num_elements()) * sizeof(float);
   if (floats_.size() < bytes) floats_ = AlignedBuffer(bytes);
   if (!ConvertTensor(*view, DType::kF32, floats_.data())) return NotFinite(name, *view, "f32");
@@ -160,15 +167,12 @@ Result<kernels::WeightSource> LoadedBase::Linear(const std::string& name, int64_
 }
 
 Result<kernels::WeightSource> LoadedBase::Matrix(const std::string& name, int64_t n, int64_t k) {
-  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_.Get(name));
+  TG_ASSIGN_OR_RETURN(const tensor::TensorView* view, folder_->Get(name));
   const bool halves = options_.backend == kernels::Backend::kCpu && options_.dtype == DType::kF32 &&
                       view->dtype == tensor::DType::kBF16;
   const DType held = halves ? DType::kBF16 : options_.dtype;
   TG_ASSIGN_OR_RETURN(const void* data, Plain(name, held));
-  kernels::WeightFormat format = kernels::WeightFormat::kF32;
-  if (held == DType::kBF16) format = kernels::WeightFormat::kBF16;
-  if (held == DType::kF64) format = kernels::WeightFormat::kF64;
-  return kernels::WeightSource{format, n, k, data};
+  return kernels::WeightSource{PlainFormat(held), n, k, data};
 }
 
 Status LoadedBase::LoadLayer(int64_t index) {
@@ -195,7 +199,7 @@ Status LoadedBase::LoadLayer(int64_t index) {
 }
 
 Status LoadedBase::LoadAll() {
-  TG_RETURN_IF_ERROR(CheckWeights(config_, folder_));
+  TG_RETURN_IF_ERROR(CheckWeights(config_, *folder_));
   const int64_t vocab = config_.vocab_size, hidden = config_.hidden_size;
   TG_ASSIGN_OR_RETURN(embedding_, Matrix("model.embed_tokens.weight", vocab, hidden));
   for (int64_t i = 0; i < config_.num_layers; ++i) TG_RETURN_IF_ERROR(LoadLayer(i));
@@ -210,8 +214,47 @@ Status LoadedBase::LoadAll() {
   return OkStatus();
 }
 
-Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem::path& dir,
-                                                           const ComputeOptions& options) {
+void LoadedBase::PointInto(const FlatLayout& layout, const std::byte* weights) {
+  const size_t element = kernels::SizeOf(options_.dtype);
+  const auto at = [&](int64_t offset) -> const void* {
+    return offset < 0 ? nullptr : weights + static_cast<size_t>(offset) * element;
+  };
+  const auto matrix = [&](int64_t offset, int64_t n, int64_t k) {
+    return kernels::WeightSource{PlainFormat(options_.dtype), n, k, at(offset)};
+  };
+  embedding_ = matrix(layout.embedding, config_.vocab_size, config_.hidden_size);
+  head_ = table_->prepare_weights(matrix(layout.head, config_.vocab_size, config_.hidden_size));
+  final_norm_ = at(layout.final_norm);
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    const LayerOffsets& from = layout.layers[l];
+    LayerWeights& layer = layers_[l];
+    for (size_t i = 0; i < kModulesPerLayer; ++i) {
+      const ModuleShape shape = ShapeOf(config_, static_cast<Module>(i));
+      layer.linear[i] = table_->prepare_weights(matrix(from.linear[i], shape.out, shape.in));
+      layer.bias[i] = at(from.bias[i]);
+    }
+    layer.input_norm = at(from.input_norm);
+    layer.mlp_norm = at(from.mlp_norm);
+    layer.q_norm = at(from.q_norm);
+    layer.k_norm = at(from.k_norm);
+  }
+}
+
+Result<std::shared_ptr<const LoadedBase>> LoadedBase::Over(const ModelConfig& config,
+                                                           const ComputeOptions& options,
+                                                           const FlatLayout& layout,
+                                                           const std::byte* weights) {
+  if (options.quantization != Quantization::kNone) {
+    return Unsupported("weights in {} cannot be trained: choose bf16 or f32",
+                       QuantizationName(options.quantization));
+  }
+  TG_ASSIGN_OR_RETURN(const kernels::KernelTable* table, TableOf(options));
+  auto base = std::shared_ptr<LoadedBase>(new LoadedBase(config, options, table, std::nullopt));
+  base->PointInto(layout, weights);
+  return std::shared_ptr<const LoadedBase>(std::move(base));
+}
+
+Result<const kernels::KernelTable*> TableOf(const ComputeOptions& options) {
   if (options.threads < 1 || options.threads > 1024) {
     return InvalidArgument("threads is {}: choose 1 to 1024", options.threads);
   }
@@ -223,6 +266,12 @@ Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem
     return Unsupported("this machine and build have no {} kernels: choose f32",
                        NameOf(options.dtype));
   }
+  return table;
+}
+
+Result<std::shared_ptr<const LoadedBase>> LoadedBase::Load(const std::filesystem::path& dir,
+                                                           const ComputeOptions& options) {
+  TG_ASSIGN_OR_RETURN(const kernels::KernelTable* table, TableOf(options));
   TG_ASSIGN_OR_RETURN(ModelConfig config, LoadHfConfig(dir / "config.json"));
   TG_ASSIGN_OR_RETURN(tensor::SafetensorsFolder folder, tensor::SafetensorsFolder::Open(dir));
   try {

@@ -4,18 +4,22 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/table.h"
 #include "model/adapter.h"
 #include "model/config.h"
+#include "model/flat_layout.h"
 #include "model/memory.h"
 #include "model/transformer.h"
 #include "tensor/safetensors.h"
 
 namespace tidegate::model {
 
+// The table to compute with, or what is missing for it.
+Result<const kernels::KernelTable*> TableOf(const ComputeOptions& options);
 // kF32, which is not quantized, for kNone.
 kernels::WeightFormat FormatOf(Quantization quantization);
 
@@ -34,6 +38,13 @@ class LoadedBase final : public Base {
  public:
   static Result<std::shared_ptr<const LoadedBase>> Load(const std::filesystem::path& dir,
                                                         const ComputeOptions& options);
+  // Over weights that lie in one buffer of `options.dtype`, where the kernels read it: they may
+  // change between passes. Both must outlive the base.
+  static Result<std::shared_ptr<const LoadedBase>> Over(const ModelConfig& config,
+                                                        const ComputeOptions& options,
+                                                        const FlatLayout& layout,
+                                                        const std::byte* weights);
+
   const ModelConfig& config() const override { return config_; }
   const ComputeOptions& compute() const override { return options_; }
   const kernels::KernelTable& table() const { return *table_; }
@@ -45,7 +56,8 @@ class LoadedBase final : public Base {
 
  private:
   LoadedBase(ModelConfig config, const ComputeOptions& options, const kernels::KernelTable* table,
-             tensor::SafetensorsFolder folder);
+             std::optional<tensor::SafetensorsFolder> folder);
+  void PointInto(const FlatLayout& layout, const std::byte* weights);
   Status LoadAll();
   Status LoadLayer(int64_t index);
   // Numbers of the host where the kernels read them: where they are, or on the device.
@@ -63,7 +75,7 @@ class LoadedBase final : public Base {
   ModelConfig config_;
   ComputeOptions options_;
   const kernels::KernelTable* table_;
-  tensor::SafetensorsFolder folder_;
+  std::optional<tensor::SafetensorsFolder> folder_;  // none over a buffer
   Arena owned_;
   AlignedBuffer floats_, passing_;  // of one tensor, while loading
   kernels::WeightSource embedding_{};
