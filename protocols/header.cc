@@ -18,9 +18,9 @@ size_t MaxBody(MessageType type) {
 }  // namespace
 
 const char* MessageTypeName(MessageType type) {
-  static constexpr const char* kNames[] = {"?",       "HELLO",   "JOB",   "ROUND",   "OFFER",
-                                           "WANT",    "CREDIT",  "CHUNK", "HAVE",    "COMMIT",
-                                           "RECEIPT", "ADAPTER", "LEASE", "ABANDON", "ERROR"};
+  static constexpr const char* kNames[] = {
+      "?",      "HELLO",   "JOB",     "ROUND", "OFFER",   "WANT",  "CREDIT", "CHUNK", "HAVE",
+      "COMMIT", "RECEIPT", "ADAPTER", "LEASE", "ABANDON", "ERROR", "BASE",   "REVOKE"};
   const auto i = static_cast<size_t>(type);
   return i < std::size(kNames) ? kNames[i] : "?";
 }
@@ -80,7 +80,7 @@ Decoded<Parsed> ParseFrame(std::span<const uint8_t> frame, const Id16& federatio
   }
   if (header.reserved != 0) return tl::unexpected(Bad("a reserved header field is not zero"));
   if (header.type < static_cast<uint16_t>(MessageType::kHello) ||
-      header.type > static_cast<uint16_t>(MessageType::kError)) {
+      header.type > static_cast<uint16_t>(MessageType::kRevoke)) {
     return tl::unexpected(Bad("message type " + std::to_string(header.type) + " is not known"));
   }
   const auto type = static_cast<MessageType>(header.type);

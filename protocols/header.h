@@ -30,6 +30,8 @@ enum class MessageType : uint16_t {
   kLease = 12,
   kAbandon = 13,
   kError = 14,
+  kBase = 15,
+  kRevoke = 16,
 };
 const char* MessageTypeName(MessageType type);
 

@@ -57,6 +57,8 @@ inline constexpr SignDomain kAbandon{"tidegate/v1/abandon"};
 inline constexpr SignDomain kSiteRequest{"tidegate/v1/site-request"};
 inline constexpr SignDomain kSiteApproval{"tidegate/v1/site-approval"};
 inline constexpr SignDomain kExportApproval{"tidegate/v1/export-approval"};
+inline constexpr SignDomain kBase{"tidegate/v1/base"};
+inline constexpr SignDomain kBaseRevocation{"tidegate/v1/base-revocation"};
 }  // namespace domains
 
 // An Ed25519 public key. Its text is "ed25519:" and base64.

@@ -185,15 +185,16 @@ def wanted_pages(root):
     pages = {"protocols/header.md": "Struct `Header`"}
     for name, number in re.findall(r"^  k(\w+) = (\d+),", header, re.MULTILINE):
         pages[f"protocols/messages/{name.lower()}.md"] = f"Message {number}. "
+    bases = read(root, "protocols/bases.cc").split("// Messages")[0]
     for name in re.findall(r"TIDEGATE_INSTANTIATE_MESSAGE\(tidegate::protocols::(\w+)\)",
-                           read(root, "protocols/documents.cc")):
+                           read(root, "protocols/documents.cc") + bases):
         pages[f"protocols/documents/{kebab(name)}.md"] = f"Struct `{name}`"
     return pages
 
 
 def check_pages(root):
     code = "".join(read(root, "protocols/" + name)
-                   for name in ("header.h", "messages.h", "documents.h"))
+                   for name in ("header.h", "messages.h", "documents.h", "bases.h"))
     pages = wanted_pages(root)
     shown = []
     for path, must in pages.items():

@@ -100,6 +100,45 @@ AdapterManifest SampleAdapter() {
   return adapter;
 }
 
+BaseManifest SampleBase() {
+  BaseManifest base;
+  base.federation = Filled<16>(1);
+  base.name = "smol";
+  base.version = 2;
+  base.previous = Filled<32>(21);
+  base.created_unix_millis = 1795581440000;
+  base.expires_unix_millis = 1803357440000;
+  base.licence = "Apache-2.0";
+  base.base_hash = Filled<32>(2);
+  base.base_bytes = 300700;
+  base.index = {212, {{Filled<32>(22)}}};
+  base.patch_from = Filled<32>(23);
+  base.patch_bytes = 5000;
+  base.patch = {190, {{Filled<32>(24)}}};
+  return base;
+}
+
+BaseIndex SampleIndex() {
+  BaseIndex index;
+  index.files.items = {{"config.json", 700}, {"model.safetensors", 300000}};
+  index.tensors.items = {{"lm_head.weight", "BF16", {{2, 74960}}, 1, 160, 299840}};
+  index.blocks.items = {{Filled<32>(25), 700},
+                        {Filled<32>(26), 160},
+                        {Filled<32>(27), 262144},
+                        {Filled<32>(28), 37696}};
+  return index;
+}
+
+BasePatch SamplePatch() {
+  BasePatch patch;
+  patch.from.items = {{"config.json", 700}, {"model.safetensors", 300000}};
+  patch.pieces.items = {{PatchKind::kSame, 1, 700, 0, 0, 0},
+                        {PatchKind::kFull, 1, 160, 160, 0, 0},
+                        {PatchKind::kXor, 2, 299840, 4840, 1, 160}};
+  patch.blocks.items = {Filled<32>(29)};
+  return patch;
+}
+
 Signed SampleSigned() {
   Signed s;
   s.body.items = {1, 2, 3};
@@ -142,6 +181,14 @@ std::vector<Sample> AllSamples() {
   out.push_back(Make("commit", Commit{Filled<32>(8)}));
   out.push_back(Make("lease", Lease{77, Filled<16>(9), 3, 2, 5000}));
   out.push_back(Make("error", ErrorMessage{6, 4, Filled<32>(8), "the round has ended"}));
+  out.push_back(Make("base_manifest", SampleBase()));
+  out.push_back(Make("base_revocation", BaseRevocation{Filled<16>(1), "smol", 2, Filled<32>(2),
+                                                       1795581441000, "wrong tokenizer"}));
+  out.push_back(Make("base_list", SampleBase().index));
+  out.push_back(Make("base_index", SampleIndex()));
+  out.push_back(Make("base_patch", SamplePatch()));
+  out.push_back(Make("base", Base{SampleSigned()}));
+  out.push_back(Make("revoke", Revoke{SampleSigned()}));
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "protocols/bases.h"
 #include "protocols/messages.h"
 
 namespace tidegate::protocols {
