@@ -15,10 +15,14 @@ enum class SchedulerType : uint8_t {
   kCosine = 1,              // half a cosine down to 0 at total_steps
   kConstant = 2,            // no warm-up
   kConstantWithWarmup = 3,  // warm-up, then level
+  // For pretraining; both end at min_lr_ratio of the peak.
+  kCosineWithMinLr = 4,    // kCosine down to there
+  kWarmupStableDecay = 5,  // level until the last decay_steps, then half a cosine down
 };
 
 std::string_view SchedulerName(SchedulerType type);
-// "linear", "cosine", "constant", "constant_with_warmup"; others are refused with this list.
+// "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr",
+// "warmup_stable_decay"; others are refused with this list.
 Result<SchedulerType> ParseScheduler(std::string_view name);
 
 struct ScheduleConfig {
@@ -26,6 +30,8 @@ struct ScheduleConfig {
   double learning_rate = 0;  // the peak
   int64_t warmup_steps = 0;  // must be below total_steps
   int64_t total_steps = 1;   // over all rounds of a federated job
+  double min_lr_ratio = 0;   // [0, 1], of kCosineWithMinLr and kWarmupStableDecay
+  int64_t decay_steps = 0;   // of kWarmupStableDecay
 };
 
 // Names the field that is out of range.

@@ -33,6 +33,37 @@ TEST(Schedule, CosineEqualsTransformersStepByStep) {
   }
 }
 
+// get_cosine_with_min_lr_schedule_with_warmup(2, 6, min_lr_rate=0.1) and
+// get_wsd_schedule(2, 4, num_training_steps=10, min_lr_ratio=0.1) of transformers 5.24.
+TEST(Schedule, SchedulesOfPretrainingEqualTransformersStepByStep) {
+  const double cosine[] = {0, 0.5, 1, 0.8681980515339464, 0.55, 0.23180194846605367, 0.1, 0.1};
+  ScheduleConfig config = Make(SchedulerType::kCosineWithMinLr, 2, 6);
+  config.min_lr_ratio = 0.1;
+  for (int64_t step = 0; step < std::ssize(cosine); ++step) {
+    EXPECT_NEAR(LearningRate(config, step), kPeak * cosine[step], kPeak * 1e-15) << step;
+  }
+  const double wsd[] = {0.1, 0.55, 1, 1, 1, 1, 1, 0.8681980515339464, 0.55, 0.23180194846605367,
+                        0.1, 0.1};
+  config = Make(SchedulerType::kWarmupStableDecay, 2, 10);
+  config.min_lr_ratio = 0.1;
+  config.decay_steps = 4;
+  for (int64_t step = 0; step < std::ssize(wsd); ++step) {
+    EXPECT_NEAR(LearningRate(config, step), kPeak * wsd[step], kPeak * 1e-15) << step;
+  }
+}
+
+TEST(Schedule, DecayStepsHaveToFit) {
+  ScheduleConfig config = Make(SchedulerType::kWarmupStableDecay, 2, 10);
+  for (const int64_t steps : {0, 9}) {
+    config.decay_steps = steps;
+    EXPECT_NE(CheckSchedule(config).message().find("decay_steps"), std::string::npos) << steps;
+  }
+  config.decay_steps = 8;
+  EXPECT_TRUE(CheckSchedule(config).ok());
+  config.min_lr_ratio = 1.5;
+  EXPECT_NE(CheckSchedule(config).message().find("min_lr_ratio"), std::string::npos);
+}
+
 TEST(Schedule, FirstUpdateHasRateZeroExactlyWhenThereIsWarmup) {
   for (const auto type :
        {SchedulerType::kLinear, SchedulerType::kCosine, SchedulerType::kConstantWithWarmup}) {
@@ -57,7 +88,8 @@ TEST(Schedule, WarmupRatioRoundsUpAndStepsWin) {
 
 TEST(Schedule, NamesRoundTripAndOthersAreRefused) {
   for (const auto type : {SchedulerType::kLinear, SchedulerType::kCosine, SchedulerType::kConstant,
-                          SchedulerType::kConstantWithWarmup}) {
+                          SchedulerType::kConstantWithWarmup, SchedulerType::kCosineWithMinLr,
+                          SchedulerType::kWarmupStableDecay}) {
     EXPECT_EQ(ParseScheduler(SchedulerName(type)).value(), type);
   }
   const auto refused = ParseScheduler("polynomial");
