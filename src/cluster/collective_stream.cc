@@ -47,11 +47,13 @@ struct CollectiveStream::Impl {
       Status status = error;
       lock.unlock();
       if (status.ok()) status = state->work(group);
-      state->End(status);
       lock.lock();
+      // Before anyone learns that it ended: who was told may close the stream at once.
       running = false;
       if (error.ok()) error = status;
-      changed.notify_all();
+      lock.unlock();
+      state->End(status);
+      lock.lock();
     }
     for (const auto& state : queue) state->End(Cancelled("the stream was closed before this call"));
   }

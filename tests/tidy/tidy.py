@@ -51,9 +51,10 @@ CONFINED = (
 LIBRARY_HEADERS = (
     ("OpenSSL::Crypto", "openssl/"), ("DNNL::dnnl", "dnnl"), ("DNNL::dnnl", "oneapi/"),
     ("PkgConfig::PCRE2", "pcre2.h"), ("PkgConfig::UTF8PROC", "utf8proc.h"),
-    ("PkgConfig::ZMQ", "zmq"), ("PkgConfig::SECCOMP", "seccomp.h"),
+    ("PkgConfig::ZMQ", "zmq"), ("PkgConfig::ZSTD", "zstd"), ("PkgConfig::SECCOMP", "seccomp.h"),
     ("SQLite::SQLite3", "sqlite3.h"), ("cereal::cereal", "cereal/"),
     ("tomlplusplus::tomlplusplus", "toml++/"), ("CLI11::CLI11", "CLI/"),
+    ("MPI::MPI_C", "mpi.h"),
 )
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
