@@ -13,11 +13,13 @@ struct Case {
   std::string_view name;
   // OK, or what was wrong on this rank.
   Status (*run)(Collectives& group);
-  // What was said of sums holds for backends that add in rank order.
+  // Holds for backends that add in rank order alone.
   bool ordered_sums = false;
 };
 
 std::span<const Case> Cases();
+// All of them; the group is aborted where one fails.
+Status RunAllCases(Collectives& group);
 
 // A group is over after one of these; each needs its own.
 //

@@ -16,16 +16,6 @@
 namespace tidegate::cluster {
 namespace {
 
-Status RunAll(Collectives& group) {
-  for (const Case& test : Cases()) {
-    if (Status end = test.run(group); !end.ok()) {
-      group.Abort(test.name);
-      return end.WithContext(test.name);
-    }
-  }
-  return OkStatus();
-}
-
 // The last rank dies as the others wait for it. Nobody writes a file: mpirun ends them.
 Status RunKilled(Collectives& group) {
   TG_RETURN_IF_ERROR(group.Barrier("start"));
@@ -35,7 +25,7 @@ Status RunKilled(Collectives& group) {
 }
 
 Status Run(std::string_view name, Collectives& group) {
-  if (name == "all") return RunAll(group);
+  if (name == "all") return RunAllCases(group);
   if (name == "tag") return RunMismatchedTag(group);
   if (name == "count") return RunMismatchedCount(group);
   if (name == "abort") return RunAbort(group);

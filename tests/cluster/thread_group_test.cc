@@ -23,17 +23,7 @@ std::vector<std::unique_ptr<Collectives>> Group(int size,
 class ThreadGroup : public testing::TestWithParam<int> {};
 
 TEST_P(ThreadGroup, DoesWhatEveryBackendDoes) {
-  EXPECT_EQ(OnThreads(Group(GetParam()),
-                      [](Collectives& group) -> Status {
-                        for (const Case& test : Cases()) {
-                          if (Status end = test.run(group); !end.ok()) {
-                            group.Abort(test.name);
-                            return end.WithContext(test.name);
-                          }
-                        }
-                        return OkStatus();
-                      }),
-            "");
+  EXPECT_EQ(OnThreads(Group(GetParam()), RunAllCases), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ThreadGroup, testing::Values(1, 2, 3, 4, 8));
