@@ -15,7 +15,10 @@ Result<std::unique_ptr<Coordinator>> Coordinator::Open(const std::filesystem::pa
                                                        FederationConfig config, FederationKeys keys,
                                                        const Clock& clock) {
   TG_ASSIGN_OR_RETURN(auto store, federation::OpenSqliteStore(dir / "store.db"));
-  TG_RETURN_IF_ERROR(store->BindFederation(config.federation));
+  federation::FederationIdentity identity{config.federation};
+  std::ranges::copy(keys.sign.verify_key().bytes(), identity.sign_key.begin());
+  std::ranges::copy(keys.curve.public_key(), identity.curve_key.begin());
+  TG_RETURN_IF_ERROR(store->BindFederation(identity));
   TG_ASSIGN_OR_RETURN(auto blocks,
                       blocks::BlockStore::Open(dir / "blocks", config.block_store_bytes));
   std::unique_ptr<Coordinator> coordinator(new Coordinator(

@@ -1,4 +1,4 @@
-// SQLite behind Status: a database and its statements. Private to this module. Not thread-safe.
+// SQLite as an SqlDatabase. Private to this module.
 #pragma once
 
 #include <sqlite3.h>
@@ -7,19 +7,25 @@
 #include <memory>
 #include <string>
 
-#include "base/bytes.h"
-#include "base/status.h"
+#include "federation/server/sql.h"
 
 namespace tidegate::federation {
 
-class Database {
+class SqliteDatabase final : public SqlDatabase {
  public:
-  static Result<Database> Open(const std::filesystem::path& path);
-  sqlite3* handle() const { return handle_.get(); }
-  const std::string& name() const { return name_; }
+  // Opens or makes the file, for one process at a time, each commit on the disk before it returns.
+  static Result<std::unique_ptr<SqliteDatabase>> Open(const std::filesystem::path& path);
 
-  // Statements without parameters and rows.
-  Status Execute(const char* sql) const;
+  SqlEngine engine() const override { return SqlEngine::kSqlite; }
+  const std::string& name() const override { return name_; }
+  Status Execute(const char* sql) override;
+  std::unique_ptr<SqlStatement> Prepare(const char* sql) override;
+  Status Begin() override { return Execute("BEGIN IMMEDIATE"); }
+  Status BeginSchema() override { return Begin(); }
+  Result<int64_t> SchemaVersion() override;
+  Status SetSchemaVersion(int64_t version) override;
+
+  sqlite3* handle() const { return handle_.get(); }
   // The Status of a result code of this database.
   Status ErrorOf(int code) const;
 
@@ -29,51 +35,6 @@ class Database {
   };
   std::unique_ptr<sqlite3, Closer> handle_;
   std::string name_;
-};
-
-// One statement: bind in the order of the ?s, then Step for each row.
-class Statement {
- public:
-  Statement(const Database& database, const char* sql);
-  Statement(Statement&&) = default;
-
-  Statement& Bind(int64_t value);
-  Statement& Bind(ByteSpan blob);
-  Statement& Bind(const std::string& text);
-
-  // True when there is a row.
-  Result<bool> Step();
-  // For statements without rows; how many rows it changed.
-  Result<int> Run();
-
-  int64_t Integer(int column) const { return sqlite3_column_int64(handle_.get(), column); }
-  Bytes Blob(int column) const;
-  std::string Text(int column) const;
-  bool IsNull(int column) const {
-    return sqlite3_column_type(handle_.get(), column) == SQLITE_NULL;
-  }
-  // A blob of exactly N bytes; kDataLoss for another.
-  template <size_t N>
-  Result<std::array<uint8_t, N>> Array(int column, std::string_view what) const {
-    const Bytes bytes = Blob(column);
-    if (bytes.size() != N)
-      return DataLoss("{}: a {} has {} bytes", database_->name(), what, bytes.size());
-    std::array<uint8_t, N> out;
-    std::copy(bytes.begin(), bytes.end(), out.begin());
-    return out;
-  }
-
- private:
-  struct Finalizer {
-    void operator()(sqlite3_stmt* handle) const { sqlite3_finalize(handle); }
-  };
-  void Note(int code) {
-    if (code_ == SQLITE_OK) code_ = code;
-  }
-  const Database* database_;
-  std::unique_ptr<sqlite3_stmt, Finalizer> handle_;
-  int code_ = SQLITE_OK;
-  int next_ = 1;
 };
 
 }  // namespace tidegate::federation

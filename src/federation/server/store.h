@@ -28,6 +28,20 @@ struct StoredSite {
   int64_t revoked_unix_millis = 0;  // 0: in force
 };
 
+// How long a site's ledger was when the coordinator last signed its head.
+struct StoredHead {
+  uint64_t size = 0;  // leaves
+  Digest root{};
+  int64_t set_back_unix_millis = 0;  // since when a shorter one of the site is known; 0: not
+  bool operator==(const StoredHead&) const = default;
+};
+
+// Whose store it is.
+struct FederationIdentity {
+  protocols::Id16 id{};
+  protocols::PublicKey sign_key{}, curve_key{};
+};
+
 struct StoredJob {
   protocols::Id16 id{};
   protocols::Signed manifest;  // JobManifest
@@ -75,13 +89,20 @@ class Store {
   virtual Status Begin() = 0;
   virtual Status Commit() = 0;
 
-  // The federation this store belongs to. Set once; another one is kFailedPrecondition.
-  virtual Status BindFederation(const protocols::Id16& federation) = 0;
+  // The federation this store belongs to. Set once; another one, or another key, is
+  // kFailedPrecondition.
+  virtual Status BindFederation(const FederationIdentity& federation) = 0;
 
-  // kAlreadyExists when the name or the CURVE key belongs to another site that is in force.
+  // kAlreadyExists when the name or the CURVE key belongs to another site that is in force. Of a
+  // site that is there already it takes back that its ledger was set back.
   virtual Status PutSite(const StoredSite& site) = 0;
   virtual Status RevokeSite(const std::string& name, int64_t unix_millis) = 0;  // kNotFound
   virtual Result<std::vector<StoredSite>> Sites() = 0;                          // by name
+  // The longest head of a site's ledger that is signed with this key and was countersigned.
+  virtual Status PutHead(const std::string& site, const protocols::PublicKey& sign_key,
+                         const StoredHead& head) = 0;
+  virtual Result<std::optional<StoredHead>> Head(const std::string& site,
+                                                 const protocols::PublicKey& sign_key) = 0;
 
   // The job and its version 0. kAlreadyExists for the same job id.
   virtual Status AddJob(const StoredJob& job, const protocols::Signed& version0) = 0;

@@ -204,12 +204,12 @@ TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
     ASSERT_TRUE(store->AcceptUpdate(update, AcceptedEvent(update), Document(6)).ok());
   }
   {
-    auto database = Database::Open(dir_ / "store.db");
+    auto database = SqliteDatabase::Open(dir_ / "store.db");
     ASSERT_TRUE(database.has_value());
-    ASSERT_TRUE(database
+    ASSERT_TRUE((*database)
                     ->Execute("ALTER TABLE updates DROP COLUMN train_loss_milli; "
                               "ALTER TABLE updates DROP COLUMN heldout_loss_milli; "
-                              "DROP TABLE moments; "
+                              "DROP TABLE moments; DROP TABLE heads; "
                               "PRAGMA user_version = 1;")
                     .ok());
   }
@@ -222,6 +222,26 @@ TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
   update.train_loss_milli = 1500;
   ASSERT_TRUE(store->AcceptUpdate(update, AcceptedEvent(update), Document(6)).ok());
   EXPECT_EQ(store->NewestUpdates(Job())->at(0).train_loss_milli, 1500u);
+  EXPECT_EQ(*store->Moments(Job()), std::nullopt);
+  EXPECT_EQ(*store->Head("a", {}), std::nullopt);
+}
+
+TEST_F(StoreTest, TheHeadOfALedgerIsOneOfItsSitesKeyAndMarkedUntilTheSiteIsApprovedAgain) {
+  auto store = Open(dir_ / "store.db");
+  const StoredSite site = Site("a", 1);
+  ASSERT_TRUE(store->PutSite(site).ok());
+  EXPECT_EQ(*store->Head("a", site.sign_key), std::nullopt);
+  StoredHead head{7, Digest{3}, 0};
+  ASSERT_TRUE(store->PutHead("a", site.sign_key, head).ok());
+  EXPECT_EQ(*store->Head("a", site.sign_key), head);
+  EXPECT_EQ(*store->Head("a", {}), std::nullopt) << "another key's ledger is another";
+  EXPECT_EQ(*store->Head("b", site.sign_key), std::nullopt);
+  head = {7, Digest{3}, 99};
+  ASSERT_TRUE(store->PutHead("a", site.sign_key, head).ok());
+  EXPECT_EQ(*store->Head("a", site.sign_key), head);
+  ASSERT_TRUE(store->PutSite(site).ok());
+  head.set_back_unix_millis = 0;
+  EXPECT_EQ(*store->Head("a", site.sign_key), head);
 }
 
 TEST_F(StoreTest, WhoWasAskedComesBackAndMomentsAreThoseOfTheNewestVersion) {
@@ -274,9 +294,11 @@ TEST_F(StoreTest, TheNewestUpdateOfEachSiteIsTheLastThatWasCounted) {
 TEST_F(StoreTest, RefusesASecondProcessAnotherFederationAnotherSchemaAndADamagedFile) {
   auto store = Open(dir_ / "store.db");
   EXPECT_EQ(OpenSqliteStore(dir_ / "store.db").error().code(), Code::kUnavailable);
-  ASSERT_TRUE(store->BindFederation(Job()).ok());
-  EXPECT_TRUE(store->BindFederation(Job()).ok());
-  EXPECT_EQ(store->BindFederation(Id16{}).code(), Code::kFailedPrecondition);
+  ASSERT_TRUE(store->BindFederation({Job()}).ok());
+  EXPECT_TRUE(store->BindFederation({Job()}).ok());
+  EXPECT_EQ(store->BindFederation({}).code(), Code::kFailedPrecondition);
+  EXPECT_EQ(store->BindFederation({Job(), {1}}).code(), Code::kFailedPrecondition);
+  EXPECT_EQ(store->BindFederation({Job(), {}, {1}}).code(), Code::kFailedPrecondition);
   store.reset();
   auto bytes = ReadFile(dir_ / "store.db", 1 << 26);
   ASSERT_TRUE(bytes.has_value());
