@@ -23,6 +23,9 @@ Result<std::unique_ptr<Coordinator>> Coordinator::Open(const std::filesystem::pa
                       blocks::BlockStore::Open(dir / "blocks", config.block_store_bytes));
   std::unique_ptr<Coordinator> coordinator(new Coordinator(
       std::move(config), std::move(keys), clock, std::move(store), std::move(blocks)));
+  TG_ASSIGN_OR_RETURN(coordinator->bases_,
+                      BaseShelf::Open(dir / "bases", coordinator->config_.federation,
+                                      coordinator->keys_.sign.verify_key()));
   TG_RETURN_IF_ERROR(coordinator->Load());
   return coordinator;
 }
@@ -233,7 +236,23 @@ void Coordinator::OnConnected(const std::string& site) {
   OnDisconnected(site);
   it->second.connected = true;
   it->second.seen_unix_millis = clock_.UnixMillis();
+  PushBases(site);
   PushNext(it->second);
+}
+
+// Every base in force and what was taken back. Nothing is sent that a site does not ask for.
+void Coordinator::PushBases(const std::string& site) {
+  const bases::Registry& registry = bases_->registry();
+  size_t left = protocols::kMaxBases;
+  for (const auto& [key, notice] : registry.revocations()) {
+    if (left-- == 0) break;
+    Send(site, Channel::kControl, MessageType::kRevoke,
+         protocols::Encode(protocols::Revoke{notice}));
+  }
+  for (const bases::Published* base : registry.InForce()) {
+    Send(site, Channel::kControl, MessageType::kBase,
+         protocols::Encode(protocols::Base{base->document}));
+  }
 }
 
 std::vector<std::string> Coordinator::SiteNames() const {

@@ -20,6 +20,7 @@
 #include "blocks/block_store.h"
 #include "federation/rounds/server_optimizer.h"
 #include "federation/server/store.h"
+#include "offshore/base_shelf.h"
 #include "offshore/federation_config.h"
 #include "offshore/round_history.h"
 #include "offshore/sealed_update.h"
@@ -45,7 +46,7 @@ struct AccessChange {
 
 // Offers of one site that may be under way at once.
 inline constexpr size_t kMaxOffersPerSite = 4;
-inline constexpr size_t kMaxOutflowsPerSite = 4;
+inline constexpr size_t kMaxOutflowsPerSite = 8;
 inline constexpr size_t kTakenRemembered = 8;
 
 class Coordinator {
@@ -105,6 +106,7 @@ class Coordinator {
     uint64_t refused = 0;
     std::map<Digest, Incoming> offers;     // by content
     std::map<Digest, Outflow> outflows;    // by content
+    uint64_t wants = 0;                    // counted, to tell which outflow is the oldest
     std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
     // A site works for one job at a time: the open one that its LEASE named, or none yet.
     std::optional<protocols::Id16> works_for;
@@ -154,6 +156,7 @@ class Coordinator {
   void Push(const std::string& site, const JobRun& job);
   void PushToAll(const JobRun& job);
   void PushNext(Site& site);
+  void PushBases(const std::string& site);
 
   // coordinator_rounds.cc: effects
   Status Apply(JobRun& job, const federation::Event& event);
@@ -208,6 +211,8 @@ class Coordinator {
   Result<Json> Stop(const nlohmann::json& request, Status* fatal);
   Result<Json> Export(const nlohmann::json& request);
   Result<Json> LogOf(const nlohmann::json& request);
+  Result<Json> PublishBase(const nlohmann::json& request);
+  Result<Json> RevokeBase(const nlohmann::json& request);
   Result<JobRun*> JobOf(const nlohmann::json& request);
   Json SitesJson() const;
   Json JobJson(const JobRun& job) const;
@@ -218,6 +223,7 @@ class Coordinator {
   const Clock& clock_;
   std::unique_ptr<federation::Store> store_;
   blocks::BlockStore blocks_;
+  std::optional<BaseShelf> bases_;  // always there after Open
   std::map<std::string, Site> sites_;
   std::vector<std::unique_ptr<JobRun>> jobs_;  // in the order of their submission
   std::vector<Outgoing> outbox_;

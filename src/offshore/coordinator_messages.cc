@@ -317,14 +317,24 @@ Status Coordinator::OnWant(Site& site, ByteSpan body) {
     const auto job = std::find_if(jobs_.rbegin(), jobs_.rend(), [&](const auto& j) {
       return j->version.content == want->content && j->Names(name);
     });
-    if (job == jobs_.rend()) {
+    const bool base = job == jobs_.rend();
+    const auto blocks =
+        base ? bases_->BlocksOf(want->content)
+             : std::make_shared<const std::vector<Digest>>((*job)->version.blocks.items);
+    if (blocks == nullptr) {
       SendError(name, MessageType::kWant, want->content,
-                NotFound("this content is not the newest adapter of a job of this site"));
+                NotFound("this content is neither the newest adapter of a job of this site nor of "
+                         "a base in force"));
       return OkStatus();
     }
-    if (site.outflows.size() >= kMaxOutflowsPerSite) site.outflows.erase(site.outflows.begin());
-    it = site.outflows.emplace(want->content, Outflow((*job)->version)).first;
+    if (site.outflows.size() >= kMaxOutflowsPerSite) {
+      site.outflows.erase(std::min_element(
+          site.outflows.begin(), site.outflows.end(),
+          [](const auto& a, const auto& b) { return a.second.wanted < b.second.wanted; }));
+    }
+    it = site.outflows.emplace(want->content, Outflow(want->content, blocks, base)).first;
   }
+  it->second.wanted = ++site.wants;
   if (!it->second.sender.OnWant(*want)) {
     SendError(name, MessageType::kWant, want->content,
               InvalidArgument("blocks {} + {} are not of this content, or too many ranges wait",
@@ -352,18 +362,18 @@ Status Coordinator::OnCredit(Site& site, ByteSpan body) {
 }
 
 Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
-  const protocols::AdapterManifest& manifest = outflow.manifest;
   while (const auto index = outflow.sender.Next()) {
-    const auto block = blocks_.Get(manifest.blocks.items[*index]);
+    const Digest& id = (*outflow.blocks)[*index];
+    const auto block = outflow.base ? bases_->Block(id) : blocks_.Get(id);
     if (!block) {
-      LogError("adapter_block_lost version={} block={} reason={}", manifest.version, *index,
-               block.error().ToString());
-      SendError(site.stored.name, MessageType::kWant, manifest.content,
-                DataLoss("block {} of this adapter was lost here", *index));
+      LogError("{}_block_lost content={} block={} reason={}", outflow.base ? "base" : "adapter",
+               ToHex(outflow.content), *index, block.error().ToString());
+      SendError(site.stored.name, MessageType::kWant, outflow.content,
+                DataLoss("block {} of this content was lost here", *index));
       return OkStatus();
     }
     Send(site.stored.name, Channel::kBulk, MessageType::kChunk,
-         protocols::EncodeChunk({manifest.content, *index, *block}));
+         protocols::EncodeChunk({outflow.content, *index, *block}));
   }
   return OkStatus();
 }

@@ -50,6 +50,9 @@ Result<ordered_json> Coordinator::OnRequest(const json& request, Status* fatal) 
   if (verb == "job_stop") return Stop(request, fatal);
   if (verb == "job_export") return Export(request);
   if (verb == "job_log") return LogOf(request);
+  if (verb == "base_publish") return PublishBase(request);
+  if (verb == "base_revoke") return RevokeBase(request);
+  if (verb == "base_list") return bases_->ListJson();
   if (verb == "job_list") {
     Json list = Json::array();
     for (const auto& job : jobs_) list.push_back(JobJson(*job));
@@ -242,6 +245,33 @@ Result<ordered_json> Coordinator::Export(const json& request) {
   answer["final"] = manifest.final;
   answer["out"] = out;
   answer["content"] = ToHex(manifest.content);
+  return answer;
+}
+
+Result<ordered_json> Coordinator::PublishBase(const json& request) {
+  TG_ASSIGN_OR_RETURN(const bases::Published* base,
+                      bases_->Publish(request, keys_.sign, clock_.UnixMillis()));
+  for (const auto& [name, site] : sites_) {
+    Send(name, protocols::Channel::kControl, protocols::MessageType::kBase,
+         protocols::Encode(protocols::Base{base->document}));
+  }
+  Json answer;
+  answer["base"] = bases::BaseKey{base->manifest.name.text, base->manifest.version}.Text();
+  answer["base_hash"] = ToHex(base->manifest.base_hash);
+  answer["manifest"] = ToHex(base->digest);
+  return answer;
+}
+
+Result<ordered_json> Coordinator::RevokeBase(const json& request) {
+  TG_ASSIGN_OR_RETURN(const bases::BaseKey base,
+                      bases_->Revoke(request, keys_.sign, clock_.UnixMillis()));
+  for (const auto& [name, site] : sites_) {
+    Send(name, protocols::Channel::kControl, protocols::MessageType::kRevoke,
+         protocols::Encode(protocols::Revoke{bases_->registry().revocations().at(base)}));
+  }
+  Json answer;
+  answer["base"] = base.Text();
+  answer["revoked"] = true;
   return answer;
 }
 

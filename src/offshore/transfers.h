@@ -2,6 +2,7 @@
 // that comes in, an adapter that goes out to one site. Not thread-safe.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -33,13 +34,18 @@ struct Incoming {
   bool announced = false;     // the full HAVE was sent
 };
 
-// An adapter's blocks on their way to one site.
+// Blocks of an adapter, or of a base, on their way to one site.
 struct Outflow {
-  explicit Outflow(protocols::AdapterManifest adapter)
-      : manifest(std::move(adapter)),
-        sender(manifest.content, static_cast<uint32_t>(manifest.blocks.size()), kOutgoingWindow) {}
+  Outflow(const Digest& id, std::shared_ptr<const std::vector<Digest>> ids, bool is_base)
+      : content(id),
+        blocks(std::move(ids)),
+        base(is_base),
+        sender(content, static_cast<uint32_t>(blocks->size()), kOutgoingWindow) {}
 
-  protocols::AdapterManifest manifest;
+  Digest content;
+  std::shared_ptr<const std::vector<Digest>> blocks;
+  bool base;
+  uint64_t wanted = 0;  // the site's count of WANTs at the last one for it
   transport::BlockSender sender;
 };
 
