@@ -1,7 +1,7 @@
 #include "finetune/finetune.h"
 
 #include "finetune/run_log.h"
-#include "finetune/run_page.h"
+#include "runlog/run_page.h"
 #include "train/checkpoint.h"
 #include "train/checksum.h"
 
@@ -69,7 +69,7 @@ class Runner {
     TG_RETURN_IF_ERROR(SaveIfNew());
     if (!summary_.stopped) TG_RETURN_IF_ERROR(Finish());
     TG_RETURN_IF_ERROR(log_.End(EndLine()));
-    return WriteRunPage(config_.output_dir);
+    return runlog::WriteRunPage(config_.output_dir);
   }
 
   Status WithRemedy(const Status& status) const {

@@ -21,20 +21,20 @@ RunLog::RunLog(const FinetuneConfig& config, int64_t total_steps, std::FILE* pro
       shown_(progress != nullptr) {}
 
 Status RunLog::Open(int64_t last_step, const ordered_json& start) {
-  TG_ASSIGN_OR_RETURN(metrics_, MetricsFile::Open(config_.output_dir / "metrics.jsonl", last_step));
+  TG_ASSIGN_OR_RETURN(metrics_, runlog::MetricsFile::Open(config_.output_dir / "metrics.jsonl", last_step));
   TG_RETURN_IF_ERROR(metrics_->Write(start));
   if (config_.report_to == "tensorboard") {
     TG_ASSIGN_OR_RETURN(events_,
-                        EventFile::Open(config_.output_dir / "runs", last_step, SystemClock()));
+                        runlog::EventFile::Open(config_.output_dir / "runs", last_step, SystemClock()));
   }
   return OkStatus();
 }
 
 Status RunLog::Step(const train::StepResult& step) {
-  TG_RETURN_IF_ERROR(metrics_->Write(StepLine(step)));
+  TG_RETURN_IF_ERROR(metrics_->Write(runlog::StepLine(step)));
   if (shown_) line_.Step(step);
   if (!events_) return OkStatus();
-  const std::array<Scalar, 4> scalars = {{{"train/learning_rate", step.learning_rate},
+  const std::array<runlog::Scalar, 4> scalars = {{{"train/learning_rate", step.learning_rate},
                                           {"train/tokens_per_second", SpeedOf(step)},
                                           {"train/grad_norm", step.grad_norm},
                                           {"train/loss", step.loss}}};
@@ -53,7 +53,7 @@ Status RunLog::Eval(int64_t step, const train::EvalResult& eval, bool in_curve) 
   Note(fmt::format("step {}  held-out NLL {:.4f}  perplexity {:.2f}", step, eval.nll, perplexity));
   TG_RETURN_IF_ERROR(metrics_->Write(line));
   if (!events_ || !in_curve) return OkStatus();
-  const std::array<Scalar, 2> scalars = {
+  const std::array<runlog::Scalar, 2> scalars = {
       {{"eval/loss", eval.nll}, {"eval/perplexity", perplexity}}};
   return events_->Write(step, scalars);
 }

@@ -9,8 +9,8 @@
 
 #include "base/status.h"
 #include "finetune/config.h"
-#include "finetune/event_file.h"
-#include "finetune/progress.h"
+#include "runlog/event_file.h"
+#include "runlog/progress.h"
 #include "train/loop.h"
 
 namespace tidegate::finetune {
@@ -33,10 +33,10 @@ class RunLog {
 
  private:
   const FinetuneConfig& config_;
-  ProgressLine line_;
+  runlog::ProgressLine line_;
   bool shown_;
-  std::optional<MetricsFile> metrics_;
-  std::optional<EventFile> events_;
+  std::optional<runlog::MetricsFile> metrics_;
+  std::optional<runlog::EventFile> events_;
 };
 
 }  // namespace tidegate::finetune

@@ -3,7 +3,7 @@
 #include <map>
 #include <set>
 
-#include "event_reader.h"
+#include "tests/runlog/event_reader.h"
 #include "run_fixture.h"
 
 namespace tidegate::finetune {
@@ -49,7 +49,7 @@ class EvaluatedRuns : public Runs {
     }
     std::map<int64_t, std::map<std::string, float>> curves;
     for (const fs::path& file : files) {
-      for (const ReadEvent& event : ReadEvents(Content(file))) {
+      for (const runlog::ReadEvent& event : runlog::ReadEvents(Content(file))) {
         if (event.session_start) curves.erase(curves.lower_bound(event.step), curves.end());
         for (const auto& [tag, value] : event.scalars) {
           EXPECT_FALSE(curves[event.step].contains(tag)) << tag << " twice at " << event.step;

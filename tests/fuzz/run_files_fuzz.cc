@@ -1,7 +1,7 @@
 // Files that a run reads back from its own folder: metrics.jsonl, as the page of curves and as what
 // a resume keeps, and the trainer's note of its round.
-#include "finetune/progress.h"
-#include "finetune/run_page.h"
+#include "runlog/progress.h"
+#include "runlog/run_page.h"
 #include "fuzz.h"
 #include "onshore/trainer/round_file.h"
 
@@ -40,7 +40,7 @@ Target Describe() {
 void Read(std::string_view text) {
   Files().Put("metrics.jsonl", text);
   Files().Put("round.json", text);
-  (void)finetune::WriteRunPage(Files().path());
+  (void)runlog::WriteRunPage(Files().path());
   const auto note = trainer::LoadRoundNote(Files().path());
   if (note && *note) {
     Require(trainer::SaveRoundNote(Files().path(), **note).ok(), "a note can be written");
@@ -49,7 +49,7 @@ void Read(std::string_view text) {
                 (**again).weight == (**note).weight,
             "a note that is written reads as itself");
   }
-  const auto metrics = finetune::MetricsFile::Open(Files().path() + "/metrics.jsonl", 1);
+  const auto metrics = runlog::MetricsFile::Open(Files().path() + "/metrics.jsonl", 1);
   Require(metrics.has_value(), "a resume opens its metrics");
 }
 

@@ -1,4 +1,4 @@
-#include "finetune/run_page.h"
+#include "runlog/run_page.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -7,9 +7,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "chart/svg.h"
-#include "finetune/progress.h"
+#include "runlog/progress.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 using chart::Line;
@@ -133,4 +133,4 @@ Status WriteRunPage(const std::filesystem::path& dir) {
   return WriteFileDurably(dir / "report.html", AsBytes(chart::Page("Tidegate fine-tuning", body)));
 }
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

@@ -13,7 +13,7 @@
 #include "base/status.h"
 #include "train/loop.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 
 // metrics.jsonl: one JSON object a line. {"event":"start", ...} at each start and resume, then
 // {"event":"step","step":,"epoch":,"loss":,"learning_rate":,"grad_norm":,"tokens":,"targets":,
@@ -63,4 +63,4 @@ class ProgressLine {
 // "2h05m", "3m12s", "9s"
 std::string FormatSeconds(double seconds);
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 
 // Reads DIR/metrics.jsonl, which holds each step once however often the run was resumed, and writes
 // DIR/report.html: loss, held-out loss, learning rate, gradient norm and tokens per second. A long
@@ -13,4 +13,4 @@ namespace tidegate::finetune {
 inline constexpr size_t kMaxPoints = 600;
 Status WriteRunPage(const std::filesystem::path& dir);
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

@@ -1,4 +1,4 @@
-#include "finetune/event_file.h"
+#include "runlog/event_file.h"
 
 #include <fcntl.h>
 #include <nmmintrin.h>
@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <charconv>
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 namespace fs = std::filesystem;
@@ -132,4 +132,4 @@ Status EventFile::WriteEvent(int64_t step, ByteSpan what) {
   return WriteAll(fd_.get(), EventRecord(event), name_);
 }
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

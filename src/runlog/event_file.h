@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/status.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 
 struct Scalar {
   std::string_view tag;  // "train/loss"
@@ -45,4 +45,4 @@ class EventFile {
   const Clock* clock_;
 };
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

@@ -1,12 +1,12 @@
-#include "finetune/event_file.h"
+#include "runlog/event_file.h"
 
 #include <unistd.h>
 
 #include <cmath>
 
-#include "event_reader.h"
+#include "tests/runlog/event_reader.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 namespace fs = std::filesystem;
@@ -86,4 +86,4 @@ TEST_F(EventFiles, AResumeAddsAFileThatTakesLaterStepsBack) {
 }
 
 }  // namespace
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

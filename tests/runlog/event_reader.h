@@ -11,7 +11,7 @@
 
 #include "base/bytes.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 
 // CRC-32C bit by bit, and TensorFlow's mask.
 inline uint32_t SlowCrc32c(ByteSpan bytes) {
@@ -114,4 +114,4 @@ inline std::vector<ReadEvent> ReadEvents(ByteSpan file) {
   return events;
 }
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

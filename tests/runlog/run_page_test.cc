@@ -1,4 +1,4 @@
-#include "finetune/run_page.h"
+#include "runlog/run_page.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "finetune/progress.h"
+#include "runlog/progress.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 namespace fs = std::filesystem;
@@ -80,4 +80,4 @@ TEST_F(RunPage, WithoutMetricsThereIsNoPage) {
 }
 
 }  // namespace
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

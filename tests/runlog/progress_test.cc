@@ -1,11 +1,11 @@
-#include "finetune/progress.h"
+#include "runlog/progress.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 namespace fs = std::filesystem;
@@ -113,4 +113,4 @@ TEST_F(Metrics, ANewRunStartsTheFileAnew) {
 }
 
 }  // namespace
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog

@@ -1,4 +1,4 @@
-#include "finetune/progress.h"
+#include "runlog/progress.h"
 
 #include <fcntl.h>
 
@@ -7,7 +7,7 @@
 
 #include "base/json.h"
 
-namespace tidegate::finetune {
+namespace tidegate::runlog {
 namespace {
 
 using nlohmann::ordered_json;
@@ -119,4 +119,4 @@ void ProgressLine::Finish() {
   std::fflush(out_);
 }
 
-}  // namespace tidegate::finetune
+}  // namespace tidegate::runlog
