@@ -1,6 +1,7 @@
 # Thin: each target is one command a person could type.
 BUILD ?= build
-CTEST_ARGS ?=
+# How many tests run at once, among others.
+CTEST_ARGS ?= -j$(shell nproc)
 
 .PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
 setup:
