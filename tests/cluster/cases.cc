@@ -44,6 +44,7 @@ Status OrderedAllReduce(Collectives& group) {
   for (const size_t count : kCounts) {
     std::vector<float> data = Values(group.rank(), count);
     TG_RETURN_IF_ERROR(group.AllReduce("sum", data.data(), count, DType::kF32));
+    TG_RETURN_IF_ERROR(group.Finish());
     for (size_t i = 0; i < count; ++i) {
       const float expected = Tree(0, group.size(), i);
       EXPECT_THAT_OR_RETURN(SameBits(data[i], expected), "element {} of {} is {}, not {}", i, count,
@@ -59,6 +60,7 @@ Status OrderedReduceScatter(Collectives& group) {
     const std::vector<float> before = all;
     float* mine = all.data() + group.rank() * count;
     TG_RETURN_IF_ERROR(group.ReduceScatter("scatter", all.data(), mine, count, DType::kF32));
+    TG_RETURN_IF_ERROR(group.Finish());
     for (size_t i = 0; i < all.size(); ++i) {
       const bool own = i / std::max<size_t>(count, 1) == static_cast<size_t>(group.rank());
       const float expected = own ? Tree(0, group.size(), i) : before[i];
@@ -75,6 +77,7 @@ Status ExactSums(Collectives& group, DType dtype) {
   std::vector<T> data(777);
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<T>((group.rank() + 1) * (i % 5));
   TG_RETURN_IF_ERROR(group.AllReduce("exact", data.data(), data.size(), dtype));
+  TG_RETURN_IF_ERROR(group.Finish());
   const int ranks = group.size() * (group.size() + 1) / 2;
   for (size_t i = 0; i < data.size(); ++i) {
     const T expected = static_cast<T>(ranks * (i % 5));
@@ -92,6 +95,7 @@ Status SumsOfEachType(Collectives& group) {
   const float mine = static_cast<float>(group.rank() + 1);
   std::vector<uint16_t> data(33, static_cast<uint16_t>(std::bit_cast<uint32_t>(mine) >> 16));
   TG_RETURN_IF_ERROR(group.AllReduce("bf16", data.data(), data.size(), DType::kBf16));
+  TG_RETURN_IF_ERROR(group.Finish());
   const float sum = static_cast<float>(group.size() * (group.size() + 1) / 2);
   for (const uint16_t value : data) {
     EXPECT_THAT_OR_RETURN(value == std::bit_cast<uint32_t>(sum) >> 16, "bf16 sum is {:#x}", value);
@@ -104,6 +108,7 @@ Status Bf16IsRoundedOnce(Collectives& group) {
   const float mine = group.rank() == 0 ? 1.0f : 0x1p-8f;
   uint16_t data = static_cast<uint16_t>(std::bit_cast<uint32_t>(mine) >> 16);
   TG_RETURN_IF_ERROR(group.AllReduce("bf16", &data, 1, DType::kBf16));
+  TG_RETURN_IF_ERROR(group.Finish());
   const float sum = std::bit_cast<float>(static_cast<uint32_t>(data) << 16);
   const float exact = 1.0f + static_cast<float>(group.size() - 1) * 0x1p-8f;
   EXPECT_THAT_OR_RETURN(std::fabs(sum - exact) <= 0x1p-8f, "bf16 sum {} for {}", sum, exact);
@@ -116,11 +121,13 @@ Status Gathers(Collectives& group) {
     std::vector<float> all(count * group.size());
     const std::vector<float> mine = Values(group.rank(), count);
     TG_RETURN_IF_ERROR(group.AllGather("gather", mine.data(), all.data(), count, DType::kF32));
+    TG_RETURN_IF_ERROR(group.Finish());
     // In place: the own piece is there already.
     std::vector<float> in_place(count * group.size());
     float* own = in_place.data() + group.rank() * count;
     std::copy(mine.begin(), mine.end(), own);
     TG_RETURN_IF_ERROR(group.AllGather("in place", own, in_place.data(), count, DType::kF32));
+    TG_RETURN_IF_ERROR(group.Finish());
     EXPECT_THAT_OR_RETURN(all == in_place, "gathered in place differs at {} elements", count);
     for (size_t i = 0; i < all.size(); ++i) {
       const float expected = Value(static_cast<int>(i / count), i % count);
@@ -135,6 +142,7 @@ Status Broadcasts(Collectives& group) {
     for (const size_t count : kCounts) {
       std::vector<float> data = Values(group.rank(), count);
       TG_RETURN_IF_ERROR(group.Broadcast("tell", data.data(), count, DType::kF32, root));
+      TG_RETURN_IF_ERROR(group.Finish());
       EXPECT_THAT_OR_RETURN(data == Values(root, count), "{} elements of root {}", count, root);
     }
   }
@@ -147,6 +155,7 @@ Status Exchanges(Collectives& group) {
     std::vector<int64_t> out(count * group.size(), -1);
     for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<int64_t>(i * 1000) + group.rank();
     TG_RETURN_IF_ERROR(group.AllToAll("swap", in.data(), out.data(), count, DType::kI64));
+    TG_RETURN_IF_ERROR(group.Finish());
     for (size_t i = 0; i < out.size(); ++i) {
       const auto from = static_cast<int64_t>(i / count);
       const auto at = static_cast<int64_t>(group.rank() * count + i % count);
