@@ -2,10 +2,10 @@
 
 #include <unordered_map>
 
+#include "base/checksum.h"
 #include "base/limits.h"
 #include "records/encode.h"
 #include "records/jsonl.h"
-#include "train/checksum.h"
 
 namespace tidegate::finetune {
 namespace {
@@ -49,7 +49,7 @@ Status NothingUsable(const std::filesystem::path& path, const DataReport& report
 
 // Of what the record says, not of how it is written.
 uint64_t HashOf(const records::Record& record) {
-  train::Checksum sum;
+  Checksum sum;
   sum.AddNumber(static_cast<uint64_t>(record.kind));
   sum.AddNumber(record.prompt_messages);
   for (const model::ChatMessage& message : record.messages) {

@@ -1,9 +1,9 @@
 #include "finetune/finetune.h"
 
+#include "base/checksum.h"
 #include "finetune/run_log.h"
 #include "runlog/run_page.h"
 #include "train/checkpoint.h"
-#include "train/checksum.h"
 
 namespace tidegate::finetune {
 namespace {
@@ -12,8 +12,8 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 std::string ParametersChecksum(std::span<const float> values) {
-  return fmt::format("{:016x}", train::ChecksumOf({reinterpret_cast<const uint8_t*>(values.data()),
-                                                   values.size_bytes()}));
+  return fmt::format("{:016x}", ChecksumOf({reinterpret_cast<const uint8_t*>(values.data()),
+                                            values.size_bytes()}));
 }
 
 ordered_json StartLine(const Session& session, const std::string& walls) {

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
-#include "train/checksum.h"
 
 namespace tidegate::finetune {
 namespace {
@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 // Names and contents of `names` that exist in the folder, in the order given.
 Result<std::string> ChecksumFiles(const fs::path& dir, const std::vector<std::string>& names) {
-  train::Checksum checksum;
+  Checksum checksum;
   for (const std::string& name : names) {
     std::error_code error;
     if (!fs::exists(dir / name, error)) continue;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "train/checksum.h"
+#include "base/checksum.h"
 
 namespace tidegate::finetune {
 namespace {
@@ -63,7 +63,7 @@ Status Session::OpenAdapter() {
       engine_, model::Engine::Create(base_.base, adapter_->lora(),
                                      {.gradient_checkpointing = config_.gradient_checkpointing}));
   const auto parameters = std::as_const(*adapter_).parameters();
-  start_checksum_ = HexOf(train::ChecksumOf(BytesOf(parameters)));
+  start_checksum_ = HexOf(ChecksumOf(BytesOf(parameters)));
   state_ = train::TrainState::Start({parameters.begin(), parameters.end()}, config_.seed);
   return OkStatus();
 }

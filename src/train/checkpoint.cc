@@ -7,10 +7,10 @@
 #include <cstring>
 #include <utility>
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "train/checksum.h"
 
 namespace tidegate::train {
 namespace {

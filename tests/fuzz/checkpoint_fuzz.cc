@@ -2,8 +2,8 @@
 // and parts are reached. What decodes encodes to a state that decodes to the same bytes.
 #include "train/checkpoint.h"
 
+#include "base/checksum.h"
 #include "fuzz.h"
-#include "train/checksum.h"
 
 namespace tidegate::fuzz {
 namespace {
@@ -39,7 +39,7 @@ Target Describe() {
 void Decode(Bytes bytes, bool make_right) {
   if (make_right && bytes.size() >= 8) {
     const size_t sealed = bytes.size() - 8;
-    StoreLe64(&bytes[sealed], train::ChecksumOf(ByteSpan(bytes).first(sealed)));
+    StoreLe64(&bytes[sealed], ChecksumOf(ByteSpan(bytes).first(sealed)));
   }
   const auto loaded = train::DecodeState(bytes, "input");
   if (!loaded) return;

@@ -7,9 +7,9 @@
 #include <csignal>
 #include <filesystem>
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "fake_engine.h"
-#include "train/checksum.h"
 
 namespace tidegate::train {
 namespace {
@@ -53,24 +53,6 @@ TEST_F(Checkpoints, CountsOfSeveralPartsComeBack) {
   const auto loaded = DecodeState(EncodeState(state, kIdentity), "a state");
   ASSERT_TRUE(loaded.has_value()) << loaded.error().ToString();
   EXPECT_EQ(loaded->state.moments.updates, state.moments.updates);
-}
-
-TEST(Checksum, EqualsThePublishedVectorsOfXxh64) {
-  EXPECT_EQ(ChecksumOf({}), 0xEF46DB3751D8E999u);
-  EXPECT_EQ(ChecksumOf(AsBytes("a")), 0xD24EC4F1A98C6E5Bu);
-  EXPECT_EQ(ChecksumOf(AsBytes("abc")), 0x44BC2CF5AD770999u);
-  EXPECT_EQ(ChecksumOf(AsBytes("Nobody inspects the spammish repetition")), 0xFBCEA83C8A378BF1u);
-}
-
-TEST(Checksum, PiecesGiveTheValueOfTheWhole) {
-  const std::string text(1000, 'x');
-  for (const size_t piece : {1u, 7u, 31u, 32u, 33u, 64u, 999u}) {
-    Checksum checksum;
-    for (size_t at = 0; at < text.size(); at += piece) {
-      checksum.Add(AsBytes(std::string_view(text).substr(at, piece)));
-    }
-    EXPECT_EQ(checksum.Value(), ChecksumOf(AsBytes(text))) << piece;
-  }
 }
 
 TEST_F(Checkpoints, RoundTripKeepsEveryBit) {

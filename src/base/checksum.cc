@@ -1,4 +1,4 @@
-#include "train/checksum.h"
+#include "base/checksum.h"
 
 #include <fmt/core.h>
 
@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstring>
 
-namespace tidegate::train {
+namespace tidegate {
 namespace {
 
 constexpr uint64_t kPrime1 = 0x9E3779B185EBCA87u;
@@ -92,4 +92,4 @@ uint64_t ChecksumOf(ByteSpan bytes) {
   return checksum.Value();
 }
 
-}  // namespace tidegate::train
+}  // namespace tidegate

@@ -9,7 +9,7 @@
 
 #include "base/bytes.h"
 
-namespace tidegate::train {
+namespace tidegate {
 
 class Checksum {
  public:
@@ -32,4 +32,4 @@ class Checksum {
 
 uint64_t ChecksumOf(ByteSpan bytes);
 
-}  // namespace tidegate::train
+}  // namespace tidegate
