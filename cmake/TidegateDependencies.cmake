@@ -19,6 +19,8 @@ pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+# Optional: coordinators can share a store in PostgreSQL with it.
+pkg_check_modules(LIBPQ QUIET IMPORTED_TARGET libpq)
 # Optional: src/cluster has ranks of MPI with it.
 find_package(MPI QUIET COMPONENTS C)
 if(NOT TARGET tomlplusplus::tomlplusplus)

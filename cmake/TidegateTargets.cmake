@@ -103,9 +103,10 @@ function(tidegate_program name)
 endfunction()
 
 # tidegate_tests(DEPS ... [LINK ...] [SOURCES helper.cc ...]): one program of every *_test.cc in
-# this directory, each test registered with CTest. TIMEOUT is seconds for one test.
+# this directory, each test registered with CTest. TIMEOUT is seconds for one test. TOGETHER is a
+# pattern of tests that are one for CTest: what is dear to start is started once for all of them.
 function(tidegate_tests)
-  cmake_parse_arguments(ARG "" "TIMEOUT;NAME" "SOURCES;DEPS;LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;NAME;TOGETHER" "SOURCES;DEPS;LINK;LABELS" ${ARGN})
   file(RELATIVE_PATH dir ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   string(REPLACE "/" "_" target "${dir}")
   set(target ${target}_test)
@@ -121,7 +122,15 @@ function(tidegate_tests)
     set(ARG_TIMEOUT 120)
   endif()
   math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${TIDEGATE_SLOWER}")
-  gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60
+  set(_apart)
+  if(ARG_TOGETHER)
+    set(_apart TEST_FILTER "-${ARG_TOGETHER}")
+    add_test(NAME "${dir}/${ARG_TOGETHER}" COMMAND ${target} --gtest_filter=${ARG_TOGETHER})
+    set_tests_properties("${dir}/${ARG_TOGETHER}" PROPERTIES TIMEOUT ${ARG_TIMEOUT}
+                         ENVIRONMENT GOMP_SPINCOUNT=2000 SKIP_REGULAR_EXPRESSION "SKIPPED"
+                         LABELS "${ARG_LABELS}")
+  endif()
+  gtest_discover_tests(${target} TEST_PREFIX "${dir}/" DISCOVERY_TIMEOUT 60 ${_apart}
                        # As src/base/program.h: tests run beside each other. LABELS is last, as an
                        # empty one is no argument at all.
                        PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT GOMP_SPINCOUNT=2000

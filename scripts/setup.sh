@@ -6,7 +6,7 @@ set -euo pipefail
 # libopenmpi-dev, openmpi-bin: ranks of a cluster; the build goes without, their tests are then skipped by name.
 packages=(
   g++ cmake ninja-build pkg-config git ccache clang-format python3 python3-pip openssl
-  libssl-dev libsqlite3-dev libfmt-dev libexpected-dev libcereal-dev nlohmann-json3-dev
+  libssl-dev libsqlite3-dev libpq-dev postgresql libfmt-dev libexpected-dev libcereal-dev nlohmann-json3-dev
   libtomlplusplus-dev libcli11-dev libzmq3-dev libseccomp-dev libdnnl-dev ocl-icd-opencl-dev libhwy-dev
   libzstd-dev libutf8proc-dev libpcre2-dev libgtest-dev libgmock-dev libbenchmark-dev
   libcpp-httplib-dev libjs-chart.js chromium libopenmpi-dev openmpi-bin

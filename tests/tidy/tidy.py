@@ -52,7 +52,7 @@ LIBRARY_HEADERS = (
     ("OpenSSL::Crypto", "openssl/"), ("DNNL::dnnl", "dnnl"), ("DNNL::dnnl", "oneapi/"),
     ("PkgConfig::PCRE2", "pcre2.h"), ("PkgConfig::UTF8PROC", "utf8proc.h"),
     ("PkgConfig::ZMQ", "zmq"), ("PkgConfig::ZSTD", "zstd"), ("PkgConfig::SECCOMP", "seccomp.h"),
-    ("SQLite::SQLite3", "sqlite3.h"), ("cereal::cereal", "cereal/"),
+    ("SQLite::SQLite3", "sqlite3.h"), ("PkgConfig::LIBPQ", "libpq"), ("cereal::cereal", "cereal/"),
     ("tomlplusplus::tomlplusplus", "toml++/"), ("CLI11::CLI11", "CLI/"),
     ("MPI::MPI_C", "mpi.h"),
 )

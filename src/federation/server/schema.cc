@@ -65,6 +65,14 @@ CREATE TABLE heads (
   set_back_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (site, sign_key)) STRICT;
 )sql";
 
+// Of a store that several coordinators share, which PostgreSQL's alone is: who has it (one row).
+constexpr const char* kLease = R"sql(
+CREATE TABLE lease (
+  generation BIGINT PRIMARY KEY, holder TEXT NOT NULL, until TIMESTAMPTZ NOT NULL,
+  backend BIGINT NOT NULL, backend_start TIMESTAMPTZ);
+INSERT INTO lease VALUES (0, '', '-infinity', 0, NULL);
+)sql";
+
 // What stands for a word of kSchema3, in the order of replacing. Texts compare by their bytes there
 // too, whatever the database's locale.
 constexpr std::pair<std::string_view, std::string_view> kWords[] = {
@@ -96,6 +104,9 @@ Status BringUp(SqlDatabase& database) {
     return database.Execute(InWordsOf(database.engine(), sql).c_str());
   };
   if (version == 0) TG_RETURN_IF_ERROR(run(kSchema3));
+  if (version == 0 && database.engine() == SqlEngine::kPostgres) {
+    TG_RETURN_IF_ERROR(database.Execute(kLease));
+  }
   if (version == 1) TG_RETURN_IF_ERROR(run(kTo2));
   if (version == 1 || version == 2) TG_RETURN_IF_ERROR(run(kTo3));
   if (version < 4) TG_RETURN_IF_ERROR(run(kTo4));

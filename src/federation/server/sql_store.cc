@@ -102,6 +102,16 @@ Status SqlStore::BindFederation(const FederationIdentity& federation) {
   });
 }
 
+Status SqlStore::BindFolder(ByteSpan id, const std::string& path) {
+  const Status status = Together([&] { return BindMeta("folder", id, "another shared folder,"); });
+  return status.code() == Code::kFailedPrecondition
+             ? FailedPrecondition(
+                   "the shared folder {} is not the one this store was begun with; "
+                   "is it mounted? ({})",
+                   path, status.message())
+             : status;
+}
+
 Status SqlStore::PutSite(const StoredSite& site) {
   return Together([&]() -> Status {
     // A revoked name may come back with new keys; one in force is never replaced by another's keys.

@@ -30,12 +30,18 @@ class SqlStore final : public Store {
   // `lease` and `secrets` may be null: the database is this process' alone, and erases what it is
   // told to.
   SqlStore(std::unique_ptr<SqlDatabase> database, std::unique_ptr<WriterLease> lease,
-           std::unique_ptr<SplitSecrets> secrets)
-      : database_(std::move(database)), lease_(std::move(lease)), secrets_(std::move(secrets)) {}
+           std::unique_ptr<SplitSecrets> secrets, int64_t turn_millis = kNoHurry)
+      : database_(std::move(database)),
+        lease_(std::move(lease)),
+        secrets_(std::move(secrets)),
+        turn_millis_(turn_millis) {}
 
+  // As BindFederation, of the folder that this store's blocks lie in.
+  Status BindFolder(ByteSpan id, const std::string& path);
   // What a crash of whoever had the lease before left of secrets.
   Status EraseForgottenSecrets();
 
+  int64_t turn_millis() const override { return turn_millis_; }
   Status Begin() override;
   Status Commit() override;
   Status Checkpoint() override;
@@ -95,6 +101,7 @@ class SqlStore final : public Store {
   std::unique_ptr<SqlDatabase> database_;
   std::unique_ptr<WriterLease> lease_;
   std::unique_ptr<SplitSecrets> secrets_;
+  const int64_t turn_millis_;
   bool in_turn_ = false;
 };
 

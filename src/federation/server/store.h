@@ -7,6 +7,7 @@
 // damaged file, kFailedPrecondition for a store of another schema. Not thread-safe.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -88,6 +89,10 @@ class Store {
 
   virtual Status Begin() = 0;
   virtual Status Commit() = 0;
+  // A turn must begin at least so often: where several processes share the store, it is how one
+  // learns that another has taken over (Begin is kUnavailable then).
+  static constexpr int64_t kNoHurry = INT32_MAX;
+  virtual int64_t turn_millis() const = 0;
 
   // The federation this store belongs to. Set once; another one, or another key, is
   // kFailedPrecondition.

@@ -9,13 +9,13 @@
 
 #include "base/file.h"
 #include "federation/server/sqlite.h"
+#include "store_documents.h"
 
 namespace tidegate::federation {
 namespace {
 
 namespace fs = std::filesystem;
 using protocols::Id16;
-using protocols::Signed;
 
 class StoreTest : public ::testing::Test {
  protected:
@@ -44,56 +44,6 @@ class StoreTest : public ::testing::Test {
   }
   fs::path dir_;
 };
-
-Signed Document(uint8_t fill) {
-  Signed document;
-  document.body.items.assign(40, fill);
-  document.signature.fill(fill);
-  return document;
-}
-
-Id16 Job() {
-  Id16 id;
-  id.fill(7);
-  return id;
-}
-
-StoredSite Site(const std::string& name, uint8_t key) {
-  StoredSite site;
-  site.name = name;
-  site.sign_key.fill(key);
-  site.curve_key.fill(static_cast<uint8_t>(key + 100));
-  site.approval = Document(key);
-  site.approved_unix_millis = 5;
-  return site;
-}
-
-StoredUpdate UpdateOf(const std::string& site, uint8_t content) {
-  StoredUpdate update;
-  update.key = {Job(), 1, 0, site};
-  update.content.fill(content);
-  update.weight = 3;
-  update.release = Document(content);
-  update.accepted_unix_millis = 11;
-  return update;
-}
-
-UpdateAccepted AcceptedEvent(const StoredUpdate& update) {
-  return {update.key.site.text, update.key.round, {update.content, update.weight}};
-}
-
-JobState Replay(Store& store) {
-  JobState state = *NewJob({{"a", "b"}, 1, 1, 1000, 1});
-  const auto events = store.Events(Job());
-  EXPECT_TRUE(events.has_value());
-  if (!events) return state;
-  for (const Event& event : *events) {
-    auto next = Step(state, event);
-    EXPECT_TRUE(next.has_value()) << next.error().ToString();
-    if (next) state = next->state;
-  }
-  return state;
-}
 
 TEST_F(StoreTest, EveryCommitIsFoundWholeByWhoeverOpensTheFilesAfterACrash) {
   auto store = Open(dir_ / "store.db");
@@ -142,21 +92,6 @@ TEST_F(StoreTest, NothingOfATurnThatWasNotCommittedIsThere) {
   EXPECT_EQ(Open(Copy(1))->Sites()->size(), 2u);
 }
 
-TEST_F(StoreTest, AKeyHasOneReceiptForEver) {
-  auto store = Open(dir_ / "store.db");
-  auto key = crypto::AgreeSecretKey::Generate();
-  ASSERT_TRUE(store->PutSite(Site("a", 1)).ok());
-  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
-  ASSERT_TRUE(store->OpenRound(Job(), {1, 10}, Document(5), *key).ok());
-  const StoredUpdate first = UpdateOf("a", 1), second = UpdateOf("a", 2);
-  ASSERT_TRUE(store->AcceptUpdate(first, AcceptedEvent(first), Document(6)).ok());
-  EXPECT_EQ(store->AcceptUpdate(second, AcceptedEvent(second), Document(7)).code(),
-            Code::kAlreadyExists);
-  EXPECT_EQ(**store->ReceiptOf(first.key), Document(6));
-  EXPECT_EQ(store->Events(Job())->size(), 2u) << "the refused update left an event";
-  EXPECT_EQ((*store->Update(first.key))->content, first.content);
-}
-
 TEST_F(StoreTest, AnErasedKeyIsInNoFile) {
   auto store = Open(dir_ / "store.db");
   auto key = crypto::AgreeSecretKey::Generate();
@@ -178,18 +113,6 @@ TEST_F(StoreTest, AnErasedKeyIsInNoFile) {
   ASSERT_TRUE(store->Checkpoint().ok());
   EXPECT_FALSE(on_disk());
   EXPECT_EQ(store->RecipientKey(Job(), 1).error().code(), Code::kNotFound);
-}
-
-TEST_F(StoreTest, ASiteInForceKeepsItsKeysAndARevokedOneMayComeBackWithOthers) {
-  auto store = Open(dir_ / "store.db");
-  ASSERT_TRUE(store->PutSite(Site("a", 1)).ok());
-  EXPECT_TRUE(store->PutSite(Site("a", 1)).ok()) << "the same approval again";
-  EXPECT_EQ(store->PutSite(Site("a", 2)).code(), Code::kAlreadyExists);
-  EXPECT_EQ(store->PutSite(Site("b", 1)).code(), Code::kAlreadyExists) << "a's CURVE key";
-  ASSERT_TRUE(store->RevokeSite("a", 9).ok());
-  EXPECT_EQ(store->RevokeSite("a", 9).code(), Code::kNotFound);
-  EXPECT_TRUE(store->PutSite(Site("a", 2)).ok());
-  EXPECT_EQ(store->Sites()->front().revoked_unix_millis, 0);
 }
 
 // A store as the first schema made it: its updates table had no losses.
@@ -224,71 +147,6 @@ TEST_F(StoreTest, AStoreOfTheFirstSchemaIsBroughtToThisOne) {
   EXPECT_EQ(store->NewestUpdates(Job())->at(0).train_loss_milli, 1500u);
   EXPECT_EQ(*store->Moments(Job()), std::nullopt);
   EXPECT_EQ(*store->Head("a", {}), std::nullopt);
-}
-
-TEST_F(StoreTest, TheHeadOfALedgerIsOneOfItsSitesKeyAndMarkedUntilTheSiteIsApprovedAgain) {
-  auto store = Open(dir_ / "store.db");
-  const StoredSite site = Site("a", 1);
-  ASSERT_TRUE(store->PutSite(site).ok());
-  EXPECT_EQ(*store->Head("a", site.sign_key), std::nullopt);
-  StoredHead head{7, Digest{3}, 0};
-  ASSERT_TRUE(store->PutHead("a", site.sign_key, head).ok());
-  EXPECT_EQ(*store->Head("a", site.sign_key), head);
-  EXPECT_EQ(*store->Head("a", {}), std::nullopt) << "another key's ledger is another";
-  EXPECT_EQ(*store->Head("b", site.sign_key), std::nullopt);
-  head = {7, Digest{3}, 99};
-  ASSERT_TRUE(store->PutHead("a", site.sign_key, head).ok());
-  EXPECT_EQ(*store->Head("a", site.sign_key), head);
-  ASSERT_TRUE(store->PutSite(site).ok());
-  head.set_back_unix_millis = 0;
-  EXPECT_EQ(*store->Head("a", site.sign_key), head);
-}
-
-TEST_F(StoreTest, WhoWasAskedComesBackAndMomentsAreThoseOfTheNewestVersion) {
-  auto store = Open(dir_ / "store.db");
-  auto key = crypto::AgreeSecretKey::Generate();
-  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
-  ASSERT_TRUE(store->OpenRound(Job(), {1, 10, {"a", "b"}}, Document(5), *key).ok());
-  ASSERT_TRUE(store->OpenRound(Job(), {2, 20}, Document(5), *key).ok());
-  const auto events = *store->Events(Job());
-  EXPECT_EQ(std::get<RoundOpened>(events.at(0)).asked, (std::vector<std::string>{"a", "b"}));
-  EXPECT_TRUE(std::get<RoundOpened>(events.at(1)).asked.empty());
-  const StoredContent first{4, {Digest{1}}}, second{8, {Digest{2}, Digest{3}}};
-  ASSERT_TRUE(store->Publish(Job(), 1, {1}, Document(6), &first).ok());
-  EXPECT_EQ(*store->Moments(Job()), first);
-  ASSERT_TRUE(store->Publish(Job(), 2, {2}, Document(7), &second).ok());
-  EXPECT_EQ(*store->Moments(Job()), second);
-  ASSERT_TRUE(store->Publish(Job(), 3, {3}, Document(8), nullptr).ok());
-  EXPECT_EQ(*store->Moments(Job()), std::nullopt);
-}
-
-TEST_F(StoreTest, TheNewestUpdateOfEachSiteIsTheLastThatWasCounted) {
-  auto store = Open(dir_ / "store.db");
-  auto key = crypto::AgreeSecretKey::Generate();
-  ASSERT_TRUE(store->PutSite(Site("a", 1)).ok());
-  ASSERT_TRUE(store->PutSite(Site("b", 2)).ok());
-  ASSERT_TRUE(store->AddJob({Job(), Document(3), "base", "{}"}, Document(4)).ok());
-  EXPECT_TRUE(store->NewestUpdates(Job())->empty());
-  for (uint32_t round = 1; round <= 3; ++round) {
-    ASSERT_TRUE(store->OpenRound(Job(), {round, 10}, Document(5), *key).ok());
-    for (const std::string site : {"a", "b"}) {
-      StoredUpdate update = UpdateOf(site, static_cast<uint8_t>(round));
-      update.key.round = round;
-      update.train_loss_milli = 1000 * round + (site == "a" ? 1 : 2);
-      update.heldout_loss_milli = 5000 * round;
-      const bool late = site == "b" && round == 3;
-      if (late) update.outcome = protocols::ReceiptOutcome::kLate;
-      const auto event = late ? std::nullopt : std::optional(AcceptedEvent(update));
-      ASSERT_TRUE(store->AcceptUpdate(update, event, Document(6)).ok());
-    }
-  }
-  const auto newest = *store->NewestUpdates(Job());
-  ASSERT_EQ(newest.size(), 2u);
-  EXPECT_EQ(newest[0].key.site.text, "a");
-  EXPECT_EQ(newest[0].train_loss_milli, 3001u);
-  EXPECT_EQ(newest[0].heldout_loss_milli, 15000u);
-  EXPECT_EQ(newest[1].key.round, 2u);
-  EXPECT_EQ(newest[1].train_loss_milli, 2002u);
 }
 
 TEST_F(StoreTest, RefusesASecondProcessAnotherFederationAnotherSchemaAndADamagedFile) {
@@ -331,15 +189,6 @@ TEST_F(StoreTest, AWriteThatTheDiskRefusesIsNamedAndWhatWasCommittedIsThere) {
   EXPECT_GT(logged, 10u);
   store.reset();
   EXPECT_EQ(Open(dir_ / "store.db")->Events(Job())->size(), logged);
-}
-
-TEST_F(StoreTest, EquivocationsAreKeptOnceAKey) {
-  auto store = Open(dir_ / "store.db");
-  const StoredUpdate update = UpdateOf("a", 1);
-  for (int i = 0; i < 5; ++i) {
-    ASSERT_TRUE(store->LogEquivocation(update.key, update.content, i).ok());
-  }
-  EXPECT_EQ(*store->Equivocations(), 1u);
 }
 
 }  // namespace
