@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "base/file.h"
-#include "base/limits.h"
 #include "model/adapter.h"
 #include "model/new_folder.h"
 #include "model/weight_layout.h"
@@ -16,15 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a model folder has beside its weights and config.json.
-constexpr const char* kCopied[] = {"generation_config.json",
-                                   "tokenizer.json",
-                                   "tokenizer_config.json",
-                                   "special_tokens_map.json",
-                                   "added_tokens.json",
-                                   "vocab.json",
-                                   "merges.txt",
-                                   "chat_template.jinja"};
 constexpr int64_t kRowsAtOnce = 64;
 
 // A and B of one module of rank r.
@@ -101,16 +91,6 @@ Status WriteMerged(const tensor::TensorView& view, const tensor::TensorSpec& spe
   return OkStatus();
 }
 
-Status CopyFiles(const fs::path& from, const fs::path& to) {
-  for (const char* name : kCopied) {
-    const auto content = ReadFile(from / name, kMaxTokenizerBytes);
-    if (!content && content.error().code() == Code::kNotFound) continue;
-    if (!content) return content.error();
-    TG_RETURN_IF_ERROR(WriteFileDurably(to / name, *content));
-  }
-  return OkStatus();
-}
-
 const char* TorchName(tensor::DType dtype) {
   return dtype == tensor::DType::kF32    ? "float32"
          : dtype == tensor::DType::kBF16 ? "bfloat16"
@@ -150,7 +130,7 @@ Result<MergeReport> MergeAdapter(const fs::path& base_dir, const fs::path& adapt
     report.merged += changed != nullptr;
   }
   TG_RETURN_IF_ERROR(writer.Finish());
-  TG_RETURN_IF_ERROR(CopyFiles(base_dir, staging.path()));
+  TG_RETURN_IF_ERROR(CopySmallFiles(base_dir, staging.path()));
   TG_RETURN_IF_ERROR(WriteFileDurably(staging.path() / "config.json", AsBytes(ToHfJson(config))));
   TG_RETURN_IF_ERROR(staging.Publish());
   return report;

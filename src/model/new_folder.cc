@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/file.h"
+#include "base/limits.h"
 
 namespace tidegate::model {
 namespace fs = std::filesystem;
@@ -43,6 +44,19 @@ Status NewFolder::Publish() {
   if (error) return ErrnoStatus("create", target_.native(), error.value());
   path_.clear();
   return SyncDirectory(target_.parent_path());
+}
+
+Status CopySmallFiles(const fs::path& from, const fs::path& to) {
+  for (const char* name :
+       {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+        "chat_template.jinja"}) {
+    const auto content = ReadFile(from / name, kMaxTokenizerBytes);
+    if (!content && content.error().code() == Code::kNotFound) continue;
+    if (!content) return content.error();
+    TG_RETURN_IF_ERROR(WriteFileDurably(to / name, *content));
+  }
+  return OkStatus();
 }
 
 }  // namespace tidegate::model

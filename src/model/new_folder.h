@@ -30,4 +30,8 @@ class NewFolder {
   std::filesystem::path path_, target_;
 };
 
+// Copies what a model folder has beside its weights and config.json, the tokenizer first of all;
+// what is not there is left out.
+Status CopySmallFiles(const std::filesystem::path& from, const std::filesystem::path& to);
+
 }  // namespace tidegate::model

@@ -307,6 +307,16 @@ Result<StepOutcome> Trainer::Step(const Notice& notice) {
   return outcome;
 }
 
+Result<bool> Trainer::AllTrue(bool mine) {
+  TG_ASSIGN_OR_RETURN(const std::vector<double> all, Gather({mine ? 1.0 : 0.0}));
+  return std::all_of(all.begin(), all.end(), [](double said) { return said != 0; });
+}
+
+Result<bool> Trainer::SameOnAll(double mine) {
+  TG_ASSIGN_OR_RETURN(const std::vector<double> all, Gather({mine}));
+  return std::all_of(all.begin(), all.end(), [mine](double said) { return said == mine; });
+}
+
 Result<std::vector<float>> Trainer::GatherMasters() {
   std::vector<float> flat, piece, bucket_values;
   if (rank() == 0) flat.resize(static_cast<size_t>(model_.layout().count));

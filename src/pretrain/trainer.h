@@ -57,6 +57,9 @@ class Trainer {
   // kFailedPrecondition, with nothing changed, where the loss or the norm is not finite. After any
   // other error the group is over.
   Result<StepOutcome> Step(const Notice& notice);
+  // Whether every rank says so; whether all say the same.
+  Result<bool> AllTrue(bool mine);
+  Result<bool> SameOnAll(double mine);
   // All masters in the flat layout, on rank 0; empty on the others.
   Result<std::vector<float>> GatherMasters();
   // Mean loss of the first `sequences` (a multiple of the batch) of another source, whose order is
