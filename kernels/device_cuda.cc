@@ -40,6 +40,13 @@ void Synchronize(const Context& context) {
   CheckCuda(cudaStreamSynchronize(StreamOf(context)), "waiting for the device");
 }
 
+bool Idle(const Context& context) {
+  const cudaError_t error = cudaStreamQuery(StreamOf(context));
+  if (error == cudaErrorNotReady) return false;
+  CheckCuda(error, "asking a stream");
+  return true;
+}
+
 }  // namespace
 
 void CheckCuda(cudaError_t error, const char* what) {
@@ -58,6 +65,7 @@ const Device& CudaDevice() {
       .copy = Copy<cudaMemcpyDeviceToDevice>,
       .zero = Zero,
       .synchronize = Synchronize,
+      .idle = Idle,
   };
   return device;
 }

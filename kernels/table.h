@@ -39,6 +39,7 @@ struct Device {
   void (*copy)(const Context&, void* to, const void* from, size_t bytes);  // within the device
   void (*zero)(const Context&, void* at, size_t bytes);
   void (*synchronize)(const Context&);
+  bool (*idle)(const Context&);  // whether all that was queued on the stream is done
 };
 
 class DeviceError : public std::runtime_error {

@@ -60,6 +60,27 @@ TEST(PretrainOnDevice, StepsAreThoseOfTheCpu) {
   }
 }
 
+TEST(PretrainOnDevice, AStreamSaysWhetherItsWorkIsDone) {
+  const kernels::KernelTable* table = kernels::TestedTable(DType::kF32);
+  if (table == nullptr) GTEST_SKIP() << "no such kernels here";
+  const kernels::Device& device = *table->device;
+  kernels::Workspace workspace(device.memory);
+  const kernels::Context context{1, &workspace, device.make_stream()};
+  constexpr size_t kBytes = 1 << 20;
+  void* place = device.memory.allocate(kBytes);
+  device.zero(context, place, kBytes);
+  while (!device.idle(context)) {
+  }
+  float last = 1;
+  device.to_host(context, &last, static_cast<std::byte*>(place) + kBytes - sizeof(last),
+                 sizeof(last));
+  device.synchronize(context);
+  EXPECT_EQ(last, 0);
+  EXPECT_TRUE(device.idle(context));
+  device.memory.release(place);
+  device.release_stream(context.stream);
+}
+
 TEST(PretrainOnDevice, OrderedSumsAreRefused) {
   if (kernels::TestedTable(DType::kF32) == nullptr) GTEST_SKIP() << "no such kernels here";
   const auto model = Must(model::FullModel::Create(
