@@ -247,6 +247,19 @@ std::string LeafText(const LedgerEntry& entry) {
                            l.records_bytes);
       });
       break;
+    case LeafType::kDecision:
+      add(protocols::Decode<DecisionLeaf>(body), [](const DecisionLeaf& l) {
+        return fmt::format("{} {} by={} uid={} plaintext={}", KeyText(l.key),
+                           l.decision == Decision::kRelease ? "release" : "refuse", l.approver.text,
+                           l.uid, ToHex(l.plaintext));
+      });
+      break;
+    case LeafType::kOutside:
+      add(protocols::Decode<OutsideLeaf>(body), [](const OutsideLeaf& l) {
+        return fmt::format("{} trained by uid={} plaintext={}", KeyText(l.key), l.uid,
+                           ToHex(l.plaintext));
+      });
+      break;
     case LeafType::kAdapter:
       add(protocols::Decode<AdapterLeaf>(body), [](const AdapterLeaf& l) {
         return fmt::format("job={} version={}{} content={}", ToHex(l.job), l.version,

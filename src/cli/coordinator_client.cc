@@ -1,124 +1,17 @@
 #include "cli/coordinator_client.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include <cerrno>
-
-#include "base/clock.h"
 #include "base/file.h"
-#include "base/json.h"
-#include "base/subprocess.h"
 
 namespace tidegate::cli {
-namespace {
 
-namespace fs = std::filesystem;
-using nlohmann::ordered_json;
-
-constexpr int64_t kStartMillis = 5'000;
-constexpr int kAskAgainMillis = 20;
-constexpr size_t kMaxAnswerBytes = 4u << 20;
-constexpr size_t kMaxRequestBytes = 96u << 10;
-
-// Invalid when nobody listens there.
-Result<Fd> Connect(const fs::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.native().size() >= sizeof(address.sun_path)) return Fd();
-  path.native().copy(address.sun_path, sizeof(address.sun_path) - 1);
-  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return Unexpected(ErrnoStatus("make a socket for", path.native(), errno));
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-    return fd;
-  }
-  if (errno == ENOENT || errno == ECONNREFUSED) return Fd();
-  return Unexpected(ErrnoStatus("connect to", path.native(), errno));
-}
-
-Result<std::string> Exchange(const Fd& fd, const std::string& request, int64_t millis) {
-  if (::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(request.size())) {
-    return Unexpected(ErrnoStatus("ask", "the coordinator", errno));
-  }
-  const int64_t end = SystemClock().MonotonicMillis() + millis;
-  std::string answer;
-  std::vector<char> packet(64u << 10);
-  while (true) {
-    pollfd p{fd.get(), POLLIN, 0};
-    const int64_t left = end - SystemClock().MonotonicMillis();
-    const int ready = left > 0 ? ::poll(&p, 1, static_cast<int>(left)) : 0;
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0)
-      return DeadlineExceeded("the coordinator did not answer in {} s", millis / 1000);
-    const ssize_t n = ::recv(fd.get(), packet.data(), packet.size(), 0);
-    if (n < 0) return Unexpected(ErrnoStatus("hear", "the coordinator", errno));
-    if (n == 0) break;
-    answer.append(packet.data(), static_cast<size_t>(n));
-    if (answer.size() > kMaxAnswerBytes)
-      return ResourceExhausted("the coordinator's answer is too long");
-  }
-  if (answer.empty()) {
-    return Unavailable(
-        "the coordinator closed the connection; it answers its own user and root only");
-  }
-  return answer;
-}
-
-Result<std::string> OneShot(const fs::path& dir, const std::string& request, int64_t millis) {
+Result<nlohmann::ordered_json> AskCoordinator(const std::filesystem::path& dir,
+                                              const nlohmann::ordered_json& request,
+                                              int64_t millis) {
   std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return Unexpected(ErrnoStatus("read", "/proc/self/exe", error.value()));
-  const fs::path program = self.parent_path() / "tidegate-coordinator";
-  TG_ASSIGN_OR_RETURN(const CommandResult result,
-                      RunCommand({program.native(), "--dir", dir.native(), "--request", request},
-                                 static_cast<int>(millis), kMaxAnswerBytes));
-  if (!result.output.empty()) return result.output;
-  return Unavailable("tidegate-coordinator ended with {}: {}", result.exit_code, result.errors);
-}
-
-Result<ordered_json> ReadAnswer(const std::string& answer) {
-  JsonLimits limits;
-  limits.max_bytes = kMaxAnswerBytes;
-  TG_ASSIGN_OR_RETURN(ordered_json json,
-                      ParseStrictOrderedJson(answer, limits, "the coordinator's answer"));
-  if (json.contains("ok")) return json["ok"];
-  const auto& failure = json["error"];
-  if (!failure.is_object() || !failure["code"].is_number_integer() ||
-      !failure["message"].is_string()) {
-    return Internal("the coordinator's answer has neither ok nor error");
-  }
-  return MakeError(static_cast<Code>(failure["code"].get<int>()), "{}",
-                   failure["message"].get<std::string>());
-}
-
-}  // namespace
-
-Result<ordered_json> AskCoordinator(const fs::path& dir, const ordered_json& request,
-                                    int64_t millis) {
-  std::error_code error;
-  if (!fs::exists(dir / "coordinator.toml", error)) {
-    return NotFound("{} is no coordinator's folder; `tidegate coordinator init` makes one",
-                    dir.native());
-  }
-  const std::string text = request.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-  if (text.size() > kMaxRequestBytes) {
-    return ResourceExhausted("the request has {} bytes, the limit is {}; make the file shorter",
-                             text.size(), kMaxRequestBytes);
-  }
-  // A coordinator that starts holds its folder for a moment before it can be asked.
-  const int64_t end = SystemClock().MonotonicMillis() + kStartMillis;
-  for (;;) {
-    TG_ASSIGN_OR_RETURN(const Fd fd, Connect(dir / "admin.sock"));
-    const auto answer = fd.valid() ? Exchange(fd, text, millis) : OneShot(dir, text, millis);
-    if (!answer) return Unexpected(answer.error());
-    auto read = ReadAnswer(*answer);
-    const bool starting = !fd.valid() && !read && read.error().code() == Code::kUnavailable;
-    if (!starting || SystemClock().MonotonicMillis() > end) return read;
-    ::poll(nullptr, 0, kAskAgainMillis);
-  }
+  return admin::AskCoordinator(
+      dir, request, {.millis = millis, .program = self.parent_path() / "tidegate-coordinator"});
 }
 
 }  // namespace tidegate::cli

@@ -139,6 +139,22 @@ ordered_json Fields(const gate::DatasetLeaf& leaf) {
   return json;
 }
 
+ordered_json Fields(const gate::DecisionLeaf& leaf) {
+  ordered_json json = KeyFields(leaf.key);
+  json.update({{"decision", leaf.decision == gate::Decision::kRelease ? "release" : "refuse"},
+               {"approver", leaf.approver.text},
+               {"uid", leaf.uid},
+               {"reason", leaf.reason.text},
+               {"plaintext_sha256", ToHex(leaf.plaintext)}});
+  return json;
+}
+
+ordered_json Fields(const gate::OutsideLeaf& leaf) {
+  ordered_json json = KeyFields(leaf.key);
+  json.update({{"uid", leaf.uid}, {"plaintext_sha256", ToHex(leaf.plaintext)}});
+  return json;
+}
+
 template <typename Leaf>
 ordered_json Decoded(const gate::LedgerEntry& entry) {
   const auto leaf = protocols::Decode<Leaf>(entry.body.items);
@@ -165,6 +181,10 @@ ordered_json BodyJson(const gate::LedgerEntry& entry) {
       return Decoded<gate::ApprovalLeaf>(entry);
     case gate::LeafType::kDataset:
       return Decoded<gate::DatasetLeaf>(entry);
+    case gate::LeafType::kDecision:
+      return Decoded<gate::DecisionLeaf>(entry);
+    case gate::LeafType::kOutside:
+      return Decoded<gate::OutsideLeaf>(entry);
     case gate::LeafType::kAdapter:
       return Decoded<gate::AdapterLeaf>(entry);
   }

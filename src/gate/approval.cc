@@ -13,40 +13,63 @@ namespace {
 
 constexpr int64_t kHourMillis = 3'600'000;
 
+// An approver's newest.
 struct Word {
-  Approval approval;
-  protocols::Signed document;
+  Decision decision = Decision::kRefuse;
+  std::string reason;
+  int64_t unix_millis = 0;
+  std::optional<protocols::Signed> document;
 };
+using Words = std::map<std::string, Word>;  // by approver
+
+void TakeSigned(const Policy& policy, const protocols::UpdateKey& key,
+                const protocols::Hash32& plaintext, const protocols::Signed& document,
+                int64_t unix_millis, Words* words) {
+  const auto claimed = protocols::Decode<Approval>(document.body.items);
+  if (!claimed) return;
+  const auto approver = policy.approvers.find(claimed->approver.text);
+  if (approver == policy.approvers.end()) return;
+  const auto approval = crypto::OpenDocument<Approval>(
+      approver->second, crypto::domains::kExportApproval, document, "approval");
+  if (!approval || approval->federation != policy.federation || approval->key != key ||
+      approval->plaintext != plaintext || approval->unix_millis > unix_millis + kHourMillis) {
+    return;
+  }
+  const auto it = words->find(approval->approver.text);
+  if (it != words->end() && it->second.unix_millis >= approval->unix_millis) return;
+  words->insert_or_assign(approval->approver.text, Word{approval->decision, approval->reason.text,
+                                                        approval->unix_millis, document});
+}
 
 }  // namespace
 
 Standing StandingOf(const Policy& policy, const protocols::UpdateKey& key,
                     const protocols::Hash32& plaintext,
-                    std::span<const protocols::Signed> documents, int64_t unix_millis) {
-  std::map<std::string, Word> words;  // by approver
+                    std::span<const protocols::Signed> documents, std::span<const Said> said,
+                    int64_t unix_millis) {
+  Words words;
   for (const protocols::Signed& document :
        documents.first(std::min(documents.size(), kMaxApprovals))) {
-    const auto claimed = protocols::Decode<Approval>(document.body.items);
-    if (!claimed) continue;
-    const auto approver = policy.approvers.find(claimed->approver.text);
-    if (approver == policy.approvers.end()) continue;
-    auto approval = crypto::OpenDocument<Approval>(
-        approver->second, crypto::domains::kExportApproval, document, "approval");
-    if (!approval || approval->federation != policy.federation || approval->key != key ||
-        approval->plaintext != plaintext || approval->unix_millis > unix_millis + kHourMillis) {
-      continue;
+    TakeSigned(policy, key, plaintext, document, unix_millis, &words);
+  }
+  for (const Said& one : said) {
+    const DecisionLeaf& leaf = one.leaf;
+    const auto user = policy.approver_uids.find(leaf.approver.text);
+    const bool counts = user != policy.approver_uids.end() && user->second == leaf.uid &&
+                        leaf.key == key && leaf.plaintext == plaintext;
+    // In the ledger's order: the last one holds.
+    if (counts) {
+      words.insert_or_assign(leaf.approver.text,
+                             Word{leaf.decision, leaf.reason.text, one.unix_millis, {}});
     }
-    const auto it = words.find(approval->approver.text);
-    if (it != words.end() && it->second.approval.unix_millis >= approval->unix_millis) continue;
-    const std::string name = approval->approver.text;
-    words.insert_or_assign(name, Word{std::move(*approval), document});
   }
   Standing standing;
   for (auto& [name, word] : words) {
-    if (word.approval.decision == Decision::kRefuse) {
-      standing.refusal = std::move(word.approval);
-    } else if (unix_millis - word.approval.unix_millis <= policy.approval_hours * kHourMillis) {
-      standing.releases.push_back(std::move(word.document));
+    if (word.decision == Decision::kRefuse) {
+      standing.refusal = {name, word.reason};
+    } else if (unix_millis - word.unix_millis <= policy.approval_hours * kHourMillis) {
+      ++standing.released;
+      if (word.document) standing.releases.push_back(std::move(*word.document));
     }
   }
   return standing;

@@ -7,9 +7,9 @@
 namespace tidegate::gate {
 
 const char* LeafTypeName(LeafType type) {
-  static constexpr const char* kNames[] = {"?",       "opened",   "policy", "isolation",
-                                           "job",     "refusal",  "intent", "receipt",
-                                           "adapter", "approval", "dataset"};
+  static constexpr const char* kNames[] = {
+      "?",       "opened",  "policy",   "isolation", "job",      "refusal", "intent",
+      "receipt", "adapter", "approval", "dataset",   "decision", "outside"};
   return kNames[static_cast<size_t>(type) < std::size(kNames) ? static_cast<size_t>(type) : 0];
 }
 
@@ -26,3 +26,5 @@ TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ReceiptLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::AdapterLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::ApprovalLeaf)
 TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::DatasetLeaf)
+TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::DecisionLeaf)
+TIDEGATE_INSTANTIATE_MESSAGE(tidegate::gate::OutsideLeaf)

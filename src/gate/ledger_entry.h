@@ -27,6 +27,8 @@ enum class LeafType : uint8_t {
   kAdapter = 8,    // a shared adapter that was verified and stored
   kApproval = 9,   // an approver's release of the export that follows
   kDataset = 10,   // what the job trains on from here on, as the trainer says
+  kDecision = 11,  // what an approver said of a held update over the local API
+  kOutside = 12,   // the export that follows was trained by a program of this user
 };
 const char* LeafTypeName(LeafType type);
 
@@ -136,6 +138,33 @@ struct DatasetLeaf {
   }
 };
 
+enum class Decision : uint8_t { kRelease = 1, kRefuse = 2 };
+
+// Who said it is what the kernel told the supervisor of the client's end of the socket.
+struct DecisionLeaf {
+  protocols::UpdateKey key;
+  Hash32 plaintext{};
+  Decision decision = Decision::kRefuse;
+  Name approver;  // as policy names the user
+  uint32_t uid = 0;
+  BoundedText<200> reason;
+  template <class A>
+  void serialize(A& ar) {
+    ar(key, plaintext, decision, approver, uid, reason);
+  }
+};
+
+// An update that a client of the local API handed over, not one of the site's own trainer.
+struct OutsideLeaf {
+  protocols::UpdateKey key;
+  Hash32 plaintext{};
+  uint32_t uid = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(key, plaintext, uid);
+  }
+};
+
 struct AdapterLeaf {
   Id16 job{};
   uint32_t version = 0;
@@ -153,7 +182,13 @@ namespace tidegate::protocols {
 template <>
 struct EnumRange<gate::LeafType> {
   static constexpr gate::LeafType kFirst = gate::LeafType::kOpened;
-  static constexpr gate::LeafType kLast = gate::LeafType::kDataset;
+  static constexpr gate::LeafType kLast = gate::LeafType::kOutside;
   static constexpr const char* kName = "leaf type";
+};
+template <>
+struct EnumRange<gate::Decision> {
+  static constexpr gate::Decision kFirst = gate::Decision::kRelease;
+  static constexpr gate::Decision kLast = gate::Decision::kRefuse;
+  static constexpr const char* kName = "decision";
 };
 }  // namespace tidegate::protocols

@@ -1,6 +1,7 @@
 #include "gate/policy.h"
 
 #include <toml++/toml.h>
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -174,13 +175,36 @@ Status TakeGround(const Where& at, const toml::node& node, Policy* p) {
              "consent_basis, data_subjects, legal_entity");
 }
 
+// Root is everybody: it could be any of them.
+Status TakeApproverUid(const Where& at, const std::string& name, const std::string& text,
+                       Policy* p) {
+  uint32_t uid = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + 4, end, uid);
+  if (error != std::errc() || stop != end || uid == 0 || uid == UINT32_MAX) {
+    return Bad(at, fmt::format("{}: {} is no user; write uid:NUMBER, above 0", name, text));
+  }
+  for (const auto& [other, same] : p->approver_uids) {
+    if (same == uid) return Bad(at, fmt::format("{} and {} are the same user", other, name));
+  }
+  p->approver_uids.emplace(name, uid);
+  return OkStatus();
+}
+
 Status TakeApprovers(const Where& at, const toml::node& node, Policy* p) {
   const toml::table* table = node.as_table();
-  if (table == nullptr) return Bad(at, "must be a table: { alice = \"ed25519:…\" }");
+  if (table == nullptr) {
+    return Bad(at, "must be a table: { alice = \"ed25519:…\", bob = \"uid:1001\" }");
+  }
   for (const auto& [name, value] : *table) {
-    const auto key = crypto::VerifyKey::FromText(value.value<std::string>().value_or(""));
-    if (!key) return Bad(at, fmt::format("{}: {}", name.str(), key.error().message()));
     if (name.str().size() > protocols::kMaxName) return Bad(at, "has a name that is too long");
+    const std::string text = value.value<std::string>().value_or("");
+    if (text.starts_with("uid:")) {
+      TG_RETURN_IF_ERROR(TakeApproverUid(at, std::string(name.str()), text, p));
+      continue;
+    }
+    const auto key = crypto::VerifyKey::FromText(text);
+    if (!key) return Bad(at, fmt::format("{}: {}", name.str(), key.error().message()));
     for (const auto& [other, same] : p->approvers) {
       if (std::equal(same.bytes().begin(), same.bytes().end(), key->bytes().begin())) {
         return Bad(at, fmt::format("{} and {} have the same key", other, name.str()));
@@ -228,10 +252,11 @@ Status CheckComplete(std::string_view file, const Policy& p, bool has_key) {
     if (!there)
       return InvalidArgument("{}: {} is missing; nothing is allowed by default", file, key);
   }
-  if (p.hold != Hold::kNever && p.approvers.size() < p.approvals_needed) {
+  const size_t approvers = p.approvers.size() + p.approver_uids.size();
+  if (p.hold != Hold::kNever && approvers < p.approvals_needed) {
     return InvalidArgument(
         "{}: approval.needed is {} and approval.approvers has {}: nothing could be released", file,
-        p.approvals_needed, p.approvers.size());
+        p.approvals_needed, approvers);
   }
   return OkStatus();
 }

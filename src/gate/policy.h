@@ -47,7 +47,9 @@ struct Policy {
   Hold hold = Hold::kNever;
   uint32_t approvals_needed = 1;                       // by so many different approvers
   uint32_t approval_hours = 72;                        // how long a release counts
-  std::map<std::string, crypto::VerifyKey> approvers;  // by name
+  std::map<std::string, crypto::VerifyKey> approvers;  // by name: who signs
+  // By name: who says it over the local API, as this user of the machine ("uid:1001").
+  std::map<std::string, uint32_t> approver_uids;
   // [privacy]
   std::string waiver;  // why there is no differential privacy
   // [walls]

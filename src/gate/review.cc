@@ -103,10 +103,10 @@ Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   binding.digest = crypto::Sha256::Of(c.update);
   if (Holds(c.policy, c.spent.exports_of_job)) {
     Standing standing =
-        StandingOf(c.policy, binding.key, binding.digest, c.approvals, c.unix_millis);
+        StandingOf(c.policy, binding.key, binding.digest, c.approvals, c.said, c.unix_millis);
     verdict.refusal = ApprovalRule(c, standing);
     if (verdict.refusal) return verdict;
-    if (standing.releases.size() < c.policy.approvals_needed) {
+    if (standing.released < c.policy.approvals_needed) {
       verdict.held = IntentOf(c, binding);
       return verdict;
     }

@@ -41,6 +41,7 @@ struct UpdateCase {
   std::optional<protocols::UpdateView> view{};
   // Approvals that there are, and the time that they are held against.
   std::span<const protocols::Signed> approvals{};
+  std::span<const Said> said{};
   int64_t unix_millis = 0;
 };
 

@@ -96,7 +96,7 @@ TEST_F(ApprovalVerbs, AReleaseIsWhatTheGateCounts) {
   ASSERT_TRUE(document.has_value());
   const std::vector<protocols::Signed> documents = {*document};
   const auto standing =
-      gate::StandingOf(*policy, key_, plaintext_, documents, SystemClock().UnixMillis());
+      gate::StandingOf(*policy, key_, plaintext_, documents, {}, SystemClock().UnixMillis());
   EXPECT_EQ(standing.releases.size(), 1u);
 
   const RunResult refused = Run({"refuse", "x-3-0", "--dir", dir_.native(), "--key", key,

@@ -51,7 +51,7 @@ class ApprovalTest : public testing::Test {
     return *crypto::SignDocument(key, crypto::domains::kExportApproval, approval);
   }
   Standing StandingNow(const std::vector<protocols::Signed>& documents) const {
-    return StandingOf(policy_, key_, plaintext_, documents, kNow);
+    return StandingOf(policy_, key_, plaintext_, documents, {}, kNow);
   }
 
   Policy policy_ = *ParsePolicy(PolicyText("always", 2), "policy.toml");
@@ -100,8 +100,50 @@ TEST_F(ApprovalTest, AnApproversNewestWordHolds) {
     const Standing standing = StandingNow(documents);
     EXPECT_TRUE(standing.releases.empty());
     ASSERT_TRUE(standing.refusal.has_value());
-    EXPECT_EQ(standing.refusal->approver.text, "alice");
+    EXPECT_EQ(standing.refusal->approver, "alice");
   }
+}
+
+// What was said over the local API counts for the user that policy names, beside signatures, and an
+// approver's newest word holds whichever way it was said.
+TEST_F(ApprovalTest, AUserThatPolicyNamesSaysItOverTheApi) {
+  policy_.approver_uids = {{"carol", 1001}, {"dave", 1002}};
+  const auto said = [this](const std::string& name, uint32_t uid, Decision decision) {
+    Said one;
+    one.leaf.key = key_;
+    one.leaf.plaintext = plaintext_;
+    one.leaf.decision = decision;
+    one.leaf.approver = name;
+    one.leaf.uid = uid;
+    one.leaf.reason = "because";
+    one.unix_millis = kNow;
+    return one;
+  };
+  const auto now = [this](const std::vector<protocols::Signed>& documents,
+                          const std::vector<Said>& words) {
+    return StandingOf(policy_, key_, plaintext_, documents, words, kNow);
+  };
+  const Said yes = said("carol", 1001, Decision::kRelease);
+  EXPECT_EQ(now({}, {yes}).released, 1u);
+  EXPECT_EQ(now({}, {yes, yes}).released, 1u);
+  EXPECT_EQ(now({}, {yes, said("dave", 1002, Decision::kRelease)}).released, 2u);
+  EXPECT_EQ(now({Sign(Alice(), Of("alice"))}, {yes}).released, 2u);
+  EXPECT_EQ(now({Sign(Alice(), Of("alice"))}, {yes}).releases.size(), 1u);
+  // Another user under her name, a user that policy does not name, other bytes, too long ago.
+  EXPECT_EQ(now({}, {said("carol", 1002, Decision::kRelease)}).released, 0u);
+  EXPECT_EQ(now({}, {said("eve", 1003, Decision::kRelease)}).released, 0u);
+  Said other = yes;
+  other.leaf.plaintext[0] ^= 1;
+  EXPECT_EQ(now({}, {other}).released, 0u);
+  Said old = yes;
+  old.unix_millis = kNow - 73 * kHour;
+  EXPECT_EQ(now({}, {old}).released, 0u);
+  const Standing refused = now({}, {yes, said("carol", 1001, Decision::kRefuse)});
+  EXPECT_EQ(refused.released, 0u);
+  ASSERT_TRUE(refused.refusal.has_value());
+  EXPECT_EQ(refused.refusal->approver, "carol");
+  EXPECT_EQ(refused.refusal->reason, "because");
+  EXPECT_FALSE(now({}, {said("carol", 1001, Decision::kRefuse), yes}).refusal.has_value());
 }
 
 TEST_F(ApprovalTest, HoldsWhatPolicySays) {
@@ -123,6 +165,9 @@ TEST(ApprovalPolicy, MistakesAreNamed) {
       {"[approval]\neyes = 4\n", "hold, needed, expires_hours, approvers"},
       {"[approval]\napprovers = [\"x\"]\n", "must be a table"},
       {"[approval]\napprovers = { alice = \"ed25519:AA\" }\n", "alice"},
+      {"[approval]\napprovers = { alice = \"uid:0\" }\n", "above 0"},
+      {"[approval]\napprovers = { alice = \"uid:12x\" }\n", "above 0"},
+      {"[approval]\napprovers = { alice = \"uid:12\", bob = \"uid:12\" }\n", "same user"},
       {"[approval]\napprovers = { alice = \"" + key + "\", bob = \"" + key + "\" }\n",
        "have the same key"}};
   for (const auto& [text, why] : bad) {

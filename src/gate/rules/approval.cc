@@ -4,8 +4,8 @@ namespace tidegate::gate {
 
 std::optional<Refusal> ApprovalRule(const UpdateCase& c, const Standing& standing) {
   if (!Holds(c.policy, c.spent.exports_of_job) || !standing.refusal) return std::nullopt;
-  return Refusal{"approval", fmt::format("{} refused it: {}", standing.refusal->approver.text,
-                                         standing.refusal->reason.text)};
+  return Refusal{"approval", fmt::format("{} refused it: {}", standing.refusal->approver,
+                                         standing.refusal->reason)};
 }
 
 }  // namespace tidegate::gate

@@ -52,24 +52,37 @@ Error Garbled() { return Internal("tidegate-onshore's answer is malformed"); }
 
 }  // namespace
 
-Result<ApiClient> ApiClient::Connect(const std::filesystem::path& socket, int64_t millis) {
+Result<ApiClient> ApiClient::Connect(const std::filesystem::path& socket, int64_t millis,
+                                     int cancel) {
   TG_ASSIGN_OR_RETURN(Fd fd, Dial(socket));
   ApiClient client(std::move(fd));
-  client.ask_millis_ = millis;
+  client.Limit(millis, cancel);
   TG_ASSIGN_OR_RETURN(const HelloReply hello, client.AskFor<HelloReply>(Type::kHello, {}));
   client.server_ = {TextOf(hello.site), TextOf(hello.program), hello.epoch, hello.last_event,
                     hello.uid};
   return client;
 }
 
-Result<Bytes> ApiClient::WaitForPacket(int64_t until) {
+void ApiClient::Limit(int64_t millis, int cancel) {
+  ask_millis_ = millis;
+  cancel_ = cancel;
+}
+
+Result<Bytes> ApiClient::WaitForPacket(int64_t until, Fd* received) {
   for (;;) {
-    TG_ASSIGN_OR_RETURN(auto packet, ReceivePacket(socket_.get(), kMaxPacket, 0));
-    if (packet) return std::move(packet->bytes);
+    TG_ASSIGN_OR_RETURN(auto packet, ReceivePacket(socket_.get(), kMaxPacket, received ? 1 : 0));
+    if (packet) {
+      if (received != nullptr && !packet->descriptors.empty()) {
+        *received = std::move(packet->descriptors[0]);
+      }
+      return std::move(packet->bytes);
+    }
     const int64_t left = until - Now();
     if (left <= 0) return DeadlineExceeded("tidegate-onshore did not answer in time");
-    pollfd p{socket_.get(), POLLIN, 0};
-    if (::poll(&p, 1, static_cast<int>(std::min<int64_t>(left, 60'000))) < 0 && errno != EINTR) {
+    pollfd p[] = {{socket_.get(), POLLIN, 0}, {cancel_, POLLIN, 0}};
+    const int ready = ::poll(p, 2, static_cast<int>(std::min<int64_t>(left, 60'000)));
+    if (ready > 0 && p[1].revents != 0) return Cancelled("the call was cancelled");
+    if (ready < 0 && errno != EINTR) {
       return Unexpected(ErrnoStatus("wait for", "tidegate-onshore", errno));
     }
   }
@@ -85,7 +98,8 @@ void ApiClient::Keep(const Header& header, ByteSpan body) {
   }
 }
 
-Result<Bytes> ApiClient::Ask(Type type, ByteSpan body, std::span<const int> descriptors) {
+Result<Bytes> ApiClient::Ask(Type type, ByteSpan body, std::span<const int> descriptors,
+                             Fd* received) {
   const int64_t until = Now() + ask_millis_;
   Header header;
   header.type = static_cast<uint16_t>(type);
@@ -96,7 +110,7 @@ Result<Bytes> ApiClient::Ask(Type type, ByteSpan body, std::span<const int> desc
   const tidegate::Status sent = SendPacket(socket_.get(), packet, descriptors);
   if (!sent.ok() && sent.code() != Code::kUnavailable) return Unexpected(sent);
   for (;;) {
-    TG_ASSIGN_OR_RETURN(const Bytes answer, WaitForPacket(until));
+    TG_ASSIGN_OR_RETURN(const Bytes answer, WaitForPacket(until, received));
     Header reply;
     if (answer.size() < sizeof(Header)) return Garbled();
     std::memcpy(&reply, answer.data(), sizeof(Header));
@@ -186,6 +200,34 @@ tidegate::Status ApiClient::StopLocal(uint32_t job) {
   StopLocalRequest request;
   request.job = job;
   return AskPlain(Type::kStopLocal, BytesOf(request));
+}
+
+Result<AdaptersReply> ApiClient::Adapters() {
+  return AskFor<AdaptersReply>(Type::kListAdapters, {});
+}
+Result<HeldReply> ApiClient::Held() { return AskFor<HeldReply>(Type::kListHeld, {}); }
+
+Result<Fd> ApiClient::OpenFile(SiteFile file, AdapterKind kind, const std::string& name) {
+  OpenFileRequest request;
+  request.file = static_cast<uint32_t>(file);
+  request.kind = static_cast<uint32_t>(kind);
+  if (!SetText(name, &request.name)) {
+    return MakeError(CodeOf(Reason::kNoFile), "{}", ReasonText(Reason::kNoFile));
+  }
+  Fd opened;
+  TG_ASSIGN_OR_RETURN([[maybe_unused]] const Bytes answer,
+                      Ask(Type::kOpenFile, BytesOf(request), {}, &opened));
+  if (!opened.valid()) return Garbled();
+  return opened;
+}
+
+tidegate::Status ApiClient::Decide(const DecideRequest& request) {
+  return AskPlain(Type::kDecide, BytesOf(request));
+}
+
+tidegate::Status ApiClient::TrainOutside(int from, int to) {
+  const int pipes[] = {from, to};
+  return AskPlain(Type::kTrainOutside, {}, pipes);
 }
 
 Result<ApiClient::Told> ApiClient::Next(int64_t millis) {

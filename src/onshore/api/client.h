@@ -39,8 +39,8 @@ class ApiClient {
 
   // `socket`: SITE/api.sock. kNotFound or kUnavailable when nobody listens, kPermissionDenied when
   // this user may not.
-  static Result<ApiClient> Connect(const std::filesystem::path& socket,
-                                   int64_t millis = kAskMillis);
+  static Result<ApiClient> Connect(const std::filesystem::path& socket, int64_t millis = kAskMillis,
+                                   int cancel = -1);
 
   const ServerInfo& server() const { return server_; }
   // For the caller's poll loop: readable when Next has something to look at.
@@ -61,6 +61,18 @@ class ApiClient {
   // Its end comes by Next. It is stopped when this connection ends.
   Result<RunLocalReply> RunLocal(const LocalJob& job);
   tidegate::Status StopLocal(uint32_t job);
+  Result<AdaptersReply> Adapters();
+  Result<HeldReply> Held();
+  // Opened for reading. `name` of a local adapter or a held update.
+  Result<Fd> OpenFile(SiteFile file, AdapterKind kind, const std::string& name);
+  // The answer says that the gate was told; what it makes of it is an event.
+  tidegate::Status Decide(const DecideRequest& request);
+  // `from` is read by the trainer, `to` written; both stay the caller's. Its end comes by Next.
+  tidegate::Status TrainOutside(int from, int to);
+
+  // For the calls from here on: how long each may take, and a descriptor that ends one with
+  // kCancelled when it can be read (-1: none).
+  void Limit(int64_t millis, int cancel);
 
   // What the supervisor said unasked, in its order; nothing within `millis`: kDeadlineExceeded.
   using Told = std::variant<EventMessage, LocalEnded>;
@@ -68,11 +80,12 @@ class ApiClient {
 
  private:
   explicit ApiClient(Fd socket) : socket_(std::move(socket)) {}
-  Result<Bytes> Ask(Type type, ByteSpan body, std::span<const int> descriptors = {});
+  Result<Bytes> Ask(Type type, ByteSpan body, std::span<const int> descriptors = {},
+                    Fd* received = nullptr);
   template <typename Reply>
   Result<Reply> AskFor(Type type, ByteSpan body, std::span<const int> descriptors = {});
   tidegate::Status AskPlain(Type type, ByteSpan body = {}, std::span<const int> descriptors = {});
-  Result<Bytes> WaitForPacket(int64_t until);
+  Result<Bytes> WaitForPacket(int64_t until, Fd* received = nullptr);
   void Keep(const Header& header, ByteSpan body);
 
   // More than a supervisor has in its ring.
@@ -82,6 +95,7 @@ class ApiClient {
   ServerInfo server_;
   uint32_t next_request_ = 1;
   int64_t ask_millis_ = kAskMillis;
+  int cancel_ = -1;
   std::deque<Told> told_;
 };
 

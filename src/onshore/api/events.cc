@@ -22,6 +22,10 @@ struct Argument {
   Namer namer = nullptr;
   bool hex = false;
 };
+std::string_view DecisionName(uint32_t decision) {
+  constexpr std::string_view kNames[] = {"none", "release", "refuse"};
+  return NameAt(kNames, decision);
+}
 struct Text {
   EventCode code;
   const char* name;
@@ -48,6 +52,9 @@ constexpr Text kTexts[] = {
     {EventCode::kUpdateHeld, "update_held", {{"round"}, {"bytes"}}},
     {EventCode::kLeaseUnanswered, "lease_unanswered", {{"seconds"}}},
     {EventCode::kLeaseAnswered, "lease_answered", {}},
+    {EventCode::kDecisionHeard,
+     "decision_heard",
+     {{"round"}, {"uid"}, {"decision", DecisionName}, {"counts"}}},
     {EventCode::kProcessStarted,
      "process_started",
      {{"name", SourceName}, {"pid"}, {"generation"}}},
@@ -70,6 +77,8 @@ constexpr Text kTexts[] = {
      "local_job_ended",
      {{"job"}, {"how", EndText}, {"signal"}, {"status"}}},
     {EventCode::kClientRefused, "client_refused", {{"uid"}, {"pid"}}},
+    {EventCode::kOutsideBegan, "outside_training_began", {{"uid"}}},
+    {EventCode::kOutsideEnded, "outside_training_ended", {{"uid"}}},
 };
 
 const Text* Find(uint32_t code) {
@@ -84,7 +93,7 @@ constexpr std::string_view kHoldNames[] = {"paused", "job_stopped", "coordinator
                                            "dataset_gone", "dataset_refused"};
 constexpr std::string_view kDatasetNames[] = {"records", "heldout"};
 constexpr std::string_view kDatasetSourceNames[] = {"site", "path", "descriptor", "gone"};
-constexpr std::string_view kLocalVerbNames[] = {"finetune", "eval", "generate"};
+constexpr std::string_view kLocalVerbNames[] = {"finetune", "eval", "generate", "data-check"};
 constexpr std::string_view kWallNames[] = {"netns",        "seccomp",        "landlock_fs",
                                            "chroot",       "pinned_address", "separate_uids",
                                            "landlock_net", "landlock_scope", "mdwe"};

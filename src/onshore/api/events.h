@@ -28,6 +28,7 @@ enum class EventCode : uint32_t {
   kUpdateHeld = 15,       // round, bytes: until the site's people release it
   kLeaseUnanswered = 16,  // seconds
   kLeaseAnswered = 17,    //
+  kDecisionHeard = 18,    // round, uid, decision (1 release, 2 refuse), whether it counts
 
   kProcessStarted = 101,  // process, pid, generation
   kProcessReady = 102,    // process, walls
@@ -41,6 +42,8 @@ enum class EventCode : uint32_t {
   kLocalStarted = 110,    // job, verb, pid, uid of who asked
   kLocalEnded = 111,      // job, how, signal, status
   kClientRefused = 112,   // uid, pid
+  kOutsideBegan = 113,    // uid: its program trains this site's rounds from here on
+  kOutsideEnded = 114,    // uid
 };
 
 inline constexpr uint32_t kFirstOwnEvent = 100;  // of the supervisor
@@ -68,8 +71,8 @@ std::string_view DatasetName(uint32_t dataset);
 enum class DatasetSource : uint32_t { kSite = 0, kPath = 1, kDescriptor = 2, kGone = 3 };
 std::string_view DatasetSourceName(uint32_t source);
 
-enum class LocalVerb : uint32_t { kFinetune = 0, kEval = 1, kGenerate = 2 };
-inline constexpr uint32_t kLocalVerbs = 3;
+enum class LocalVerb : uint32_t { kFinetune = 0, kEval = 1, kGenerate = 2, kDataCheck = 3 };
+inline constexpr uint32_t kLocalVerbs = 4;
 std::string_view LocalVerbName(uint32_t verb);
 
 // In the order of sandbox/walls.h.

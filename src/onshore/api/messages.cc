@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "base/site_name.h"
+
 namespace tidegate::onshore::api {
 namespace {
 
@@ -37,6 +39,9 @@ constexpr Words kWords[kReasons] = {
      "this connection watches already, or runs a local job; use another connection"},
     {Code::kUnavailable, "tidegate-onshore is stopping; try again when it runs"},
     {Code::kInternal, "tidegate-onshore could not do it; its log says why"},
+    {Code::kNotFound, "the site has no such file; list what there is first"},
+    {Code::kUnavailable, "the site's gate does not run now; try again when it does"},
+    {Code::kAlreadyExists, "another program trains this site's rounds; wait for its end"},
 };
 
 bool IsZero(ByteSpan bytes) {
@@ -69,11 +74,41 @@ Reason CheckRunLocal(const RunLocalRequest& run, size_t descriptors) {
   if (run.verb >= kLocalVerbs || run.json > 1 || run.reserved != 0) return Reason::kMalformed;
   // Each verb takes what it has a flag for.
   const auto verb = static_cast<LocalVerb>(run.verb);
-  const uint32_t takes = verb == LocalVerb::kFinetune ? kHasData | kHasEvalData
-                         : verb == LocalVerb::kEval   ? kHasData
-                                                      : kHasInput;
+  const uint32_t takes = verb == LocalVerb::kFinetune   ? kHasData | kHasEvalData
+                         : verb == LocalVerb::kGenerate ? kHasInput
+                                                        : kHasData;
   if ((run.has & ~takes) != 0) return Reason::kMalformed;
   return descriptors == LocalDescriptors(run.has) ? Reason::kNone : Reason::kDescriptors;
+}
+
+// A name ends with its zero and zeros.
+template <size_t N>
+bool IsWholeText(const std::array<char, N>& text) {
+  const size_t size = TextOf(text).size();
+  const auto* rest = reinterpret_cast<const uint8_t*>(text.data()) + size;
+  return size < N && IsZero({rest, N - size});
+}
+
+Reason CheckOpenFile(const OpenFileRequest& open) {
+  if (open.file >= kSiteFiles || !IsWholeText(open.name)) return Reason::kMalformed;
+  const auto file = static_cast<SiteFile>(open.file);
+  const bool adapter = file == SiteFile::kAdapterWeights || file == SiteFile::kAdapterConfig;
+  const bool kept = adapter && open.kind == static_cast<uint32_t>(AdapterKind::kKept);
+  const bool named = (adapter && !kept) || file == SiteFile::kHeld;
+  if (open.kind > (adapter ? static_cast<uint32_t>(AdapterKind::kLocal) : 0)) {
+    return Reason::kMalformed;
+  }
+  const std::string name = TextOf(open.name);
+  return (named ? IsSiteName(name) : name.empty()) ? Reason::kNone : Reason::kMalformed;
+}
+
+Reason CheckDecide(const DecideRequest& decide) {
+  const std::string reason = TextOf(decide.reason);
+  const bool printable =
+      std::all_of(reason.begin(), reason.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+  const bool good = (decide.decision == 1 || decide.decision == 2) && decide.reserved == 0 &&
+                    IsWholeText(decide.reason) && printable;
+  return good ? Reason::kNone : Reason::kMalformed;
 }
 
 }  // namespace
@@ -120,6 +155,8 @@ Reason ParseRequest(ByteSpan packet, size_t descriptors, Request* out) {
     case Type::kResume:
     case Type::kStopJob:
     case Type::kShutdown:
+    case Type::kListAdapters:
+    case Type::kListHeld:
       return none(body.empty());
     case Type::kWatch:
       return none(Take(body, &out->watch));
@@ -136,6 +173,13 @@ Reason ParseRequest(ByteSpan packet, size_t descriptors, Request* out) {
     case Type::kRunLocal:
       if (!Take(body, &out->run_local)) return Reason::kMalformed;
       return CheckRunLocal(out->run_local, descriptors);
+    case Type::kOpenFile:
+      return none(Take(body, &out->open_file) && CheckOpenFile(out->open_file) == Reason::kNone);
+    case Type::kDecide:
+      return none(Take(body, &out->decide) && CheckDecide(out->decide) == Reason::kNone);
+    case Type::kTrainOutside:
+      if (!body.empty()) return Reason::kMalformed;
+      return descriptors == kOutsideDescriptors ? Reason::kNone : Reason::kDescriptors;
     case Type::kEvent:
     case Type::kLocalEnded:
       break;

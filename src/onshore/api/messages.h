@@ -44,6 +44,11 @@ enum class Type : uint16_t {
   kRunLocal = 10,
   kStopLocal = 11,
   kShutdown = 12,
+  kListAdapters = 13,
+  kListHeld = 14,
+  kOpenFile = 15,  // the reply brings a descriptor
+  kDecide = 16,
+  kTrainOutside = 17,
   kEvent = 32,       // supervisor → client, after kWatch
   kLocalEnded = 33,  // supervisor → client, of its own local job
 };
@@ -68,8 +73,11 @@ enum class Reason : uint32_t {
   kAlready = 14,   // a second kWatch, a second local job of the same client
   kStopping = 15,  // the supervisor ends
   kSystem = 16,    // a system call failed: the log has it
+  kNoFile = 17,    // there is no such adapter, held update, receipt or ledger
+  kNoGate = 18,    // the gate does not run now
+  kOutside = 19,   // another program trains the site's rounds
 };
-inline constexpr uint32_t kReasons = 17;
+inline constexpr uint32_t kReasons = 20;
 Code CodeOf(Reason reason);
 std::string_view ReasonText(Reason reason);
 
@@ -200,6 +208,65 @@ struct LocalEnded {
   int32_t exit_status = 0;
 };
 
+enum class AdapterKind : uint32_t {
+  kKept = 0,   // SITE/trainer/adapter: the best of the shared ones on the held-out records
+  kLocal = 1,  // SITE/local/NAME: of a local job
+};
+inline constexpr uint32_t kMostAdapters = 64;
+struct AdapterEntry {
+  uint32_t kind = 0;
+  uint32_t reserved = 0;
+  FixedText name{};    // "kept", or NAME
+  uint64_t bytes = 0;  // of its weights
+  int64_t unix_millis = 0;
+};
+struct AdaptersReply {
+  uint32_t count = 0;
+  uint32_t more = 0;  // that found no place here
+  std::array<AdapterEntry, kMostAdapters> adapters{};
+};
+
+// Updates that wait for the site's people, by name ("JOBHEX-3-0").
+inline constexpr uint32_t kMostHeld = 16;
+struct HeldReply {
+  uint32_t count = 0;
+  uint32_t more = 0;
+  std::array<FixedText, kMostHeld> names{};
+};
+
+// Files of the site that a client may read: it gets them opened, whatever its uid. The supervisor
+// reads none of them.
+enum class SiteFile : uint32_t {
+  kAdapterWeights = 0,  // name: of an adapter
+  kAdapterConfig = 1,   // name
+  kLedger = 2,          // no name
+  kHeld = 3,            // name: of a held update; what the gate shows of it, JSON
+  kReceipt = 4,         // no name: the newest
+};
+inline constexpr uint32_t kSiteFiles = 5;
+struct OpenFileRequest {
+  uint32_t file = 0;
+  uint32_t kind = 0;  // AdapterKind, of adapters; else 0
+  FixedText name{};
+};
+struct OpenFileReply {
+  uint64_t bytes = 0;
+};
+
+// Of a held update: the gate hears it, with who the client is, and counts it where policy names
+// that user. What became of it is told as an event (kDecisionHeard).
+inline constexpr size_t kMaxReasonText = 200;
+struct DecideRequest {
+  std::array<uint8_t, 32> plaintext{};  // the update's digest, as it was shown
+  uint32_t decision = 0;                // 1 release, 2 refuse
+  uint32_t reserved = 0;
+  std::array<char, kMaxReasonText> reason{};  // printable ASCII, with its zero
+};
+
+// What comes along with a kTrainOutside: the ends of two pipes, of which a trainer reads the first
+// and writes into the second (onshore/api/rounds.h). It ends as a local job does, with number 0.
+inline constexpr size_t kOutsideDescriptors = 2;
+
 // A request as it came, checked: every value is in its range, a path is absolute and printable.
 // What belongs to another type is zero.
 struct Request {
@@ -210,6 +277,8 @@ struct Request {
   ResetDatasetRequest reset_dataset;
   RunLocalRequest run_local;
   StopLocalRequest stop_local;
+  OpenFileRequest open_file;
+  DecideRequest decide;
 };
 // kNone when `out` is a request; with any other reason its header is still what could be read.
 // `descriptors`: how many came along.

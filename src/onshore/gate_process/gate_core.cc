@@ -268,11 +268,12 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
                                  identity_.approval.site.text};
   TG_ASSIGN_OR_RETURN(const std::vector<protocols::Signed> approvals,
                       spool_.Approvals(GateSpool::NameOf(key)));
+  const std::vector<gate::Said> said = SaidOf(key);
   auto verdict = gate::Review::JudgeUpdate(
       {identity_.policy, job_->manifest, round_->announcement, job_->id,
        identity_.approval.site.text, job_->layout_digest, update,
        crypto::SealedSizeOf(update.size()).bytes, ledger_->SpentOn(job_->id, round), false,
-       std::nullopt, approvals, clock_.UnixMillis()});
+       std::nullopt, approvals, said, clock_.UnixMillis()});
   if (verdict.held) return HoldUpdate(*verdict.held, update, out);
   held_.reset();
   if (!verdict.refusal) return Release(std::move(verdict), update, out);
@@ -301,9 +302,10 @@ Status GateCore::HoldUpdate(const gate::IntentLeaf& intent, ByteSpan update, Gat
 Result<bool> GateCore::HeldIsDecided() const {
   TG_ASSIGN_OR_RETURN(const std::vector<protocols::Signed> approvals,
                       spool_.Approvals(GateSpool::NameOf(held_->key)));
+  const std::vector<gate::Said> said = SaidOf(held_->key);
   const gate::Standing standing = gate::StandingOf(identity_.policy, held_->key, held_->plaintext,
-                                                   approvals, clock_.UnixMillis());
-  return standing.refusal || standing.releases.size() >= identity_.policy.approvals_needed;
+                                                   approvals, said, clock_.UnixMillis());
+  return standing.refusal || standing.released >= identity_.policy.approvals_needed;
 }
 
 Result<GateEffects> GateCore::OnDataset(const Dataset& dataset) {
@@ -347,6 +349,11 @@ Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEff
                           {identity_.approval.site.text, job_->manifest, round_->announcement,
                            update, ledger_->size(), clock_.UnixMillis()}));
   const protocols::ReleaseManifest& manifest = sealed.manifest();
+  if (outside_) {
+    const gate::OutsideLeaf leaf{manifest.key, crypto::Sha256::Of(update), *outside_};
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
+                        AppendOnce(gate::LeafType::kOutside, leaf));
+  }
   Status debited = spool_.Store(sealed);
   if (debited.ok()) debited = gate::Sealing::Debit(*ledger_, sealed);
   if (debited.code() == Code::kResourceExhausted) {

@@ -73,6 +73,12 @@ class GateCore {
   Result<GateEffects> OnOfferRefused(const OfferRefused& refused);
   // The trainer has ended and may stay away for long: it is told nothing until it says hello.
   Result<GateEffects> OnTrainerGone();
+  // A client of the local API, of this user, has said what is to become of the update that is held;
+  // `plaintext` is how its digest begins.
+  Result<GateEffects> OnDecision(uint32_t uid, gate::Decision decision, ByteSpan plaintext,
+                                 const std::string& reason);
+  // What the trainer sends has been trained by a program of this user.
+  Result<GateEffects> OnOutside(uint32_t uid);
   // Link says whether the coordinator is connected. After each connection anew: what of an adapter
   // is missing is wanted again, for what was under way is lost.
   Result<GateEffects> OnLinkState(bool connected);
@@ -120,6 +126,8 @@ class GateCore {
   Status TakeUpdate(ByteSpan update, GateEffects* out);
   Status Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out);
   Status HoldUpdate(const gate::IntentLeaf& intent, ByteSpan update, GateEffects* out);
+  // What was said of an update over the local API.
+  std::vector<gate::Said> SaidOf(const protocols::UpdateKey& key) const;
   // Whether what people say by now decides the update that is held.
   Result<bool> HeldIsDecided() const;
 
@@ -177,6 +185,7 @@ class GateCore {
   bool link_asks_waiting_ = false;
   bool trainer_up_ = false, link_up_ = false;
   bool dataset_told_ = false;
+  std::optional<uint32_t> outside_;  // whose program trains, if not the trainer
   bool trainer_asked_ = false, trainer_has_job_ = false, trainer_stopped_ = false;
   std::optional<uint32_t> trainer_version_, trainer_round_;
   std::optional<uint32_t> trainer_freed_;  // the abandoned round that it was told of

@@ -48,6 +48,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
   if (from == To::kTrainer) {
     trainer_up_ = true;
     trainer_has_job_ = trainer_stopped_ = dataset_told_ = false;
+    outside_.reset();
     trainer_version_.reset();
     trainer_round_.reset();
     trainer_freed_.reset();

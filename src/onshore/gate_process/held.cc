@@ -88,6 +88,7 @@ std::string HeldJson(const gate::Policy& policy, const protocols::JobManifest& j
                        {"histogram", sizes.ToJson()},
                        {"tensors", std::move(tensors)}};
   for (const auto& [name, key] : policy.approvers) json["approvers"].push_back(name);
+  for (const auto& [name, uid] : policy.approver_uids) json["approvers"].push_back(name);
   return json.dump(1) + "\n";
 }
 

@@ -39,6 +39,7 @@ class GateLoop {
         trainer_.Forget();
         TG_RETURN_IF_ERROR(ApplyAll(core_->OnTrainerGone()));
       }
+      while (const auto said = TakeDecision()) TG_RETURN_IF_ERROR(Decide(*said));
       const int64_t left = next_tick - SystemClock().MonotonicMillis();
       if (left <= 0) {
         next_tick = SystemClock().MonotonicMillis() + kTickMillis;
@@ -64,6 +65,13 @@ class GateLoop {
     return static_cast<short>((Listens(peer) ? POLLIN : 0) | (peer.WantsWrite() ? POLLOUT : 0));
   }
   Peer& PeerOf(To to) { return to == To::kTrainer ? trainer_ : link_; }
+
+  Status Decide(const PeoplesWord& said) {
+    const bool release = said.decision == static_cast<uint32_t>(gate::Decision::kRelease);
+    return ApplyAll(core_->OnDecision(said.uid,
+                                      release ? gate::Decision::kRelease : gate::Decision::kRefuse,
+                                      said.plaintext, said.reason));
+  }
 
   // False when there is no message.
   Result<bool> TakeOne(To from) {
@@ -93,6 +101,10 @@ class GateLoop {
     if (received.type == IpcType::kDataset && from == To::kTrainer) {
       const auto dataset = protocols::Decode<Dataset>(received.body);
       if (dataset) return core_->OnDataset(*dataset);
+    }
+    if (received.type == IpcType::kOutside && from == To::kTrainer) {
+      const auto outside = protocols::Decode<Outside>(received.body);
+      if (outside) return core_->OnOutside(outside->uid);
     }
     if (received.type == IpcType::kNeedBlock && from == To::kLink) {
       const auto need = protocols::Decode<NeedBlock>(received.body);

@@ -24,6 +24,10 @@ enum class ControlType : uint32_t {
   // gate → supervisor: arguments: round and adapter version (-1: none), bytes in the spool, the
   // round that is held (-1: none); code: exports without a receipt
   kGateState = 11,
+  // supervisor → gate, of a client: 32 bytes of a reason (code: which ones, from 0), then the
+  // decision: code (gate::Decision), arguments: uid, and how the update's digest begins
+  kReason = 12,
+  kDecision = 13,
 };
 
 struct ControlMessage {
@@ -34,6 +38,9 @@ struct ControlMessage {
   std::array<int64_t, 4> arguments{};
 };
 static_assert(std::is_trivially_copyable_v<ControlMessage> && sizeof(ControlMessage) == 48);
+
+// Bytes of the digest that a kDecision carries: as hard to meet by chance as the whole.
+inline constexpr size_t kDecisionDigestBytes = 24;
 
 // Descriptors every child inherits.
 inline constexpr int kControlFd = 3;

@@ -40,6 +40,7 @@ enum class IpcType : uint16_t {
   kDataset = 15,       // trainer → gate: what it trains on, by digest
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
   kAskWaiting = 16,    // carrier → gate: is anything to be done before the coordinator says more
+  kOutside = 18,       // trainer → gate: what it sends was trained by a program of this user
   kWaiting = 17,       // gate → carrier: the answer; after a "yes" again when it is "no"
 };
 
@@ -123,6 +124,15 @@ struct Dataset {
   template <class A>
   void serialize(A& ar) {
     ar(job, records, heldout, records_bytes);
+  }
+};
+
+// Instead of a Dataset, from the trainer that hands on what a client of the local API trained.
+struct Outside {
+  uint32_t uid = 0;
+  template <class A>
+  void serialize(A& ar) {
+    ar(uid);
   }
 };
 

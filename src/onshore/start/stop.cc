@@ -2,7 +2,9 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <ctime>
+#include <deque>
 #include <utility>
 
 #include "onshore/start/start.h"
@@ -13,6 +15,25 @@ namespace {
 volatile std::sig_atomic_t g_signal_came = 0;
 bool g_told = false;  // by the supervisor
 bool g_trainer_gone = false;
+std::string g_reason;
+std::deque<PeoplesWord> g_decisions;
+constexpr size_t kMostReasonBytes = 256;
+
+void TakePeoplesWord(const ControlMessage& message) {
+  if (message.type == ControlType::kReason && message.code * 32 < kMostReasonBytes) {
+    char part[sizeof(message.arguments)];
+    std::memcpy(part, message.arguments.data(), sizeof(part));
+    if (message.code == 0) g_reason.clear();
+    g_reason.append(part, ::strnlen(part, sizeof(part)));
+  }
+  if (message.type != ControlType::kDecision) return;
+  PeoplesWord word;
+  word.uid = static_cast<uint32_t>(message.arguments[0]);
+  word.decision = message.code;
+  std::memcpy(word.plaintext.data(), message.arguments.data() + 1, word.plaintext.size());
+  word.reason = std::exchange(g_reason, {});
+  g_decisions.push_back(std::move(word));
+}
 
 void Note(int) { g_signal_came = 1; }
 
@@ -48,8 +69,16 @@ Result<bool> StopAsked() {
     if (!message) break;
     g_told = message->type == ControlType::kStop;
     if (message->type == ControlType::kTrainerGone) g_trainer_gone = true;
+    TakePeoplesWord(*message);
   }
   return g_told || StopSignalCame();
+}
+
+std::optional<PeoplesWord> TakeDecision() {
+  if (g_decisions.empty()) return std::nullopt;
+  PeoplesWord word = std::move(g_decisions.front());
+  g_decisions.pop_front();
+  return word;
 }
 
 bool TakeTrainerGone() { return std::exchange(g_trainer_gone, false); }

@@ -5,9 +5,13 @@
 
 #include <poll.h>
 
+#include <array>
+#include <optional>
 #include <span>
+#include <string>
 
 #include "base/status.h"
+#include "onshore/ipc/control.h"
 
 namespace tidegate::onshore {
 
@@ -25,6 +29,15 @@ Result<bool> StopAsked();
 // The gate: whether the supervisor has said kTrainerGone since it was last asked; among what
 // StopAsked took.
 bool TakeTrainerGone();
+
+// The gate: what a client of the local API has said of a held update; among what StopAsked took, in
+// its order.
+struct PeoplesWord {
+  uint32_t uid = 0, decision = 0;
+  std::array<uint8_t, kDecisionDigestBytes> plaintext{};  // how its digest begins
+  std::string reason;
+};
+std::optional<PeoplesWord> TakeDecision();
 
 // poll(): until one of `fds` is ready, `timeout_millis` are over (-1: never) or a signal has come,
 // which is not missed however late before the call it came. The control pair is the caller's to put

@@ -78,7 +78,7 @@ Bytes Reply(const api::Header& request, const ApiAnswer& answer) {
 // To one that is cut off at once: told if there is room.
 void Refuse(const Fd& socket, api::Reason reason) {
   [[maybe_unused]] const Status sent =
-      api::SendPacket(socket.get(), Reply(api::Header{}, {reason}));
+      api::SendPacket(socket.get(), Reply(api::Header{}, ApiAnswer{reason}));
 }
 
 }  // namespace
@@ -212,7 +212,7 @@ void ApiServer::Receive(Client& client, const EventRing& ring, int64_t now, ApiH
             ? Watch(client, ring, request.watch)
             : handler.OnRequest(client.id, client.peer, request, std::move((*packet)->descriptors));
   }
-  Queue(client, Reply(request.header, answer));
+  Queue(client, Reply(request.header, answer), std::move(answer.descriptor));
 }
 
 ApiAnswer ApiServer::Watch(Client& client, const EventRing& ring,
@@ -231,16 +231,18 @@ ApiAnswer ApiServer::Watch(Client& client, const EventRing& ring,
   return {api::Reason::kNone, api::BytesOf(api::WatchReply{epoch_, ring.oldest(), ring.last()})};
 }
 
-void ApiServer::Queue(Client& client, Bytes packet) {
+void ApiServer::Queue(Client& client, Bytes packet, Fd descriptor) {
   client.queued_bytes += packet.size();
-  client.queue.push_back(std::move(packet));
+  client.queue.push_back({std::move(packet), std::move(descriptor)});
   if (client.queued_bytes > kMaxQueuedBytes) client.gone = true;
 }
 
 // What waits first, then events straight from the ring: a slow watcher holds no memory here.
 void ApiServer::Send(Client& client, const EventRing& ring, int64_t now) {
-  const auto sent = [&client, now](const Bytes& packet) {
-    const Status status = api::SendPacket(client.socket.get(), packet);
+  const auto sent = [&client, now](const Bytes& packet, const Fd& along) {
+    const int descriptor = along.get();
+    const Status status = api::SendPacket(client.socket.get(), packet,
+                                          {&descriptor, along.valid() ? size_t{1} : size_t{0}});
     if (status.ok()) {
       client.stalled_since = 0;
       return true;
@@ -250,8 +252,8 @@ void ApiServer::Send(Client& client, const EventRing& ring, int64_t now) {
     return false;
   };
   while (!client.queue.empty()) {
-    if (!sent(client.queue.front())) return;
-    client.queued_bytes -= client.queue.front().size();
+    if (!sent(client.queue.front().packet, client.queue.front().descriptor)) return;
+    client.queued_bytes -= client.queue.front().packet.size();
     client.queue.pop_front();
   }
   for (int i = 0; client.watching && i < kEventsAtOnce; ++i) {
@@ -259,7 +261,7 @@ void ApiServer::Send(Client& client, const EventRing& ring, int64_t now) {
     if (!event) return;
     api::Header header;
     header.type = static_cast<uint16_t>(api::Type::kEvent);
-    if (!sent(api::Encode(header, *event))) return;
+    if (!sent(api::Encode(header, *event), Fd())) return;
     client.seen = event->sequence;
   }
 }

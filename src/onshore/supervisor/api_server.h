@@ -38,6 +38,7 @@ struct ApiAccess {
 struct ApiAnswer {
   api::Reason reason = api::Reason::kNone;
   Bytes body{};
+  Fd descriptor{};  // goes along where there is one
 };
 
 class ApiHandler {
@@ -80,6 +81,10 @@ class ApiServer {
   void SetBusy(uint64_t client, bool busy);
 
  private:
+  struct Owed {
+    Bytes packet;
+    Fd descriptor;
+  };
   struct Client {
     uint64_t id = 0;
     Fd socket;
@@ -89,7 +94,7 @@ class ApiServer {
     int64_t not_before = 0;     // no request is read earlier: its budget is used up
     bool greeted = false, watching = false, busy = false, gone = false;
     uint64_t seen = 0;  // the last event that was sent
-    std::deque<Bytes> queue;
+    std::deque<Owed> queue;
     size_t queued_bytes = 0;
     LineBudget budget;
   };
@@ -102,7 +107,7 @@ class ApiServer {
   void Receive(Client& client, const EventRing& ring, int64_t now, ApiHandler& handler);
   ApiAnswer Watch(Client& client, const EventRing& ring, const api::WatchRequest& request);
   void Send(Client& client, const EventRing& ring, int64_t now);
-  static void Queue(Client& client, Bytes packet);
+  static void Queue(Client& client, Bytes packet, Fd descriptor = Fd());
   static std::optional<int64_t> DeadlineOf(const Client& client);
 
   std::filesystem::path path_;

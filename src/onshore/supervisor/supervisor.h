@@ -68,6 +68,7 @@ class Supervisor final : private ApiHandler {
     std::optional<int64_t> stop_by;   // trainer: it was told to stop, and is to have ended by then
     int64_t not_before = 0;           // trainer: no start earlier, however often the gate asks
     bool wanted = false;
+    bool outside = false;  // trainer: it hands on what a client trains
     std::string log_line;
     LineBudget budget;
     bool running() const { return child.pid > 0; }
@@ -80,6 +81,13 @@ class Supervisor final : private ApiHandler {
     LocalVerb verb{};
     Child child;
     std::optional<int64_t> kill_at;  // it was told to stop
+  };
+  // A client whose program trains the site's rounds instead of the trainer. The pipes are the next
+  // trainer's.
+  struct Outside {
+    uint64_t client = 0;
+    uint32_t uid = 0;
+    Fd from, to;
   };
   // What is known of the federated job, for status.
   struct JobView {
@@ -112,6 +120,7 @@ class Supervisor final : private ApiHandler {
   void AddDatasets(SpawnSpec* spec) const;
   std::vector<std::string> Environment() const;
   void Say(Process& process, ControlType type);
+  bool SayAll(Process& process, ControlMessage message);
   void OnControl(Process& process, int most);
   void OnMessage(Process& process, const ControlMessage& message);
   void OnLog(Process& process);
@@ -161,6 +170,19 @@ class Supervisor final : private ApiHandler {
   void StopLocalJob(LocalJob& job);
   void OnLocalEnds();
 
+  // supervisor_files.cc: what of the site's files a client may know, and read.
+  ApiAnswer TellAdapters() const;
+  ApiAnswer TellHeld() const;
+  ApiAnswer OpenFile(const api::OpenFileRequest& request) const;
+  std::filesystem::path AdapterDir(uint32_t kind, const std::string& name) const;
+
+  // supervisor_people.cc: what people decide, and programs that train.
+  ApiAnswer Decide(const ApiPeer& peer, const api::DecideRequest& request);
+  ApiAnswer TrainOutside(uint64_t client, const ApiPeer& peer, std::vector<Fd> descriptors);
+  void OnOutsideClientGone(uint64_t client);
+  void OnOutsideEnd(Process& process, const ChildEnd& end);
+  bool MayTrain() const { return holds_ == 0 || outside_.has_value(); }
+
   SupervisorOptions options_;
   SiteConfig config_;
   WayOut way_;
@@ -185,6 +207,7 @@ class Supervisor final : private ApiHandler {
   LineBudget refusals_;
   std::vector<LocalJob> locals_;
   uint32_t next_local_ = 1;
+  std::optional<Outside> outside_;
   std::unique_ptr<ApiServer> api_;
 };
 

@@ -34,6 +34,12 @@ ApiAnswer Supervisor::OnRequest(uint64_t client, const ApiPeer& peer, const api:
       return TellStatus();
     case Type::kListDatasets:
       return TellDatasets();
+    case Type::kListAdapters:
+      return TellAdapters();
+    case Type::kListHeld:
+      return TellHeld();
+    case Type::kOpenFile:
+      return OpenFile(request.open_file);
     case Type::kStopLocal:
       return StopLocal(peer, request.stop_local.job);
     default:
@@ -53,6 +59,10 @@ ApiAnswer Supervisor::OnRequest(uint64_t client, const ApiPeer& peer, const api:
       return StopJob();
     case Type::kRunLocal:
       return RunLocal(client, peer, request.run_local, descriptors);
+    case Type::kDecide:
+      return Decide(peer, request.decide);
+    case Type::kTrainOutside:
+      return TrainOutside(client, peer, std::move(descriptors));
     case Type::kShutdown:
       Note(EventCode::kStopping);
       stopping_ = true;

@@ -123,6 +123,7 @@ void Supervisor::StopLocalJob(LocalJob& job) {
 }
 
 void Supervisor::OnClientGone(uint64_t client) {
+  OnOutsideClientGone(client);
   for (LocalJob& job : locals_) {
     if (job.client == client) StopLocalJob(job);
   }

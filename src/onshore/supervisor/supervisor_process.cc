@@ -50,7 +50,8 @@ bool IsRefusal(const ChildEnd& end) {
 SpawnSpec Supervisor::SpecOf(const Process& process) const {
   SpawnSpec spec;
   spec.program = options_.programs / ("tidegate-" + process.name);
-  if (process.kind == Kind::kTrainer) spec.arguments.push_back("federated");
+  const bool outside = process.kind == Kind::kTrainer && outside_.has_value();
+  if (process.kind == Kind::kTrainer) spec.arguments.push_back(outside ? "outside" : "federated");
   const auto add = [&spec](const char* name, const std::string& value) {
     spec.arguments.push_back(name);
     spec.arguments.push_back(value);
@@ -75,9 +76,13 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
     add("--spool_bytes", std::to_string(config_.max_spool_bytes));
   }
   if (process.kind == Kind::kTrainer) {
-    AddDatasets(&spec);
+    if (!outside) AddDatasets(&spec);  // whoever trains outside has its own
     add("--name", config_.name);
     add("--base", config_.base.native());
+  }
+  if (outside) {
+    add("--outside_uid", std::to_string(outside_->uid));
+  } else if (process.kind == Kind::kTrainer) {
     add("--threads", std::to_string(config_.threads));
     add("--dtype", config_.dtype);
   } else {
@@ -119,7 +124,11 @@ Status Supervisor::Start(Process& process) {
   if (process.kind == Kind::kTrainer) {
     spec.fds.push_back(trainer_gate_.supervisor.get());
     for (const Fd& dataset : dataset_fds_) {
-      if (dataset.valid()) spec.fds.push_back(dataset.get());
+      if (dataset.valid() && !outside_) spec.fds.push_back(dataset.get());
+    }
+    if (outside_) {
+      spec.input_fd = outside_->from.get();
+      spec.output_fd = outside_->to.get();
     }
   }
   if (process.kind == Kind::kGate) {
@@ -139,6 +148,12 @@ Status Supervisor::Start(Process& process) {
   // A trainer's own words could be a record's: they go nowhere, its events are numbers.
   if (process.kind != Kind::kTrainer) spec.log_fd = log_write.get();
   TG_ASSIGN_OR_RETURN(process.child, Spawn(spec));
+  if (process.kind == Kind::kTrainer && outside_) {
+    process.outside = true;
+    // The client is to see the ends of the trainer's.
+    outside_->from.reset();
+    outside_->to.reset();
+  }
   process.control = std::move(control.supervisor);
   process.log = process.kind == Kind::kTrainer ? Fd() : std::move(log_read);
   process.start_at.reset();
@@ -224,10 +239,14 @@ void Supervisor::Say(Process& process, ControlType type) {
   if (!process.control.valid()) return;
   ControlMessage message;
   message.type = type;
-  message.generation = process.generation;
-  if (::send(process.control.get(), &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+  if (!SayAll(process, message)) {
     LogWarning("process_lost name={} said={}", process.name, static_cast<uint32_t>(type));
   }
+}
+
+bool Supervisor::SayAll(Process& process, ControlMessage message) {
+  message.generation = process.generation;
+  return ::send(process.control.get(), &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
 }
 
 void Supervisor::OnControl(Process& process, int most) {
@@ -259,7 +278,7 @@ void Supervisor::OnMessage(Process& process, const ControlMessage& message) {
       if (!is_gate) return;
       job_ended_ = false;
       trainer().wanted = true;
-      if (!trainer().running() && !trainer().start_at && holds_ == 0) {
+      if (!trainer().running() && !trainer().start_at && MayTrain()) {
         trainer().start_at = std::max(MonotonicNow(), trainer().not_before);
       }
       return;
@@ -348,11 +367,13 @@ Status Supervisor::AfterEnd(Process& process, const ChildEnd& end) {
   const bool is_trainer = process.kind == Kind::kTrainer;
   const bool told = process.stop_by.has_value() && end.end == End::kClean;
   process.stop_by.reset();
-  if (is_trainer && told) {
+  const bool outside = process.outside;
+  if (outside) OnOutsideEnd(process, end);
+  if (is_trainer && (told || outside)) {
     // Not its fault, and no reason to wait longer before the next start.
     process.not_before = now + RestartPolicy::kFirstDelayMillis;
-    if (process.wanted && holds_ == 0) process.start_at = process.not_before;
-    if (holds_ != 0) Say(gate(), ControlType::kTrainerGone);
+    if (process.wanted && MayTrain()) process.start_at = process.not_before;
+    if (!MayTrain()) Say(gate(), ControlType::kTrainerGone);
     return OkStatus();
   }
   if (process.policy.Hopeless(now, IsRefusal(end)) && is_trainer && HasOwnDatasets()) {

@@ -104,6 +104,7 @@ void Supervisor::SetHold(Hold hold) {
   holds_ |= 1u << static_cast<uint32_t>(hold);
   Note(EventCode::kHeld, {static_cast<int64_t>(hold)});
   Process& process = trainer();
+  if (outside_) return;  // not the site's own training
   if (process.running()) return StopTrainer();
   if (!process.start_at) return;
   process.start_at.reset();

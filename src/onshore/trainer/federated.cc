@@ -17,6 +17,7 @@
 #include "onshore/start/start.h"
 #include "onshore/start/stop.h"
 #include "onshore/trainer/federated_job.h"
+#include "onshore/trainer/site_start.h"
 
 namespace tidegate::trainer {
 namespace {
@@ -259,43 +260,9 @@ class Loop {
   bool ended_ = false;  // the job
 };
 
-Result<onshore::Started> Start(const SiteOptions& options) {
-  onshore::StartSpec spec;
-  spec.walls.role = onshore::Role::kTrainer;
-  spec.walls.kept_fds = {{onshore::kFirstPeerFd, onshore::FdKind::kChannel}};
-  spec.walls.read_only = {options.base};
-  for (const std::filesystem::path& path : {options.records, options.heldout}) {
-    if (path.empty()) continue;
-    if (const auto inherited = InheritedDescriptor(path)) {
-      spec.walls.kept_fds.push_back({*inherited, onshore::FdKind::kReadOnlyFile});
-    } else {
-      spec.walls.read_only.push_back(path);
-    }
-  }
-  std::error_code error;
-  std::filesystem::create_directories(TrainerDir(options), error);
-  // Its states and adapters come of the records: for the site's user alone.
-  if (!error) {
-    std::filesystem::permissions(TrainerDir(options), std::filesystem::perms::owner_all, error);
-  }
-  if (error) {
-    return Unavailable("cannot make {} for its owner alone: {}", TrainerDir(options).native(),
-                       error.message());
-  }
-  spec.walls.read_write = {TrainerDir(options)};
-  TG_ASSIGN_OR_RETURN(spec.demanded, onshore::ParseWallSet(options.walls));
-  spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},
-                          {"link_key", (options.site / "keys" / "link.key").native()},
-                          {"policy", (options.site / "policy.toml").native()}};
-  spec.generation = options.generation;
-  spec.uid = options.uid;
-  spec.owned = {TrainerDir(options)};
-  return onshore::StartWalled(spec);
-}
-
 Status RunWalled(const SiteOptions& options) {
   onshore::CatchStopSignals();
-  TG_ASSIGN_OR_RETURN(onshore::Started started, Start(options));
+  TG_ASSIGN_OR_RETURN(onshore::Started started, StartOnSite(options));
   Loop loop(options, std::move(started.statement));
   return loop.Run();
 }
@@ -305,16 +272,11 @@ Status RunWalled(const SiteOptions& options) {
 CLI::App* AddFederatedVerb(CLI::App& app, SiteOptions& options) {
   CLI::App* verb = app.add_subcommand(
       "federated", "Trains a site's rounds; started by tidegate-onshore, not by hand");
-  verb->add_option("--generation", options.generation, "number of this start")->required();
-  verb->add_option("--dir", options.site, "the site's folder")->required();
-  verb->add_option("--name", options.name, "the site's name")->required();
-  verb->add_option("--base", options.base, "base model, HF folder")->required();
+  AddSiteOptions(*verb, options);
   verb->add_option("--records", options.records, "private records, JSONL")->required();
   verb->add_option("--heldout", options.heldout, "held-out records, JSONL");
   verb->add_option("--threads", options.threads, "threads to train with");
   verb->add_option("--dtype", options.dtype, "auto, bf16 or f32");
-  verb->add_option("--walls", options.walls, "walls demanded")->required();
-  verb->add_option("--uid", options.uid, "a start as root: the uid to become");
   return verb;
 }
 

@@ -15,6 +15,7 @@
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
 #include "onshore/trainer/residual_file.h"
+#include "onshore/trainer/round_update.h"
 #include "protocols/strategy.h"
 #include "train/checkpoint.h"
 
@@ -115,7 +116,6 @@ Status FederatedJob::CheckLayout() {
   if (layout_ != job_.layout) {
     return FailedPrecondition("the job's layout is not that of its base and LoRA shape");
   }
-  layout_digest_ = crypto::Sha256::Of(protocols::Encode(layout_));
   return OkStatus();
 }
 
@@ -206,47 +206,23 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
   return Encode(start, *note);
 }
 
-protocols::UpdateHeader FederatedJob::HeaderOf(const onshore::RoundStart& start,
-                                               const RoundNote& note) const {
-  protocols::UpdateHeader header;
-  header.job = id_;
-  header.round = start.round;
-  header.phase = start.phase;
-  header.groups = job_.phase_groups.items.at(start.phase);
-  header.codec = job_.codec;
-  std::copy_n(options_.name.begin(), std::min(options_.name.size(), header.site.size()),
-              header.site.begin());
-  header.base_hash = job_.base_hash;
-  header.layout_digest = layout_digest_;
-  header.weight = note.weight;
-  if (start.train_loss) header.metrics.train_loss_milli = note.train_loss_milli;
-  if (start.heldout_loss) header.metrics.heldout_loss_milli = note.heldout_loss_milli;
-  return header;
-}
-
 Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
   std::vector<float> result = start_;
   view_->PutShared(session_->state().parameters, job_.phase_groups.items.at(start.phase), result);
   TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
   std::vector<double> delta = federation::Difference(start_, result);
   if (protocols::CarriesOver(job_)) TG_RETURN_IF_ERROR(AddResidual(note, start.phase, &delta));
-  auto update = federation::EncodeDelta(
-      HeaderOf(start, note), layout_, delta,
-      {.norm_clip = start.norm_clip, .rounding = job_.rounding, .key = RoundingKey()});
+  const TrainedWith with{note.weight, note.train_loss_milli, note.heldout_loss_milli};
+  auto update =
+      federation::EncodeDelta(HeaderOf(job_, id_, options_.name, start, with), layout_, delta,
+                              {.norm_clip = start.norm_clip,
+                               .rounding = job_.rounding,
+                               .key = RoundingKey(job_, id_, options_.name)});
   // Before anybody has the update: whatever becomes of it, the next round knows what to begin with.
   if (update && protocols::CarriesOver(job_)) {
     TG_RETURN_IF_ERROR(SaveResiduals(start.round, *update, delta));
   }
   return update;
-}
-
-// Each site and job rounds by numbers of its own.
-uint64_t FederatedJob::RoundingKey() const {
-  uint8_t seed[8];
-  StoreLe64(seed, job_.seed);
-  const Digest digest = crypto::Sha256::Of(
-      {AsBytes(std::string_view("tidegate/v1/rounding\0", 21)), seed, id_, AsBytes(options_.name)});
-  return LoadLe64(digest.data());
 }
 
 Status FederatedJob::AddResidual(const RoundNote& note, uint8_t phase,

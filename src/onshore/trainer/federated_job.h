@@ -86,8 +86,6 @@ class FederatedJob {
   void Settle(const onshore::RoundStart& start, const std::optional<RoundNote>& before,
               RoundNote* note) const;
   Result<Bytes> Encode(const onshore::RoundStart& start, const RoundNote& note) const;
-  protocols::UpdateHeader HeaderOf(const onshore::RoundStart& start, const RoundNote& note) const;
-  uint64_t RoundingKey() const;
   Status AddResidual(const RoundNote& note, uint8_t phase, std::vector<double>* delta) const;
   Status SaveResiduals(uint32_t round, const Bytes& update,
                        const std::vector<double>& clipped) const;
@@ -98,7 +96,6 @@ class FederatedJob {
   SiteOptions options_;
   Progress progress_;
   protocols::Layout layout_;
-  protocols::Hash32 layout_digest_{};
   std::unique_ptr<finetune::Session> session_;
   std::optional<AdapterView> view_;
   std::vector<float> first_;  // the trained adapter before any round

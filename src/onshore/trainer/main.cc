@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "onshore/trainer/federated.h"
+#include "onshore/trainer/outside.h"
 #include "onshore/trainer/verb.h"
 
 int main(int argc, char** argv) {
@@ -23,6 +24,8 @@ int main(int argc, char** argv) {
   RegisterSimulate(app, invocation);
   SiteOptions site;
   const CLI::App* federated = AddFederatedVerb(app, site);
+  OutsideOptions outside;
+  const CLI::App* outside_verb = AddOutsideVerb(app, outside);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -31,5 +34,6 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : tidegate::kExitUsage;
   }
   if (federated->parsed()) ::_exit(RunFederated(site));
+  if (outside_verb->parsed()) ::_exit(RunOutside(outside));
   return RunInvocation(invocation);
 }

@@ -104,6 +104,7 @@ void RegisterDataCheck(CLI::App& app, Invocation& invocation) {
       [&invocation, config](const std::string& raised) {
         return RunDataCheck(invocation, *config, raised);
       });
+  AddSupervisedFlags(*verb, invocation, {.paths = {"base", "data"}});
   AddDataOptions(*verb, *config);
   // As people type it, in its help; `tidegate` passes it on as one word.
   verb->name("data check")->alias("data-check");
