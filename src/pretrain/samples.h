@@ -14,6 +14,7 @@ class SampleSource {
   virtual ~SampleSource() = default;
   virtual int64_t length() const = 0;  // tokens that a sequence feeds
   virtual uint64_t samples_per_epoch() const = 0;
+  virtual int64_t vocab_size() const = 0;  // every id is below it
   // Sequence `index` of the endless stream of epochs, in an order that depends on nothing but the
   // seed: length() + 1 tokens, of which each but the first is predicted.
   virtual Status Read(uint64_t index, std::span<int32_t> out) = 0;

@@ -65,6 +65,12 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(model::FullModel& model, Sample
     return InvalidArgument("max_length {} is beyond the model's {} positions", source.length(),
                            model.config().max_positions);
   }
+  if (source.vocab_size() > model.config().vocab_size) {
+    return InvalidArgument(
+        "the data's tokenizer has {} ids, the model {}: set vocab_size in its config.json to that "
+        "or more",
+        source.vocab_size(), model.config().vocab_size);
+  }
   try {
     return std::unique_ptr<Trainer>(
         new Trainer(model, source, partition, shard, control, data, config));

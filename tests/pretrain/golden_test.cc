@@ -23,6 +23,7 @@ class Listed final : public SampleSource {
   int64_t length() const override { return length_; }
   uint64_t samples_per_epoch() const override { return ids_.size(); }
   uint64_t fingerprint() const override { return 1; }
+  int64_t vocab_size() const override { return 1; }
   Status Read(uint64_t index, std::span<int32_t> out) override {
     std::copy(ids_.at(index).begin(), ids_.at(index).end(), out.begin());
     return OkStatus();

@@ -27,6 +27,7 @@ class Walks final : public SampleSource {
   int64_t length() const override { return length_; }
   uint64_t samples_per_epoch() const override { return 1000; }
   uint64_t fingerprint() const override { return 7; }
+  int64_t vocab_size() const override { return vocab_; }
   Status Read(uint64_t index, std::span<int32_t> out) override {
     if (index == fail_at) return Status(Code::kDataLoss, "shard 3 is damaged");
     for (size_t i = 0; i < out.size(); ++i) {

@@ -161,16 +161,20 @@ TEST(Trainer, ABatchThatDoesNotFitTheRanksIsRefusedWithOneThatDoes) {
   EXPECT_EQ(CheckStep(config, 1).code(), Code::kInvalidArgument);
 }
 
-TEST(Trainer, SequencesLongerThanTheModelAreRefused) {
+TEST(Trainer, DataThatDoesNotFitTheModelIsRefused) {
   model::ModelConfig config = TinyConfig();
-  config.max_positions = 16;
+  config.max_positions = 32;
   const auto model = Must(model::FullModel::Create(config, {}, {}, FlatMultiple(1)));
   const Partition partition(model->layout(), 1, 0, 1);
   Shard shard = Must(NewShard(*model, partition));
-  Walks source(32);
-  const auto made = Trainer::Create(*model, source, partition, shard, nullptr, nullptr, TinyStep());
-  ASSERT_FALSE(made);
-  EXPECT_NE(made.error().message().find("max_length 32"), std::string::npos);
+  const auto expect = [&](Walks source, const char* what) {
+    const auto made =
+        Trainer::Create(*model, source, partition, shard, nullptr, nullptr, TinyStep());
+    ASSERT_FALSE(made);
+    EXPECT_NE(made.error().message().find(what), std::string::npos) << made.error().message();
+  };
+  expect(Walks(33), "max_length 33");
+  expect(Walks(32, 301), "has 301 ids");
 }
 
 }  // namespace
