@@ -22,5 +22,6 @@ int main(int argc, char** argv) {
   RegisterApprovalVerbs(app, invocation);
   RegisterPocVerb(app, invocation);
   RegisterPreflightVerb(app, invocation);
+  RegisterTokenizerVerbs(app, invocation);
   return RunMain(app, invocation, argc, argv);
 }

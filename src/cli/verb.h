@@ -62,5 +62,6 @@ void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);
 void RegisterApprovalVerbs(CLI::App& app, Invocation& invocation);
 void RegisterPocVerb(CLI::App& app, Invocation& invocation);
 void RegisterPreflightVerb(CLI::App& app, Invocation& invocation);
+void RegisterTokenizerVerbs(CLI::App& app, Invocation& invocation);
 
 }  // namespace tidegate::cli
