@@ -162,6 +162,15 @@ Result<Bytes> GetList(const protocols::BaseList& list, const BlockSource& source
   return encoded;
 }
 
+BlockSource BlocksIn(const std::filesystem::path& dir) {
+  return [dir](const Digest& id) -> Result<Bytes> {
+    const std::string hex = ToHex(id);
+    TG_ASSIGN_OR_RETURN(Bytes block, ReadFile(dir / hex.substr(0, 2) / hex.substr(2), kBlockBytes));
+    if (blocks::BlockId(block) == id) return block;
+    return DataLoss("block {} in {} is damaged", hex, dir.native());
+  };
+}
+
 std::vector<Part> PartsOf(std::span<const Digest> ids) {
   std::vector<Part> parts;
   for (size_t first = 0; first < ids.size(); first += protocols::kMaxBlocks) {

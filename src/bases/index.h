@@ -30,6 +30,10 @@ Result<protocols::BaseList> PutList(ByteSpan encoded, const BlockSink& sink);
 Result<Bytes> GetList(const protocols::BaseList& list, const BlockSource& source);
 Status CheckList(const protocols::BaseList& list);
 
+// Blocks as a BlockStore keeps them, of a folder that is only read; each is verified. kNotFound,
+// kDataLoss.
+BlockSource BlocksIn(const std::filesystem::path& dir);
+
 // The blocks of a base or of a patch as the contents that the wire knows: kMaxBlocks each, the last
 // one of fewer.
 struct Part {

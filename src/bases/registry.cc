@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/site_name.h"
 #include "crypto/document.h"
 
@@ -54,11 +55,21 @@ Result<Registry> Registry::Open(fs::path dir, const protocols::Id16& federation,
 Result<Registry> Registry::Read(fs::path dir, const protocols::Id16& federation,
                                 const crypto::VerifyKey& coordinator) {
   Registry registry(std::move(dir), federation, coordinator);
-  TG_RETURN_IF_ERROR(registry.Load());
+  TG_RETURN_IF_ERROR(registry.Load(false));
   return registry;
 }
 
-Status Registry::Load() {
+Result<Registry> Registry::OpenGood(fs::path dir, const protocols::Id16& federation,
+                                    const crypto::VerifyKey& coordinator) {
+  std::error_code error;
+  fs::create_directories(dir, error);
+  if (error) return Unavailable("cannot make {}: {}", dir.native(), error.message());
+  Registry registry(std::move(dir), federation, coordinator);
+  TG_RETURN_IF_ERROR(registry.Load(true));
+  return registry;
+}
+
+Status Registry::Load(bool drop_bad) {
   std::vector<fs::path> paths;
   std::error_code error;
   for (fs::directory_iterator it(dir_, error), end; !error && it != end; it.increment(error)) {
@@ -68,27 +79,37 @@ Status Registry::Load() {
   if (error) return NotFound("cannot list {}: {}", dir_.native(), error.message());
   std::sort(paths.begin(), paths.end());
   for (const fs::path& path : paths) {
-    TG_ASSIGN_OR_RETURN(const protocols::Signed document, ReadDocument(path));
-    TG_ASSIGN_OR_RETURN(const BaseKey named, ParseBaseKey(path.stem().native()));
-    const bool manifest = path.extension() == kManifestSuffix;
-    BaseKey is;
-    if (manifest) {
-      Published published;
-      TG_ASSIGN_OR_RETURN(const auto refusal, Judge(document, &published));
-      if (refusal) return DataLoss("{}: {}", path.native(), refusal->reason);
-      is = {published.manifest.name.text, published.manifest.version};
-      bases_[is] = std::move(published);
-    } else {
-      TG_ASSIGN_OR_RETURN(
-          const BaseRevocation revocation,
-          crypto::OpenDocument<BaseRevocation>(coordinator_, crypto::domains::kBaseRevocation,
-                                               document, path.native()));
-      is = {revocation.name.text, revocation.version};
-      revocations_[is] = document;
-      revoked_hashes_.insert(revocation.base_hash);
-    }
-    if (is != named) return DataLoss("{} is the document of {}", path.native(), is.Text());
+    const Status status = LoadDocument(path);
+    if (status.ok()) continue;
+    if (!drop_bad) return status;
+    LogWarning("base_document_dropped {}", status.ToString());
+    fs::remove(path, error);
+    if (error) return ErrnoStatus("remove", path.native(), error.value());
   }
+  return OkStatus();
+}
+
+Status Registry::LoadDocument(const fs::path& path) {
+  TG_ASSIGN_OR_RETURN(const protocols::Signed document, ReadDocument(path));
+  TG_ASSIGN_OR_RETURN(const BaseKey named, ParseBaseKey(path.stem().native()));
+  const auto check = [&](const BaseKey& is) -> Status {
+    if (is == named) return OkStatus();
+    return DataLoss("{} is the document of {}", path.native(), is.Text());
+  };
+  if (path.extension() == kManifestSuffix) {
+    Published published;
+    TG_ASSIGN_OR_RETURN(const auto refusal, Judge(document, &published));
+    if (refusal) return DataLoss("{}: {}", path.native(), refusal->reason);
+    TG_RETURN_IF_ERROR(check({published.manifest.name.text, published.manifest.version}));
+    bases_[named] = std::move(published);
+    return OkStatus();
+  }
+  TG_ASSIGN_OR_RETURN(const BaseRevocation revocation,
+                      crypto::OpenDocument<BaseRevocation>(
+                          coordinator_, crypto::domains::kBaseRevocation, document, path.native()));
+  TG_RETURN_IF_ERROR(check({revocation.name.text, revocation.version}));
+  revocations_[named] = document;
+  revoked_hashes_.insert(revocation.base_hash);
   return OkStatus();
 }
 

@@ -41,7 +41,10 @@ class Registry {
   // the coordinator's or not of this federation or name.
   static Result<Registry> Open(std::filesystem::path dir, const protocols::Id16& federation,
                                const crypto::VerifyKey& coordinator);
-  // The same for a folder that is only read.
+  // Open, but documents that are not good are removed and said in the log.
+  static Result<Registry> OpenGood(std::filesystem::path dir, const protocols::Id16& federation,
+                                   const crypto::VerifyKey& coordinator);
+  // Open of a folder that is only read.
   static Result<Registry> Read(std::filesystem::path dir, const protocols::Id16& federation,
                                const crypto::VerifyKey& coordinator);
 
@@ -74,7 +77,8 @@ class Registry {
   Registry(std::filesystem::path dir, const protocols::Id16& federation,
            const crypto::VerifyKey& coordinator)
       : dir_(std::move(dir)), federation_(federation), coordinator_(coordinator) {}
-  Status Load();
+  Status Load(bool drop_bad);
+  Status LoadDocument(const std::filesystem::path& path);
   Result<std::optional<Refusal>> Judge(const protocols::Signed& document, Published* out) const;
 
   std::filesystem::path dir_;

@@ -50,6 +50,8 @@ int RunMain(CLI::App& app, Invocation& invocation, int argc, const char* const* 
 // One function a verb, in src/cli/verb_<name>.cc.
 void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation);
 void RegisterBaseVerb(CLI::App& app, Invocation& invocation);
+void RegisterBasePublish(CLI::App& group, Invocation& invocation);  // within `base`
+void RegisterBasePull(CLI::App& group, Invocation& invocation);     // within `base`
 void RegisterAdapterVerb(CLI::App& app, Invocation& invocation);
 void RegisterAdapterExport(CLI::App& group, Invocation& invocation);  // within `adapter`
 void RegisterDoctorVerb(CLI::App& app, Invocation& invocation);

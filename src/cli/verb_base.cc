@@ -1,8 +1,9 @@
 // base inspect: what a base folder holds, with the checks that training makes before it loads.
-// base import: an HF folder from a GGUF file.
+// base import: an HF folder from a GGUF file. Both look for implants with --check.
 #include <filesystem>
 #include <map>
 
+#include "bases/implant_check.h"
 #include "cli/verb.h"
 #include "crypto/base_hash.h"
 #include "model/base_import.h"
@@ -57,7 +58,43 @@ std::string Text(const ordered_json& report) {
       report["base_hash"].get<std::string>());
 }
 
-Status Inspect(const Invocation& invocation, const std::filesystem::path& dir) {
+// Adds what a look for implants found to the report.
+Status AddCheck(const std::filesystem::path& dir, ordered_json* report) {
+  TG_ASSIGN_OR_RETURN(const bases::ImplantReport found, bases::CheckForImplants(dir));
+  ordered_json& check = (*report)["implant_check"];
+  check["is"] = bases::kImplantCheckIs;
+  check["tensors"] = found.tensors;
+  check["findings"] = ordered_json::array();
+  for (const bases::ImplantFinding& finding : found.findings) {
+    check["findings"].push_back(
+        {{"tensor", finding.tensor}, {"rule", finding.rule}, {"what", finding.what}});
+  }
+  return OkStatus();
+}
+
+std::string CheckText(const ordered_json& report) {
+  if (!report.contains("implant_check")) return "";
+  const auto& check = report["implant_check"];
+  std::string text =
+      fmt::format("\nimplants    {} findings in {} tensors; {}\n", check["findings"].size(),
+                  check["tensors"].get<size_t>(), check["is"].get<std::string>());
+  for (const auto& finding : check["findings"]) {
+    text += fmt::format("  {}  {}: {}\n", finding["rule"].get<std::string>(),
+                        finding["tensor"].get<std::string>(), finding["what"].get<std::string>());
+  }
+  return text;
+}
+
+// After the report: findings are for a person to look at before the base is used.
+Status CheckVerdict(const ordered_json& report) {
+  if (!report.contains("implant_check") || report["implant_check"]["findings"].empty()) {
+    return OkStatus();
+  }
+  return FailedPrecondition("{} findings: look at them before this base is used",
+                            report["implant_check"]["findings"].size());
+}
+
+Status Inspect(const Invocation& invocation, const std::filesystem::path& dir, bool check) {
   TG_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadHfConfig(dir / "config.json"));
   TG_ASSIGN_OR_RETURN(const auto weights, tensor::SafetensorsFolder::Open(dir));
   if (Status status = model::CheckWeights(config, weights); !status.ok()) {
@@ -85,12 +122,16 @@ Status Inspect(const Invocation& invocation, const std::filesystem::path& dir) {
   TG_ASSIGN_OR_RETURN(report["tensors"], TensorFacts(dir));
   TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(dir));
   report["base_hash"] = ToHex(hash);
-  return Print(invocation, report, Text);
+  if (check) TG_RETURN_IF_ERROR(AddCheck(dir, &report));
+  TG_RETURN_IF_ERROR(
+      Print(invocation, report, [](const ordered_json& r) { return Text(r) + CheckText(r); }));
+  return CheckVerdict(report);
 }
 
 struct ImportArguments {
   std::filesystem::path file, dir;
   std::string dtype = "bf16";
+  bool check = false;
 };
 
 std::string ImportText(const ordered_json& report) {
@@ -123,16 +164,23 @@ Status Import(const Invocation& invocation, const ImportArguments& arguments) {
   report["chat_template"] = imported.has_chat_template;
   TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(arguments.dir));
   report["base_hash"] = ToHex(hash);
-  return Print(invocation, report, ImportText);
+  if (arguments.check) TG_RETURN_IF_ERROR(AddCheck(arguments.dir, &report));
+  TG_RETURN_IF_ERROR(Print(invocation, report,
+                           [](const ordered_json& r) { return ImportText(r) + CheckText(r); }));
+  return CheckVerdict(report);
 }
 
 }  // namespace
 
 void RegisterBaseVerb(CLI::App& app, Invocation& invocation) {
-  CLI::App* group = AddGroup(app, "base", "Look at base models, and import them");
+  CLI::App* group = AddGroup(app, "base", "Look at base models, import, publish and fetch them");
   auto dir = std::make_shared<std::filesystem::path>();
-  CLI::App* inspect = AddVerb(*group, "inspect", "What a base folder holds, checked", invocation,
-                              [&invocation, dir] { return Inspect(invocation, *dir); });
+  auto check = std::make_shared<bool>(false);
+  const char* check_help = "Look for implants that make weights leak data (a heuristic)";
+  CLI::App* inspect =
+      AddVerb(*group, "inspect", "What a base folder holds, checked", invocation,
+              [&invocation, dir, check] { return Inspect(invocation, *dir, *check); });
+  inspect->add_flag("--check", *check, check_help);
   inspect->add_option("DIR", *dir, "HF folder: config.json, *.safetensors, tokenizer.json")
       ->required();
 
@@ -144,6 +192,9 @@ void RegisterBaseVerb(CLI::App& app, Invocation& invocation) {
   import->add_option("--dtype", arguments->dtype, "Of the weights: bf16, f32 or f16")
       ->check(CLI::IsMember({"bf16", "f32", "f16"}))
       ->capture_default_str();
+  import->add_flag("--check", arguments->check, check_help);
+  RegisterBasePublish(*group, invocation);
+  RegisterBasePull(*group, invocation);
 }
 
 }  // namespace tidegate::cli

@@ -89,13 +89,7 @@ Result<BaseShelf> BaseShelf::Open(const std::filesystem::path& dir,
 }
 
 Result<Bytes> BaseShelf::Block(const Digest& id) {
-  const std::string hex = ToHex(id);
-  TG_ASSIGN_OR_RETURN(
-      Bytes block,
-      ReadFile(registry_.blocks_dir() / hex.substr(0, 2) / hex.substr(2), protocols::kBlockBytes));
-  if (blocks::BlockId(block) == id) return block;
-  return DataLoss("block {} of {} is damaged; publish the base again", hex,
-                  registry_.blocks_dir().native());
+  return bases::BlocksIn(registry_.blocks_dir())(id);
 }
 
 Result<Bytes> BaseShelf::List(const protocols::BaseList& list) {

@@ -65,6 +65,7 @@ Status GateCore::Load(const std::filesystem::path& dir, const std::string& own_s
   }
   TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh, KeepStatement("gate", own_statement));
   TG_ASSIGN_OR_RETURN(open_, spool_.Recover(*ledger_));
+  TG_ASSIGN_OR_RETURN(bases_, BaseIntake::Open(dir / "bases", identity_, clock_));
   TG_RETURN_IF_ERROR(LoadState());
   return WithdrawRefused();
 }
@@ -407,6 +408,12 @@ Result<GateEffects> GateCore::OnBulk(To from, BulkKind kind, const Hash32& conte
       break;
     case BulkKind::kAbandon:
       TG_RETURN_IF_ERROR(TakeAbandon(*document, &out));
+      break;
+    case BulkKind::kBase:
+      TG_RETURN_IF_ERROR(TakeBase(*document, &out));
+      break;
+    case BulkKind::kRevoke:
+      TG_RETURN_IF_ERROR(TakeRevocation(*document, &out));
       break;
     default:
       break;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "gate/ledger.h"
 #include "gate/review.h"
+#include "onshore/gate_process/base_intake.h"
 #include "onshore/gate_process/identity.h"
 #include "onshore/gate_process/spool.h"
 #include "onshore/ipc/control.h"
@@ -59,8 +60,8 @@ class GateCore {
   // A peer is up (again): what it must know is said again.
   Result<GateEffects> OnHello(To from);
   Result<GateEffects> OnIsolation(To from, const std::string& statement);
-  // JOB, ROUND, ADAPTER, RECEIPT, ABANDON bodies from link, as the coordinator sent them; blocks of
-  // an adapter; an update from the trainer.
+  // JOB, ROUND, ADAPTER, RECEIPT, ABANDON, BASE, REVOKE bodies from link, as the coordinator sent
+  // them; blocks of an adapter or a base; an update from the trainer.
   Result<GateEffects> OnBulk(To from, BulkKind kind, const Hash32& content, uint32_t index,
                              ByteSpan bytes);
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
@@ -123,6 +124,8 @@ class GateCore {
   Status TakeReceipt(const protocols::Signed& document, GateEffects* out);
   Status TakeAbandon(const protocols::Signed& document, GateEffects* out);
   Status TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes, GateEffects* out);
+  Status TakeBase(const protocols::Signed& document, GateEffects* out);
+  Status TakeRevocation(const protocols::Signed& document, GateEffects* out);
   Status TakeUpdate(ByteSpan update, GateEffects* out);
   Status Release(gate::Review::Verdict verdict, ByteSpan update, GateEffects* out);
   Status HoldUpdate(const gate::IntentLeaf& intent, ByteSpan update, GateEffects* out);
@@ -167,6 +170,7 @@ class GateCore {
   GateSpool spool_;
   const Clock& clock_;
   std::unique_ptr<gate::Ledger> ledger_;
+  std::optional<BaseIntake> bases_;  // always there after Create
   std::optional<Job> job_;
   std::optional<Adapter> adapter_;
   std::optional<OpenRound> round_;

@@ -21,6 +21,10 @@ Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
     out->push_back(Event(EventCode::kJobRefused));
     return Refuse("job", id, 0, refusal->rule, refusal->reason, out);
   }
+  if (bases_->Revoked(manifest->base_hash)) {
+    out->push_back(Event(EventCode::kJobRefused));
+    return Refuse("job", id, 0, "base", "the coordinator has revoked its base", out);
+  }
   // One job at a time: this one is told of again when the one that runs here has ended.
   if (job_ && !job_ended_) return OkStatus();
   TG_RETURN_IF_ERROR(spool_.StoreDocument("job", document));
@@ -173,8 +177,27 @@ Status GateCore::TakeAbandon(const protocols::Signed& document, GateEffects* out
   return OkStatus();
 }
 
+Status GateCore::TakeBase(const protocols::Signed& document, GateEffects* out) {
+  TG_ASSIGN_OR_RETURN(const auto refusal, bases_->TakeBase(document));
+  return refusal ? Refuse("base", {}, 0, refusal->rule, refusal->reason, out) : OkStatus();
+}
+
+// A job on it ends as one that the coordinator has stopped; after a restart it is refused.
+Status GateCore::TakeRevocation(const protocols::Signed& document, GateEffects* out) {
+  TG_ASSIGN_OR_RETURN(const auto refusal, bases_->TakeRevocation(document));
+  if (refusal) return Refuse("base", {}, 0, refusal->rule, refusal->reason, out);
+  if (!job_ || job_ended_ || !bases_->Revoked(job_->manifest.base_hash)) return OkStatus();
+  if (round_) round_->closed = true;
+  job_ended_ = true;
+  return Refuse("job", job_->id, 0, "base", "the coordinator has revoked its base", out);
+}
+
 Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes,
                            GateEffects* out) {
+  if (bases_->Wants(content)) {
+    TG_ASSIGN_OR_RETURN(const auto refusal, bases_->TakeBlock(content, index, bytes));
+    return refusal ? Refuse("base", {}, 0, refusal->rule, refusal->reason, out) : OkStatus();
+  }
   if (!adapter_ || adapter_->whole || content != adapter_->manifest.content) return OkStatus();
   const protocols::AdapterManifest& manifest = adapter_->manifest;
   if (!blocks::BlockSizeFits(manifest.content_bytes, manifest.blocks.size(), index, bytes.size()) ||

@@ -59,6 +59,7 @@ Result<GateEffects> GateCore::OnHello(To from) {
     link_connected_.reset();
     link_asks_waiting_ = false;
     wanted_version_.reset();
+    bases_->ForgetAsked();
     SayKnown(&out);
     TG_RETURN_IF_ERROR(OfferOpen(&out));
   }
@@ -127,6 +128,12 @@ Result<GateEffects> GateCore::OnTrainerGone() {
 
 Status GateCore::Drive(GateEffects* out) {
   TellState(out);
+  // A job that runs or not.
+  if (link_up_ && link_connected_.value_or(false)) {
+    for (const WantBlocks& want : bases_->Ask()) {
+      out->push_back(Say(To::kLink, IpcType::kWantBlocks, want));
+    }
+  }
   if (!job_) {
     TellWaiting(out);
     return OkStatus();
@@ -179,8 +186,12 @@ Result<GateEffects> GateCore::OnAskWaiting() {
 
 Result<GateEffects> GateCore::OnLinkState(bool connected) {
   GateEffects out;
-  // What link was told before it said anything, it has asked for.
-  if (connected && link_connected_ == false) wanted_version_.reset();
+  // What link was told before it said anything, it has asked for. It may have lost one connection
+  // of several, and says that it is connected once more.
+  if (connected && link_connected_.has_value()) {
+    wanted_version_.reset();
+    bases_->ForgetAsked();
+  }
   link_connected_ = connected;
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
@@ -337,6 +348,7 @@ Status GateCore::Offer(const protocols::ReleaseManifest& manifest, GateEffects* 
 Result<GateEffects> GateCore::OnTick() {
   GateEffects out;
   trainer_asked_ = false;
+  TG_RETURN_IF_ERROR(bases_->Look());
   if (round_waits_) {
     round_waits_ = false;
     trainer_round_.reset();

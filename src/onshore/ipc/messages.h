@@ -63,11 +63,13 @@ enum class BulkKind : uint8_t {
   kReceipt = 4,  // link → gate
   kAbandon = 5,  // link → gate
   kOffer = 6,    // gate → link: an OFFER message's body, ready to send
-  kBlock = 7,    // gate → link: ciphertext block; link → gate: adapter block
+  kBlock = 7,    // gate → link: ciphertext block; link → gate: of an adapter or base
   kParameters = 8,  // gate → trainer: an adapter's float32 parameters, verified
   kUpdate = 9,      // trainer → gate: an encoded update
+  kBase = 10,       // link → gate: a BASE message's body
+  kRevoke = 11,     // link → gate: a REVOKE message's body
 };
-inline constexpr BulkKind kLastBulkKind = BulkKind::kUpdate;
+inline constexpr BulkKind kLastBulkKind = BulkKind::kRevoke;
 
 struct BulkBegin {
   BulkKind kind = BulkKind::kJob;
@@ -181,9 +183,10 @@ struct NeedBlock {
 struct WantBlocks {
   Hash32 content{};
   uint32_t first = 0, count = 0;
+  bool base = false;  // of a base, beside whatever adapter is under way
   template <class A>
   void serialize(A& ar) {
-    ar(content, first, count);
+    ar(content, first, count, base);
   }
 };
 

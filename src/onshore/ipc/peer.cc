@@ -29,6 +29,8 @@ uint64_t MaxBulkBytes(BulkKind kind) {
     case BulkKind::kReceipt:
     case BulkKind::kAbandon:
     case BulkKind::kOffer:
+    case BulkKind::kBase:
+    case BulkKind::kRevoke:
       return protocols::kMaxControlBody;
     case BulkKind::kBlock:
       return protocols::kBlockBytes;

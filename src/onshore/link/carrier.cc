@@ -74,6 +74,12 @@ class CarrierLoop {
         read_.reset();
         again_ = true;
       }
+      // A folder carries no base: `tidegate base pull --from_folder` takes one.
+      const auto want =
+          received->type == IpcType::kWantBlocks
+              ? protocols::Decode<WantBlocks>(received->body)
+              : protocols::Decoded<WantBlocks>(tl::unexpect, protocols::DecodeError{});
+      if (want && want->base) continue;
       TG_RETURN_IF_ERROR(ApplyAll(core_.OnGateMessage(received->type, received->body)));
       if (received->type == IpcType::kHello) {
         TG_RETURN_IF_ERROR(gate_.Send(IpcType::kIsolation, Isolation{statement_}));

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "protocols/bases.h"
+
 namespace tidegate::onshore {
 namespace {
 
@@ -13,6 +15,10 @@ constexpr size_t kMaxOutgoing = 16;
 // Blocks of one content between gate and coordinator at once: 1 MiB in this process.
 constexpr uint32_t kMaxAsked = 4;
 constexpr uint64_t kGrantBytes = 1u << 20;
+// All that a coordinator says to a site that connects.
+constexpr size_t kMaxTold = 2 * protocols::kMaxBases;
+// More than a manifest with all block ids that it may have.
+constexpr size_t kMaxToldBytes = 32u << 10;
 
 template <typename Message>
 ToGate Ipc(IpcType type, const Message& message) {
@@ -32,7 +38,8 @@ LinkEffects LinkCore::OnConnected(uint64_t session) {
     out.push_back(outgoing.offer);
   }
   // What was under way is lost. The gate hears of the new connection and says what it still lacks.
-  incoming_.reset();
+  incoming_.clear();
+  told_bases_.clear();
   const LinkEffects lease = OnLease();
   out.insert(out.end(), lease.begin(), lease.end());
   return out;
@@ -74,6 +81,13 @@ LinkEffects LinkCore::OnCoordinator(MessageType type, ByteSpan body) {
       break;
     case MessageType::kAbandon:
       pass(BulkKind::kAbandon);
+      break;
+    case MessageType::kBase:
+    case MessageType::kRevoke:
+      pass(type == MessageType::kBase ? BulkKind::kBase : BulkKind::kRevoke);
+      if (body.size() > kMaxToldBytes) break;
+      told_bases_.push_back(std::get<BulkToGate>(out.back()));
+      if (told_bases_.size() > kMaxTold) told_bases_.pop_front();
       break;
     case MessageType::kChunk:
       return OnChunk(body);
@@ -147,19 +161,30 @@ void LinkCore::Forget(ByteSpan receipt) {
   if (decoded) outgoing_.erase(decoded->content);
 }
 
+LinkCore::Incoming* LinkCore::FindIncoming(const Hash32& content) {
+  const auto it = std::find_if(incoming_.begin(), incoming_.end(),
+                               [&content](const Incoming& i) { return i.content == content; });
+  return it == incoming_.end() ? nullptr : &*it;
+}
+
+void LinkCore::ForgetIncoming(bool base) {
+  std::erase_if(incoming_, [base](const Incoming& i) { return i.base == base; });
+}
+
 LinkEffects LinkCore::OnChunk(ByteSpan body) {
   const auto chunk = protocols::DecodeChunk(body);
-  if (!chunk || !incoming_ || chunk->content != incoming_->content) {
+  Incoming* incoming = chunk ? FindIncoming(chunk->content) : nullptr;
+  if (incoming == nullptr) {
     ++refused_;
     return {};
   }
   LinkEffects out;
   out.push_back(BulkToGate{BulkKind::kBlock, chunk->content, chunk->index,
                            Bytes(chunk->bytes.begin(), chunk->bytes.end())});
-  incoming_->ungranted += protocols::kBlockBytes;
-  if (incoming_->ungranted >= kGrantBytes) {
-    out.push_back(Outbound::Say(protocols::Credit{chunk->content, incoming_->ungranted}));
-    incoming_->ungranted = 0;
+  incoming->ungranted += protocols::kBlockBytes;
+  if (incoming->ungranted >= kGrantBytes) {
+    out.push_back(Outbound::Say(protocols::Credit{chunk->content, incoming->ungranted}));
+    incoming->ungranted = 0;
   }
   return out;
 }
@@ -169,23 +194,27 @@ LinkEffects LinkCore::OnGateMessage(IpcType type, ByteSpan body) {
   if (type == IpcType::kHello) {
     // A gate that was started again says what is open; what was open before is not ours to know.
     outgoing_.clear();
-    incoming_.reset();
+    incoming_.clear();
     known_ = Known{};
     out.push_back(Ipc(IpcType::kLinkState, LinkState{connected_}));
+    out.insert(out.end(), told_bases_.begin(), told_bases_.end());
     return out;
   }
   if (type == IpcType::kKnown) {
     const auto known = protocols::Decode<Known>(body);
     if (!known) return out;
     known_ = *known;
-    incoming_.reset();  // what is still wanted is said after this
+    ForgetIncoming(false);  // what of an adapter is still wanted is said after this
     return OnLease();
   }
   if (type == IpcType::kWantBlocks) {
     const auto want = protocols::Decode<WantBlocks>(body);
     if (!want || !connected_) return out;
-    const bool fresh = !incoming_ || incoming_->content != want->content;
-    if (fresh) incoming_ = Incoming{want->content, 0};
+    const bool fresh = FindIncoming(want->content) == nullptr;
+    if (fresh) {
+      ForgetIncoming(want->base);
+      incoming_.push_back({want->content, want->base, 0});
+    }
     const uint64_t credit = fresh ? transport::kWindowBytes : 0;
     out.push_back(Outbound::Say(protocols::Want{want->content, want->first, want->count, credit}));
   }

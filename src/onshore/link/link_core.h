@@ -6,6 +6,7 @@
 // permit::Outbound, which is made of a verified release and of nothing else. Not thread-safe.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -66,6 +67,7 @@ class LinkCore {
   };
   struct Incoming {
     Hash32 content{};
+    bool base = false;
     uint64_t ungranted = 0;
   };
 
@@ -84,7 +86,13 @@ class LinkCore {
   uint64_t session_ = 0;
   Known known_;
   std::map<Hash32, Outgoing> outgoing_;
-  std::optional<Incoming> incoming_;
+  Incoming* FindIncoming(const Hash32& content);
+  void ForgetIncoming(bool base);
+
+  // One adapter and one part of a base at most.
+  std::vector<Incoming> incoming_;
+  // BASE and REVOKE of this connection: the coordinator says them once, a gate may be started anew.
+  std::deque<BulkToGate> told_bases_;
   uint64_t refused_ = 0;
 };
 

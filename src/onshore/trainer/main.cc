@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   RegisterGenerate(app, invocation);
   RegisterDataCheck(app, invocation);
   RegisterSimulate(app, invocation);
+  RegisterBaseInstall(app, invocation);
   SiteOptions site;
   const CLI::App* federated = AddFederatedVerb(app, site);
   OutsideOptions outside;

@@ -86,6 +86,7 @@ void RegisterEval(CLI::App& app, Invocation& invocation);
 void RegisterGenerate(CLI::App& app, Invocation& invocation);
 void RegisterDataCheck(CLI::App& app, Invocation& invocation);
 void RegisterSimulate(CLI::App& app, Invocation& invocation);
+void RegisterBaseInstall(CLI::App& app, Invocation& invocation);
 
 // Prints invocation.refused as the verb's error; returns its exit code.
 int Refuse(const Invocation& invocation);
