@@ -9,7 +9,7 @@ packages=(
   libssl-dev libsqlite3-dev libpq-dev postgresql libfmt-dev libexpected-dev libcereal-dev nlohmann-json3-dev
   libtomlplusplus-dev libcli11-dev libzmq3-dev libseccomp-dev libdnnl-dev ocl-icd-opencl-dev libhwy-dev
   libzstd-dev libutf8proc-dev libpcre2-dev libgtest-dev libgmock-dev libbenchmark-dev
-  libcpp-httplib-dev libjs-chart.js chromium libopenmpi-dev openmpi-bin
+  libcpp-httplib-dev libjs-chart.js chromium python3-dev pybind11-dev libopenmpi-dev openmpi-bin
 )
 missing=()
 for p in "${packages[@]}"; do

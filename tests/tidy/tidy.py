@@ -147,7 +147,8 @@ def check_layer_table(tree):
 
 def included_path(tree, path, folder=""):
     """What an include line of a file in `folder` names. Tests may name their neighbours."""
-    candidates = [path, "src/" + path]
+    # The client library's headers are included as a client has them.
+    candidates = [path, "src/" + path, "src/sdk/include/" + path]
     if folder.startswith("tests"):
         candidates += ["tests/" + path, folder + "/" + path]
     for candidate in candidates:
