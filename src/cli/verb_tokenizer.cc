@@ -1,9 +1,10 @@
-// tokenizer train: a byte-level BPE from text.
+// tokenizer train: a byte-level BPE from text. tokenizer encode: token shards from text.
 #include <unistd.h>
 
 #include <thread>
 
 #include "cli/verb.h"
+#include "corpus/encode.h"
 #include "corpus/train_tokenizer.h"
 
 namespace tidegate::cli {
@@ -117,11 +118,60 @@ void RegisterTrain(CLI::App& group, Invocation& invocation) {
       ->capture_default_str();
 }
 
+struct EncodeOptions {
+  corpus::EncodeTextOptions encode;
+  std::filesystem::path out;
+  std::string end_of_text;
+};
+
+Status Encode(const Invocation& invocation, const EncodeOptions& options) {
+  TG_ASSIGN_OR_RETURN(const corpus::EncodedText made,
+                      corpus::EncodeText(options.encode, options.out, TellProgress(invocation)));
+  const ordered_json report = {
+      {"out", options.out.native()},         {"tokens", made.tokens},
+      {"documents", made.documents},         {"shards", made.shards},
+      {"shards_before", made.shards_before}, {"text_bytes", made.text_bytes},
+      {"bad_lines", made.bad_lines}};
+  return Print(invocation, report, [](const ordered_json& r) {
+    std::string text = fmt::format(
+        "{}: {} tokens of {} documents in {} shards, {:.2f} bytes a token\n",
+        r["out"].get<std::string>(), r["tokens"].get<uint64_t>(), r["documents"].get<uint64_t>(),
+        r["shards"].get<uint64_t>(), r["text_bytes"].get<double>() / r["tokens"].get<double>());
+    if (const auto before = r["shards_before"].get<uint64_t>(); before > 0) {
+      text += fmt::format("{} shards were there from a run before\n", before);
+    }
+    if (const auto bad = r["bad_lines"].get<uint64_t>(); bad > 0) {
+      text += fmt::format("{} lines were no text and were left out\n", bad);
+    }
+    return text;
+  });
+}
+
+void RegisterEncode(CLI::App& group, Invocation& invocation) {
+  auto options = std::make_shared<EncodeOptions>();
+  options->encode.threads = CoreCount();
+  CLI::App* verb =
+      AddVerb(group, "encode", "Make token shards of text, for pretraining", invocation,
+              [&invocation, options] { return Encode(invocation, *options); });
+  AddTextOptions(verb, options->encode.inputs, options->encode.text, options->encode.threads);
+  verb->add_option("--tokenizer", options->encode.tokenizer, "Folder or tokenizer.json")
+      ->required();
+  verb->add_option("--out", options->out,
+                   "Folder for the shards; an encoding that was ended goes on in it")
+      ->required();
+  verb->add_option("--end-of-text", options->end_of_text,
+                   "Token behind each document, \"\" for none; else the tokenizer's eos_token")
+      ->each([options](const std::string& token) { options->encode.end_of_text = token; });
+  verb->add_option("--shard-tokens", options->encode.shard_tokens, "Tokens in a shard")
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void RegisterTokenizerVerbs(CLI::App& app, Invocation& invocation) {
   CLI::App* group = AddGroup(app, "tokenizer", "Tokenizers and token shards for pretraining");
   RegisterTrain(*group, invocation);
+  RegisterEncode(*group, invocation);
 }
 
 }  // namespace tidegate::cli

@@ -143,6 +143,7 @@ Status TextSource::Seek(const TextPosition& at) {
   line_ = 0;
   fd_.reset();
   in_document_ = false;
+  bad_lines_ = 0;
   for (uint64_t i = 0; i < at.piece; ++i) {
     TG_ASSIGN_OR_RETURN(const std::optional<TextPiece> piece, Next());
     if (!piece) return InvalidArgument("there is no piece {} at {}", at.piece, at.offset);
@@ -161,7 +162,7 @@ Result<std::optional<TextPiece>> TextSource::NextOfText() {
     return InvalidArgument("{}: byte {} is not UTF-8; convert the file (iconv) or leave it out",
                            files_[file_].path.native(), offset_ + valid);
   }
-  TextPiece out{{file_, offset_, 0}, std::string(piece), last};
+  TextPiece out{{file_, offset_, 0}, std::string(piece), last, bad_lines_};
   used_ += piece.size();
   offset_ += piece.size();
   return std::optional(std::move(out));
@@ -220,7 +221,8 @@ Result<std::optional<TextPiece>> TextSource::NextOfLines() {
   }
   const std::string_view rest = std::string_view(document_).substr(document_used_);
   const bool last = rest.size() <= kPieceBytes;
-  TextPiece out{document_at_, std::string(rest.substr(0, last ? rest.size() : CutOf(rest))), last};
+  TextPiece out{document_at_, std::string(rest.substr(0, last ? rest.size() : CutOf(rest))), last,
+                bad_lines_};
   document_used_ += out.text.size();
   ++document_at_.piece;
   in_document_ = !last;

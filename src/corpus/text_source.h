@@ -34,6 +34,7 @@ struct TextPiece {
   TextPosition at;
   std::string text;  // valid UTF-8, never empty but for an empty document
   bool ends_document = false;
+  uint64_t bad_lines = 0;  // that were left out before it, since the source began or was sought
 };
 
 struct TextFile {
@@ -60,6 +61,7 @@ class TextSource {
   uint64_t total_bytes() const;
   // Bytes of all files that were read so far.
   uint64_t bytes_done() const { return before_ + offset_; }
+  // Since it began, or since Seek.
   uint64_t bad_lines() const { return bad_lines_; }
 
   // The next piece, nothing at the end. Errors name the file, and the line or the byte.
