@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "federation/rounds/aggregate.h"
 #include "federation/rounds/server_optimizer.h"
 #include "federation/shared/grid.h"
 #include "federation/shared/layout.h"
@@ -113,8 +114,8 @@ Taker OneOf(E JobManifest::*field, std::vector<std::pair<std::string, E>> names)
 
 Status TakeSites(const Where& at, const toml::node& node, Draft& draft) {
   const toml::array* list = node.as_array();
-  if (list == nullptr || list->empty() || list->size() > protocols::kMaxContributions) {
-    return Bad(at, fmt::format("must be a list of 1 … {} names", protocols::kMaxContributions));
+  if (list == nullptr || list->empty() || list->size() > protocols::kMaxSites) {
+    return Bad(at, fmt::format("must be a list of 1 … {} names", protocols::kMaxSites));
   }
   for (const toml::node& item : *list) {
     const auto name = item.value_exact<std::string>();
@@ -165,7 +166,7 @@ Takers TopTakers() {
       {"quorum",
        [](const Where& at, const toml::node& node, Draft& draft) -> Status {
          draft.has_quorum = true;
-         return Whole(&J::quorum, 1, protocols::kMaxContributions)(at, node, draft);
+         return Whole(&J::quorum, 1, protocols::kMaxSites)(at, node, draft);
        }},
       {"deadline_seconds",
        [](const Where& at, const toml::node& node, Draft& draft) -> Status {
@@ -216,8 +217,8 @@ Takers TopTakers() {
       {"beta_1", Optional(&Draft::beta_1, 0, 1)},
       {"beta_2", Optional(&Draft::beta_2, 0, 1)},
       {"tau", Optional(&Draft::tau, 1e-9, 1)},
-      {"sites_per_round", Whole(&J::sites_per_round, 1, protocols::kMaxContributions)},
-      {"target_updates", Whole(&J::target_updates, 1, protocols::kMaxContributions)},
+      {"sites_per_round", Whole(&J::sites_per_round, 1, protocols::kMaxSites)},
+      {"target_updates", Whole(&J::target_updates, 1, protocols::kMaxSites)},
       {"weighting",
        OneOf<protocols::Weighting>(&J::weighting, {{"equal", protocols::Weighting::kEqual},
                                                    {"tokens", protocols::Weighting::kTokens}})},
@@ -397,9 +398,9 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (job.sites.items.empty()) {
     return FailedPrecondition("no site is enrolled; a job needs one (`tidegate site approve`)");
   }
-  if (job.sites.size() > protocols::kMaxContributions) {
+  if (job.sites.size() > protocols::kMaxSites) {
     return ResourceExhausted("{}: {} sites are over the limit {}; name those that take part", file,
-                             job.sites.size(), protocols::kMaxContributions);
+                             job.sites.size(), protocols::kMaxSites);
   }
   std::sort(job.sites.items.begin(), job.sites.items.end());
   for (const protocols::Name& site : job.sites.items) {
@@ -433,6 +434,14 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (job.error_feedback && !draft.has_late) job.late = LateRule::kCarry;
   if (job.weighting == protocols::Weighting::kTokens && !draft.has_max_weight) {
     job.max_weight = 4096;
+  }
+  const uint64_t most =
+      job.weighting == protocols::Weighting::kTokens ? uint64_t{asked} * job.max_weight : asked;
+  if (most > kMaxTotalWeight) {
+    return InvalidArgument(
+        "{}: max_weight {} of {} sites is {} together, a sum takes {}; lower max_weight or "
+        "sites_per_round",
+        file, job.max_weight, asked, most, kMaxTotalWeight);
   }
   TG_RETURN_IF_ERROR(CheckCodec(file, draft));
   if (static_cast<uint64_t>(job.warmup_steps) >

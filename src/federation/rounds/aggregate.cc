@@ -50,8 +50,9 @@ Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned th
     }
     weight += c.weight;
   }
-  if (contributions.size() > protocols::kMaxContributions - contributions_) {
-    return ResourceExhausted("a sum takes at most {} updates", protocols::kMaxContributions);
+  if (weight > kMaxTotalWeight - total_weight_) {
+    return ResourceExhausted("a sum takes updates of a weight of at most {} together",
+                             kMaxTotalWeight);
   }
   const AddLoop loop = FastestAddLoop();
   const uint64_t cells = (sum_.size() + kCell - 1) / kCell;
@@ -63,7 +64,6 @@ Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned th
     }
   });
   total_weight_ += weight;
-  contributions_ += static_cast<uint32_t>(contributions.size());
   return OkStatus();
 }
 

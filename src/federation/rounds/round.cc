@@ -61,7 +61,9 @@ Transition Abandon(JobState state, const Collecting& collecting) {
   return t;
 }
 
-Result<Transition> OnOpened(const JobState& state, const RoundOpened& e) {
+// The handlers change the state that they are given: of a large job a copy for each event would be
+// what its rounds cost.
+Result<Transition> OnOpened(JobState state, const RoundOpened& e) {
   const auto* idle = std::get_if<Idle>(&state.phase);
   if (idle == nullptr || idle->round != e.round) return Unexpected(state, Event(e));
   const std::vector<std::string>& sites = state.rules.sites;
@@ -71,14 +73,14 @@ Result<Transition> OnOpened(const JobState& state, const RoundOpened& e) {
     return InvalidArgument("round {} asks {} sites; {} of the job's are asked", e.round,
                            asked.size(), state.rules.asked());
   }
-  JobState next = state;
-  next.phase = Collecting{
+  Collecting collecting{
       e.round, e.unix_millis + static_cast<int64_t>(state.rules.deadline_millis), asked, {}};
-  return Transition{std::move(next), {}};
+  state.phase = std::move(collecting);
+  return Transition{std::move(state), {}};
 }
 
-Result<Transition> OnAccepted(const JobState& state, const UpdateAccepted& e) {
-  const auto* open = std::get_if<Collecting>(&state.phase);
+Result<Transition> OnAccepted(JobState state, const UpdateAccepted& e) {
+  auto* open = std::get_if<Collecting>(&state.phase);
   if (open == nullptr || open->round != e.round) return Unexpected(state, Event(e));
   if (!std::binary_search(state.rules.sites.begin(), state.rules.sites.end(), e.site)) {
     return PermissionDenied("site {} is not named by the job", e.site);
@@ -97,38 +99,40 @@ Result<Transition> OnAccepted(const JobState& state, const UpdateAccepted& e) {
     return AlreadyExists("equivocation: site {} has another update in round {} already", e.site,
                          e.round);
   }
-  Collecting collecting = *open;
-  collecting.accepted.emplace(e.site, e.update);
-  JobState next = state;
+  open->accepted.emplace(e.site, e.update);
   const uint32_t target = state.rules.target_updates;
-  if (collecting.accepted.size() == (target == 0 ? collecting.asked.size() : target)) {
-    return CloseForSum(std::move(next), std::move(collecting));
+  if (open->accepted.size() < (target == 0 ? open->asked.size() : target)) {
+    return Transition{std::move(state), {}};
   }
-  next.phase = std::move(collecting);
-  return Transition{std::move(next), {}};
+  Collecting collecting = std::move(*open);
+  return CloseForSum(std::move(state), std::move(collecting));
 }
 
-Result<Transition> OnTime(const JobState& state, const TimePassed& e) {
-  const auto* open = std::get_if<Collecting>(&state.phase);
-  if (open == nullptr || e.unix_millis < open->deadline_unix_millis) return Transition{state, {}};
-  if (open->accepted.size() >= state.rules.quorum) return CloseForSum(state, *open);
-  return Abandon(state, *open);
+Result<Transition> OnTime(JobState state, const TimePassed& e) {
+  auto* open = std::get_if<Collecting>(&state.phase);
+  if (open == nullptr || e.unix_millis < open->deadline_unix_millis) {
+    return Transition{std::move(state), {}};
+  }
+  Collecting collecting = std::move(*open);
+  if (collecting.accepted.size() >= state.rules.quorum) {
+    return CloseForSum(std::move(state), std::move(collecting));
+  }
+  return Abandon(std::move(state), collecting);
 }
 
-Result<Transition> OnPublished(const JobState& state, const VersionPublished& e) {
+Result<Transition> OnPublished(JobState state, const VersionPublished& e) {
   const auto* summing = std::get_if<Aggregating>(&state.phase);
   if (summing == nullptr || e.version != state.version + 1) return Unexpected(state, Event(e));
-  JobState next = state;
-  next.version = e.version;
-  next.abandoned_in_a_row = 0;
-  if (next.version == next.rules.rounds) {
-    return End(std::move(next), true, protocols::AbandonReason::kStopped);
+  state.version = e.version;
+  state.abandoned_in_a_row = 0;
+  if (state.version == state.rules.rounds) {
+    return End(std::move(state), true, protocols::AbandonReason::kStopped);
   }
   const uint32_t round = summing->round + 1;
-  next.phase = Idle{round};
+  state.phase = Idle{round};
   Transition t;
-  t.effects.push_back(OpenRound{round, PhaseOf(next, round)});
-  t.state = std::move(next);
+  t.effects.push_back(OpenRound{round, PhaseOf(state, round)});
+  t.state = std::move(state);
   return t;
 }
 
@@ -162,9 +166,9 @@ std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint3
 }
 
 Result<JobState> NewJob(RoundRules rules) {
-  if (rules.sites.empty() || rules.sites.size() > protocols::kMaxContributions) {
+  if (rules.sites.empty() || rules.sites.size() > protocols::kMaxSites) {
     return InvalidArgument("a job names {} sites; it takes 1 … {}", rules.sites.size(),
-                           protocols::kMaxContributions);
+                           protocols::kMaxSites);
   }
   std::sort(rules.sites.begin(), rules.sites.end());
   if (std::adjacent_find(rules.sites.begin(), rules.sites.end()) != rules.sites.end()) {
@@ -194,17 +198,17 @@ Result<JobState> NewJob(RoundRules rules) {
   return state;
 }
 
-Result<Transition> Step(const JobState& state, const Event& event) {
-  return std::visit(Overload{[&](const RoundOpened& e) { return OnOpened(state, e); },
-                             [&](const UpdateAccepted& e) { return OnAccepted(state, e); },
-                             [&](const TimePassed& e) { return OnTime(state, e); },
-                             [&](const VersionPublished& e) { return OnPublished(state, e); },
-                             [&](const StopRequested&) -> Result<Transition> {
-                               if (std::holds_alternative<Ended>(state.phase))
-                                 return Unexpected(state, event);
-                               return End(state, false, protocols::AbandonReason::kStopped);
-                             }},
-                    event);
+Result<Transition> Step(JobState state, const Event& event) {
+  return std::visit(
+      Overload{[&](const RoundOpened& e) { return OnOpened(std::move(state), e); },
+               [&](const UpdateAccepted& e) { return OnAccepted(std::move(state), e); },
+               [&](const TimePassed& e) { return OnTime(std::move(state), e); },
+               [&](const VersionPublished& e) { return OnPublished(std::move(state), e); },
+               [&](const StopRequested&) -> Result<Transition> {
+                 if (std::holds_alternative<Ended>(state.phase)) return Unexpected(state, event);
+                 return End(std::move(state), false, protocols::AbandonReason::kStopped);
+               }},
+      event);
 }
 
 std::vector<Effect> PendingEffects(const JobState& state) {

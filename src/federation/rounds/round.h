@@ -130,7 +130,8 @@ Result<JobState> NewJob(RoundRules rules);
 
 // kFailedPrecondition "EVENT is not expected in STATE …"; kAlreadyExists for a second update of a
 // site in a round (the same content: harmless; another: equivocation, the message says which).
-Result<Transition> Step(const JobState& state, const Event& event);
+// With a state that is moved in nothing of it is copied; after an error it is gone.
+Result<Transition> Step(JobState state, const Event& event);
 
 // What a job waits to have done, given its state: for after a restart. Empty while collecting.
 std::vector<Effect> PendingEffects(const JobState& state);

@@ -178,11 +178,14 @@ TEST(WeightedSum, AddsAllOfSeveralOrNone) {
   WeightedSum sum(4);
   const WeightedSum::Contribution good{&view, 1}, heavy{&view, protocols::kMaxWeight + 1};
   EXPECT_EQ(sum.Add(std::vector{good, heavy}).code(), Code::kInvalidArgument);
-  EXPECT_EQ(sum.Add(std::vector(protocols::kMaxContributions + 1, good)).code(),
-            Code::kResourceExhausted);
+  const WeightedSum::Contribution most{&view, protocols::kMaxWeight};
+  std::vector<WeightedSum::Contribution> full(protocols::kMaxContributions, most);
+  full.push_back(good);
+  EXPECT_EQ(sum.Add(full).code(), Code::kResourceExhausted);
   EXPECT_EQ(std::vector<int64_t>(sum.sum().begin(), sum.sum().end()), std::vector<int64_t>(4, 0));
-  ASSERT_TRUE(sum.Add(std::vector(protocols::kMaxContributions, good), 2).ok());
-  EXPECT_EQ(sum.sum()[3], int64_t{0x01010101} * 16 * protocols::kMaxContributions);
+  // Of smaller weights a sum takes more.
+  ASSERT_TRUE(sum.Add(std::vector(protocols::kMaxSites, good), 2).ok());
+  EXPECT_EQ(sum.sum()[3], int64_t{0x01010101} * 16 * protocols::kMaxSites);
 }
 
 TEST(OnThreads, RunsEachTaskOnce) {

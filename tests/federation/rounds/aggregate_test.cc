@@ -128,7 +128,10 @@ TEST(WeightedSum, IsBounded) {
   WeightedSum sum(4);
   EXPECT_EQ(sum.Add(view, 0).code(), Code::kInvalidArgument);
   EXPECT_EQ(sum.Add(view, protocols::kMaxWeight + 1).code(), Code::kInvalidArgument);
-  for (uint32_t i = 0; i < protocols::kMaxContributions; ++i) ASSERT_TRUE(sum.Add(view, 1).ok());
+  for (uint32_t i = 0; i < protocols::kMaxContributions; ++i) {
+    ASSERT_TRUE(sum.Add(view, protocols::kMaxWeight).ok());
+  }
+  EXPECT_EQ(sum.total_weight(), kMaxTotalWeight);
   EXPECT_EQ(sum.Add(view, 1).code(), Code::kResourceExhausted);
   WeightedSum small(3);
   EXPECT_FALSE(small.Add(view, 1).ok());
