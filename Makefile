@@ -48,9 +48,11 @@ lint: setup
 # session flipped, not a sample of them.
 SOAK_SEEDS ?= 1-300
 SOAK_TRANSFER_SEEDS ?= 1-200
+SOAK_FAILOVER_SEEDS ?= 1-50
 soak: build
 	TIDEGATE_KILL_SEEDS=$(SOAK_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='Kills.*'
 	TIDEGATE_TRANSFER_SEEDS=$(SOAK_TRANSFER_SEEDS) $(BUILD)/bin/tests_federation_processes_test --gtest_filter='TransferKills.*'
+	TIDEGATE_FAILOVER_SEEDS=$(SOAK_FAILOVER_SEEDS) $(BUILD)/bin/tests_offshore_test --gtest_filter='PostgresFailoverProcesses.Kills*'
 	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/soak_rounds --trainer real --rounds 1501 --rss_every 100 --limit_ms 1000
 	TIDEGATE_FLIP_STRIDE=1 $(BUILD)/bin/tests_transport_test --gtest_filter='SessionTest.EveryByte*'
 

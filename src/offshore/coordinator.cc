@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "crypto/document.h"
+#include "offshore/open_store.h"
 
 namespace tidegate::offshore {
 
@@ -14,7 +15,15 @@ using protocols::MessageType;
 Result<std::unique_ptr<Coordinator>> Coordinator::Open(const std::filesystem::path& dir,
                                                        FederationConfig config, FederationKeys keys,
                                                        const Clock& clock) {
-  TG_ASSIGN_OR_RETURN(auto store, federation::OpenSqliteStore(dir / "store.db"));
+  TG_ASSIGN_OR_RETURN(federation::OpenedStore opened, OpenStore(dir, config));
+  return Open(std::move(opened), std::move(config), std::move(keys), clock);
+}
+
+Result<std::unique_ptr<Coordinator>> Coordinator::Open(federation::OpenedStore opened,
+                                                       FederationConfig config, FederationKeys keys,
+                                                       const Clock& clock) {
+  const std::filesystem::path dir = opened.folder;
+  std::unique_ptr<federation::Store> store = std::move(opened.store);
   federation::FederationIdentity identity{config.federation};
   std::ranges::copy(keys.sign.verify_key().bytes(), identity.sign_key.begin());
   std::ranges::copy(keys.curve.public_key(), identity.curve_key.begin());
@@ -26,7 +35,9 @@ Result<std::unique_ptr<Coordinator>> Coordinator::Open(const std::filesystem::pa
   TG_ASSIGN_OR_RETURN(coordinator->bases_,
                       BaseShelf::Open(dir / "bases", coordinator->config_.federation,
                                       coordinator->keys_.sign.verify_key()));
-  TG_RETURN_IF_ERROR(coordinator->Load());
+  if (const Status status = coordinator->Load(); !status.ok()) {
+    return Unexpected(coordinator->WhyEnded(status));
+  }
   return coordinator;
 }
 
@@ -37,7 +48,8 @@ Status Coordinator::Load() {
     TG_ASSIGN_OR_RETURN(const crypto::VerifyKey key, crypto::VerifyKey::FromBytes(site.sign_key));
     access_.push_back({site.name, site.curve_key, true});
     const std::string name = site.name;
-    sites_.emplace(name, Site(std::move(site), key));
+    TG_ASSIGN_OR_RETURN(const auto head, store_->Head(name, site.sign_key));
+    sites_.emplace(name, Site(std::move(site), key)).first->second.head = head;
   }
   TG_ASSIGN_OR_RETURN(std::vector<federation::StoredJob> jobs, store_->Jobs());
   for (federation::StoredJob& job : jobs) TG_RETURN_IF_ERROR(LoadJob(std::move(job)));
@@ -55,7 +67,7 @@ Status Coordinator::LoadJob(federation::StoredJob stored) {
   TG_ASSIGN_OR_RETURN(job->state, federation::NewJob(federation::RulesOf(m)));
   TG_ASSIGN_OR_RETURN(const std::vector<Event> events, store_->Events(job->facts.id));
   for (const Event& event : events) {
-    auto next = federation::Step(job->state, event);
+    auto next = federation::Step(std::move(job->state), event);
     if (!next) {
       return DataLoss("the store's events of job {} do not follow from each other: {}", m.name.text,
                       next.error().message());
@@ -230,11 +242,12 @@ void Coordinator::PushNext(Site& site) {
   Push(site.stored.name, *next);
 }
 
-void Coordinator::OnConnected(const std::string& site) {
+void Coordinator::OnConnected(const std::string& site, bool by_folder) {
   const auto it = sites_.find(site);
   if (it == sites_.end()) return;
   OnDisconnected(site);
   it->second.connected = true;
+  it->second.by_folder = by_folder;
   it->second.seen_unix_millis = clock_.UnixMillis();
   PushBases(site);
   PushNext(it->second);

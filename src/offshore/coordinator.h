@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "blocks/block_store.h"
 #include "federation/rounds/server_optimizer.h"
+#include "federation/server/shared_store.h"
 #include "federation/server/store.h"
 #include "offshore/base_shelf.h"
 #include "offshore/federation_config.h"
@@ -52,11 +53,23 @@ inline constexpr size_t kTakenRemembered = 8;
 class Coordinator {
  public:
   // Opens the store and the blocks in `dir`, replays each job's events. Does not act: the first
-  // turn's Resume does.
+  // turn's Resume does. Where the store is shared (open_store.h), kUnavailable while another
+  // coordinator has it.
   static Result<std::unique_ptr<Coordinator>> Open(const std::filesystem::path& dir,
                                                    FederationConfig config, FederationKeys keys,
                                                    const Clock& clock);
+  // The same, of a store that is open.
+  static Result<std::unique_ptr<Coordinator>> Open(federation::OpenedStore opened,
+                                                   FederationConfig config, FederationKeys keys,
+                                                   const Clock& clock);
 
+  // A turn is due at least so often, an empty one if there is nothing to do.
+  int64_t turn_millis() const { return store_->turn_millis(); }
+  // An error that ends the process, or, where it came of it, that another has taken over.
+  Status WhyEnded(const Status& status) {
+    const Status ours = store_->StillOurs();
+    return ours.ok() ? status : ours;
+  }
   Status BeginTurn();
   // Blocks durable, transaction committed, spools of ended rounds removed.
   Result<std::vector<Outgoing>> EndTurn();
@@ -69,7 +82,8 @@ class Coordinator {
   int64_t MillisToDeadline() const;
 
   // Both connections of a site are up (their HELLOs were checked and answered), or one went down.
-  void OnConnected(const std::string& site);
+  // `by_folder`: what it says was carried, and may come after what it said later.
+  void OnConnected(const std::string& site, bool by_folder = false);
   void OnDisconnected(const std::string& site);
   // A message of a connected site, any type but HELLO.
   Status OnMessage(const std::string& site, protocols::MessageType type, ByteSpan body);
@@ -100,7 +114,9 @@ class Coordinator {
         : stored(std::move(enrolled)), key(sign_key) {}
     federation::StoredSite stored;
     crypto::VerifyKey key;
-    bool connected = false;
+    bool connected = false, by_folder = false;
+    // The longest head of its ledger that was countersigned.
+    std::optional<federation::StoredHead> head;
     uint64_t bytes_in = 0;
     int64_t seen_unix_millis = 0;  // 0: not since this process started
     uint64_t refused = 0;
@@ -202,6 +218,10 @@ class Coordinator {
   Status OnLease(Site& site, ByteSpan body);
   Status FillOutflow(Site& site, Outflow& outflow);
   JobRun* FindJob(const protocols::Id16& id);
+
+  // coordinator_heads.cc: how long a site's ledger is
+  Result<Status> JudgeHead(Site& site, const crypto::Checkpoint& head);
+  Status RememberHead(Site& site, const std::string& note);
 
   // coordinator_requests.cc: the operator's verbs
   using Json = nlohmann::ordered_json;

@@ -96,9 +96,12 @@ Status Coordinator::OnOffer(Site& site, ByteSpan body) {
   if (!release) return refuse({}, BadBody(release.error()));
   JobRun* job = FindJob(release->key.job);
   if (job == nullptr) return refuse(release->content, NotFound("the job is not known here"));
-  Status status = CheckRelease(offer->release, *release, job->facts, name, site.key);
-  if (status.ok()) status = CheckLedgerHead(offer->ledger_head.text, *release, site.key);
+  const Status status = CheckRelease(offer->release, *release, job->facts, name, site.key);
   if (!status.ok()) return refuse(release->content, status);
+  const auto head = CheckLedgerHead(offer->ledger_head.text, *release, site.key);
+  if (!head) return refuse(release->content, head.error());
+  TG_ASSIGN_OR_RETURN(const Status in_order, JudgeHead(site, *head));
+  if (!in_order.ok()) return refuse(release->content, in_order);
   TG_ASSIGN_OR_RETURN(const bool answered, AnswerFromStore(site, *release));
   if (answered) return OkStatus();
   TG_ASSIGN_OR_RETURN(const auto round, store_->Round(job->facts.id, release->key.round));
@@ -275,6 +278,7 @@ Status Coordinator::TakeUpdate(Site& site, const Digest& content) {
   const federation::UpdateAccepted event{
       name, release.key.round, {release.content, header->weight}};
   TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, event, receipt));
+  TG_RETURN_IF_ERROR(RememberHead(site, incoming.ledger_head));
   site.offers.erase(release.content);
   site.Remember(release);
   job->losses[name] = {release.key.round, update.train_loss_milli, update.heldout_loss_milli};
@@ -298,6 +302,7 @@ Status Coordinator::AcceptLate(Site& site, const protocols::ReleaseManifest& rel
   TG_ASSIGN_OR_RETURN(const protocols::Signed receipt,
                       SignReceipt(release, head, update.outcome, update.accepted_unix_millis));
   TG_RETURN_IF_ERROR(store_->AcceptUpdate(update, std::nullopt, receipt));
+  TG_RETURN_IF_ERROR(RememberHead(site, head));
   site.Remember(release);
   LogInfo("update_late round={} site={}", release.key.round, site.stored.name);
   Send(site.stored.name, Channel::kControl, MessageType::kReceipt,

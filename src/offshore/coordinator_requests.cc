@@ -76,6 +76,9 @@ Result<ordered_json> Coordinator::Approve(const json& request, Status* fatal) {
   const auto it = sites_.try_emplace(site.name, site, key).first;
   it->second.stored = site;
   it->second.key = key;
+  const auto head = store_->Head(site.name, site.sign_key);
+  if (!head) return Fatal(head.error(), fatal);
+  it->second.head = *head;
   access_.push_back({site.name, site.curve_key, true});
   LogInfo("site_approved site={}", site.name);
   Json answer;
@@ -286,6 +289,9 @@ ordered_json Coordinator::SitesJson() const {
     one["connected"] = site.connected;
     one["bytes_in"] = site.bytes_in;
     one["refused"] = site.refused;
+    one["ledger_leaves"] = site.head ? site.head->size : 0;
+    const int64_t set_back = site.head ? site.head->set_back_unix_millis : 0;
+    one["ledger_set_back"] = set_back == 0 ? "" : FormatUtc(set_back);
     one["seen"] = site.seen_unix_millis == 0 ? "" : FormatUtc(site.seen_unix_millis);
     list.push_back(std::move(one));
   }

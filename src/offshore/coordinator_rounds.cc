@@ -50,7 +50,7 @@ int64_t Coordinator::MillisToDeadline() const {
 
 // The event is logged already.
 Status Coordinator::Apply(JobRun& job, const federation::Event& event) {
-  auto next = federation::Step(job.state, event);
+  auto next = federation::Step(std::move(job.state), event);
   if (!next) return next.error().WithContext("job " + job.facts.manifest.name.text);
   job.state = std::move(next->state);
   for (const Effect& effect : next->effects) TG_RETURN_IF_ERROR(Do(job, effect));

@@ -127,7 +127,7 @@ Status Exchanging::Take(SiteTrip& trip) {
   }
   if (!trip.network) {
     TG_ASSIGN_OR_RETURN([[maybe_unused]] const auto pushed, Turn(trip.site, [&] {
-                          coordinator_.OnConnected(trip.site);
+                          coordinator_.OnConnected(trip.site, true);
                           return OkStatus();
                         }));
   }

@@ -10,6 +10,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kMaxStoreUrl = 1024;
+
 Error BadKey(const fs::path& file, const toml::key& key, std::string_view why) {
   return InvalidArgument("{} line {}: {} {}", file.native(), key.source().begin.line, key.str(),
                          why);
@@ -58,7 +60,25 @@ Status Take(const fs::path& file, const toml::key& key, const toml::node& node,
     config->lease_millis = static_cast<uint32_t>(number * 1000);
     return OkStatus();
   }
+  if (key == "takeover_seconds") {
+    TG_RETURN_IF_ERROR(TakeNumber(file, key, node, 1, 3600, &number));
+    config->takeover_millis = static_cast<uint32_t>(number * 1000);
+    return OkStatus();
+  }
   const auto text = node.value_exact<std::string>();
+  if (key == "store") {
+    // Its words stay here: they may hold what belongs into a password file.
+    if (!text || !text->starts_with("postgresql://") || text->size() > kMaxStoreUrl) {
+      return BadKey(file, key, "must be a postgresql:// url");
+    }
+    config->store = *text;
+    return OkStatus();
+  }
+  if (key == "shared_folder") {
+    config->shared_folder = text.value_or("");
+    if (config->shared_folder.is_absolute()) return OkStatus();
+    return BadKey(file, key, "must be an absolute path");
+  }
   if (key == "web") return TakeWeb(file, key, text.value_or(""), config);
   if (key == "federation") {
     const auto id = FromHex(text.value_or(""));
@@ -72,7 +92,8 @@ Status Take(const fs::path& file, const toml::key& key, const toml::node& node,
   if (!known) {
     return BadKey(file, key,
                   "is not known; the keys are name, federation, address, listen, web, "
-                  "block_store_gib, keep_versions, lease_seconds");
+                  "block_store_gib, keep_versions, lease_seconds, store, shared_folder, "
+                  "takeover_seconds");
   }
   const size_t most = key == "name" ? protocols::kMaxName : protocols::kMaxAddress;
   if (!text || text->empty() || text->size() > most) {
@@ -98,6 +119,12 @@ Result<FederationConfig> LoadFederationConfig(const fs::path& dir) {
   if (config.name.empty() || config.address.empty() || config.federation == protocols::Id16{}) {
     return InvalidArgument(
         "{} must have name, federation and address; `tidegate coordinator init` writes it",
+        file.native());
+  }
+  if (config.store.empty() != config.shared_folder.empty()) {
+    return InvalidArgument(
+        "{}: store and shared_folder go together: the database, and the folder for blocks that "
+        "every coordinator reaches",
         file.native());
   }
   const size_t colon = config.address.rfind(':');

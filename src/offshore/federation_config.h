@@ -18,6 +18,11 @@ struct FederationConfig {
   uint64_t block_store_bytes = 64ull << 30;
   uint32_t keep_versions = 8;  // adapter versions of a job whose content is kept
   uint32_t lease_millis = 10'000;
+  // Shared with other coordinators of the federation: a postgresql:// url without a password, and
+  // the folder that all of them reach. Empty: the store is in this folder, and this process' alone.
+  std::string store;
+  std::filesystem::path shared_folder;
+  uint32_t takeover_millis = 10'000;  // a coordinator that is silent for so long is taken over
   // "127.0.0.1:7444": the status page and Prometheus' metrics; empty: none.
   std::string web_host;
   int web_port = 0;

@@ -111,11 +111,11 @@ Status CheckRelease(const protocols::Signed& document, const ReleaseManifest& re
   return CheckSizes(release, m);
 }
 
-Status CheckLedgerHead(const std::string& head, const ReleaseManifest& release,
-                       const crypto::VerifyKey& key) {
-  const auto checkpoint = crypto::OpenCheckpoint(head, release.key.site.text, key);
-  if (!checkpoint) return checkpoint.error().WithContext("the ledger head");
-  if (checkpoint->size > release.ledger_index) return OkStatus();
+Result<crypto::Checkpoint> CheckLedgerHead(const std::string& head, const ReleaseManifest& release,
+                                           const crypto::VerifyKey& key) {
+  auto checkpoint = crypto::OpenCheckpoint(head, release.key.site.text, key);
+  if (!checkpoint) return Unexpected(checkpoint.error().WithContext("the ledger head"));
+  if (checkpoint->size > release.ledger_index) return checkpoint;
   return InvalidArgument("the ledger head of {} leaves does not cover leaf {} of the release",
                          checkpoint->size, release.ledger_index);
 }

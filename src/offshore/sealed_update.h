@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "crypto/agree.h"
+#include "crypto/checkpoint_note.h"
 #include "crypto/sign.h"
 #include "federation/rounds/aggregate.h"
 #include "federation/server/store.h"
@@ -34,8 +35,9 @@ Status CheckRelease(const protocols::Signed& document, const protocols::ReleaseM
                     const JobFacts& job, const std::string& site, const crypto::VerifyKey& key);
 
 // The head must be a note that the site signed and that covers the release's leaf.
-Status CheckLedgerHead(const std::string& head, const protocols::ReleaseManifest& release,
-                       const crypto::VerifyKey& key);
+Result<crypto::Checkpoint> CheckLedgerHead(const std::string& head,
+                                           const protocols::ReleaseManifest& release,
+                                           const crypto::VerifyKey& key);
 
 // Gives a block's bytes by its id. SumUpdates calls it from several threads at once.
 using BlockReader = std::function<Result<Bytes>(const Digest& id)>;

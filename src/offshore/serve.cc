@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <optional>
 
 #include "base/json.h"
 #include "base/log.h"
 #include "offshore/admin_socket.h"
 #include "offshore/coordinator.h"
 #include "offshore/exchange.h"
+#include "offshore/open_store.h"
 #include "transport/server.h"
 #include "web/status_server.h"
 
@@ -50,10 +52,11 @@ class Loop {
       events.clear();
       fds.assign(1, {signals_.get(), POLLIN, 0});
       admin_.AddPollFds(&fds);
-      const int64_t wait = std::min(coordinator_.MillisToDeadline(), PublishIfDue());
+      const int64_t wait =
+          std::min({coordinator_.MillisToDeadline(), PublishIfDue(), MillisToTurn()});
       TG_RETURN_IF_ERROR(server_.Poll(static_cast<int>(wait), fds, &events));
       if (fds[0].revents != 0) return OkStatus();
-      if (!events.empty() || coordinator_.MillisToDeadline() == 0) {
+      if (!events.empty() || coordinator_.MillisToDeadline() == 0 || MillisToTurn() == 0) {
         TG_RETURN_IF_ERROR(Turn([&] { return Handle(events); }));
       }
       admin_.Serve([this](std::string_view request) { return Answer(request); });
@@ -74,6 +77,7 @@ class Loop {
   template <typename F>
   Result<std::vector<Outgoing>> Commit(F&& what) {
     changed_ = true;
+    last_turn_ = SystemClock().MonotonicMillis();
     TG_RETURN_IF_ERROR(coordinator_.BeginTurn());
     TG_RETURN_IF_ERROR(what());
     TG_ASSIGN_OR_RETURN(std::vector<Outgoing> out, coordinator_.EndTurn());
@@ -103,6 +107,11 @@ class Loop {
         [this](const Outgoing& message) { Deliver(message); }, &fatal);
     if (!fatal.ok()) fatal_ = fatal;
     return AnswerText(answer);
+  }
+
+  int64_t MillisToTurn() const {
+    const int64_t since = SystemClock().MonotonicMillis() - last_turn_;
+    return std::max<int64_t>(coordinator_.turn_millis() - since, 0);
   }
 
   // Milliseconds until it has something to do.
@@ -166,7 +175,7 @@ class Loop {
   const Fd& signals_;
   web::StatusServer* web_;
   bool changed_ = true;
-  int64_t publish_at_ = 0;
+  int64_t publish_at_ = 0, last_turn_ = 0;
   Status fatal_;
 };
 
@@ -191,6 +200,34 @@ std::unique_ptr<web::StatusServer> StartWeb(const FederationConfig& config) {
 
 }  // namespace
 
+// Until the store is this process' alone; nothing when a signal came first.
+Result<std::optional<federation::OpenedStore>> WaitForStore(const std::filesystem::path& dir,
+                                                            const FederationConfig& config,
+                                                            AdminSocket& admin, const Fd& signals) {
+  TG_ASSIGN_OR_RETURN(const auto shared, ConnectStore(dir, config));
+  const auto answer = [&shared](std::string_view) {
+    return AnswerText(Unavailable("this coordinator stands by; {} has the federation: ask there",
+                                  shared->holder()));
+  };
+  const int pause = static_cast<int>(std::clamp<uint32_t>(config.takeover_millis / 20, 20, 500));
+  std::vector<pollfd> fds;
+  std::string told;
+  while (true) {
+    TG_ASSIGN_OR_RETURN(std::optional<federation::OpenedStore> opened, shared->Take());
+    if (opened) {
+      LogInfo("lease_taken generation={} before=\"{}\"", opened->generation, shared->holder());
+      return opened;
+    }
+    if (told != shared->holder()) LogInfo("standing_by holder=\"{}\"", shared->holder());
+    told = shared->holder();
+    fds.assign(1, {signals.get(), POLLIN, 0});
+    admin.AddPollFds(&fds);
+    ::poll(fds.data(), fds.size(), pause);
+    if (fds[0].revents != 0) return std::optional<federation::OpenedStore>();
+    admin.Serve(answer);
+  }
+}
+
 Status Serve(const std::filesystem::path& dir) {
   // First, so that every thread that a library starts has these signals blocked.
   TG_ASSIGN_OR_RETURN(const Fd signals, SignalFd());
@@ -199,8 +236,21 @@ Status Serve(const std::filesystem::path& dir) {
   TG_ASSIGN_OR_RETURN(FederationKeys keys, LoadFederationKeys(dir));
   TG_ASSIGN_OR_RETURN(const DirLock lock, DirLock::Take(dir));
   TG_ASSIGN_OR_RETURN(FederationConfig config, LoadFederationConfig(dir));
-  TG_ASSIGN_OR_RETURN(auto coordinator,
-                      Coordinator::Open(dir, std::move(config), std::move(keys), SystemClock()));
+  std::optional<AdminSocket> admin;
+  const auto listen = [&]() -> Status {
+    TG_ASSIGN_OR_RETURN(admin, AdminSocket::Listen(dir, SystemClock()));
+    return OkStatus();
+  };
+  std::optional<federation::OpenedStore> opened;
+  if (config.store.empty()) {
+    TG_ASSIGN_OR_RETURN(opened, OpenStore(dir, config));
+  } else {
+    TG_RETURN_IF_ERROR(listen());
+    TG_ASSIGN_OR_RETURN(opened, WaitForStore(dir, config, *admin, signals));
+    if (!opened) return OkStatus();
+  }
+  TG_ASSIGN_OR_RETURN(auto coordinator, Coordinator::Open(std::move(*opened), std::move(config),
+                                                          std::move(keys), SystemClock()));
   transport::ServerOptions options;
   options.address = coordinator->config().listen;
   options.federation = coordinator->config().federation;
@@ -208,14 +258,17 @@ Status Serve(const std::filesystem::path& dir) {
   for (const AccessChange& change : coordinator->TakeAccessChanges()) {
     options.sites[change.site] = change.curve_key;
   }
+  // Two each, and as many that are on their way out or in.
+  options.max_connections = std::max(options.max_connections, 4 * options.sites.size());
   TG_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                       Server::Bind(options, coordinator->keys().curve));
-  TG_ASSIGN_OR_RETURN(AdminSocket admin, AdminSocket::Listen(dir, SystemClock()));
+  if (!admin) TG_RETURN_IF_ERROR(listen());
   LogInfo("serving federation={} address={} sites={}", coordinator->config().name,
           server->address(), options.sites.size());
   const std::unique_ptr<web::StatusServer> web = StartWeb(coordinator->config());
-  const Status status = Loop(*coordinator, *server, admin, signals, web.get()).Run();
-  if (status.ok()) LogInfo("stopped");
+  const Status status = Loop(*coordinator, *server, *admin, signals, web.get()).Run();
+  if (!status.ok()) return coordinator->WhyEnded(status);
+  LogInfo("stopped");
   return status;
 }
 

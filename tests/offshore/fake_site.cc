@@ -83,9 +83,19 @@ const FakeSite::Spool& FakeSite::Make(uint32_t round) {
   release.content = blocks::ContentId(release.blocks.items);
   release.ledger_index = leaves_++;
   spool.offer.release = gate::Sealing::Sign(gate_, release);
-  const crypto::Checkpoint head{"tidegate/test/" + name_, leaves_, Digest{}};
-  spool.offer.ledger_head = crypto::SignCheckpoint(head, name_, gate_).value();
+  spool.offer.ledger_head = Head();
   return spool_.emplace(round, std::move(spool)).first->second;
+}
+
+std::string FakeSite::Head() const {
+  const crypto::Checkpoint head{"tidegate/test/" + name_, leaves_, Digest{}};
+  return crypto::SignCheckpoint(head, name_, gate_).value();
+}
+
+SiteMessage FakeSite::OfferNow(uint32_t round) {
+  protocols::Offer offer = Make(round).offer;
+  offer.ledger_head = Head();
+  return {Channel::kControl, MessageType::kOffer, protocols::Encode(offer)};
 }
 
 SiteMessage FakeSite::OfferOf(const Spool& spool) {
@@ -112,7 +122,7 @@ std::vector<SiteMessage> FakeSite::Resume() {
   std::vector<SiteMessage> out = lacks ? WantAdapter() : OfferIfReady();
   // What was offered and has no receipt: it may have been taken, and the receipt lost on its way.
   for (const auto& [round, spool] : spool_) {
-    if (!receipts.contains(round)) out.push_back(OfferOf(spool));
+    if (!receipts.contains(round)) out.push_back(OfferNow(round));
   }
   return out;
 }
@@ -229,7 +239,7 @@ std::vector<SiteMessage> FakeSite::OfferIfReady() {
   const auto& [number, round] = *rounds.rbegin();
   if (round.job != job_id || receipts.contains(number)) return {};
   if (!spool_.contains(number) && round.adapter_version != adapter->version) return {};
-  return {OfferOf(Make(number))};
+  return {OfferNow(number)};
 }
 
 std::vector<SiteMessage> FakeSite::OnWant(const protocols::Want& want) {

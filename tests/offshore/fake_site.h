@@ -76,6 +76,9 @@ class FakeSite {
   std::vector<SiteMessage> OnWant(const protocols::Want& want);
   std::vector<SiteMessage> SendBlocks(const Digest& content);
   std::vector<SiteMessage> OfferIfReady();
+  // With the head as it is now, as a gate does.
+  SiteMessage OfferNow(uint32_t round);
+  std::string Head() const;
   void OnReceipt(ByteSpan body);
 
   struct Sending {

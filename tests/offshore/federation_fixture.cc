@@ -1,8 +1,13 @@
 #include "federation_fixture.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/file.h"
+#include "crypto/random.h"
 
 namespace tidegate::offshore {
 
@@ -37,16 +42,63 @@ nlohmann::json SubmitRequest(const std::string& toml) {
           {"base_name", "tiny"}};
 }
 
-TestFederation::TestFederation(const fs::path& dir) : dir_(dir) {
+std::string FreeAddress() {
+  for (int tries = 0; tries < 100; ++tries) {
+    uint8_t random[2];
+    if (!crypto::FillRandom(random).ok()) break;
+    const auto port = static_cast<uint16_t>(10'000 + (random[0] << 8 | random[1]) % 22'000);
+    const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int on = 1;
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+      return fmt::format("tcp://127.0.0.1:{}", port);
+    }
+  }
+  ADD_FAILURE() << "no port is free";
+  return "";
+}
+
+void CopyCoordinatorDir(const fs::path& from, const fs::path& to, const std::string& lines) {
+  fs::remove_all(to);
+  fs::create_directories(to);
+  fs::copy(from / "keys", to / "keys");
+  const std::string text = ReadTextFile(from / "coordinator.toml", 1 << 20).value() + lines;
+  ASSERT_TRUE(WriteFileDurably(to / "coordinator.toml", AsBytes(text)).ok());
+}
+
+TestFederation::TestFederation(const fs::path& dir) : dir_(dir), coordinators_({dir}) {
   MakeCoordinatorDir(dir, "tcp://127.0.0.1:7443");
   Open();
 }
 
+TestFederation::TestFederation(const fs::path& dir, const std::string& store_url)
+    : dir_(dir), coordinators_({dir / "one", dir / "two"}) {
+  MakeCoordinatorDir(dir, "tcp://127.0.0.1:7443");
+  fs::create_directories(dir / "shared");
+  for (const fs::path& coordinator : coordinators_) {
+    CopyCoordinatorDir(dir, coordinator,
+                       fmt::format("store = \"{}\"\nshared_folder = \"{}\"\n", store_url,
+                                   (dir / "shared").native()));
+  }
+  Open();
+}
+
 void TestFederation::Open() {
-  auto config = LoadFederationConfig(dir_);
-  auto keys = LoadFederationKeys(dir_);
+  const fs::path& dir = coordinators_[opened_++ % coordinators_.size()];
+  auto config = LoadFederationConfig(dir);
+  auto keys = LoadFederationKeys(dir);
   ASSERT_TRUE(config.has_value() && keys.has_value());
-  auto coordinator = Coordinator::Open(dir_, *config, std::move(*keys), clock);
+  Result<std::unique_ptr<Coordinator>> coordinator;
+  // A database may take a moment to notice that the connection of the one before has ended.
+  for (int tries = 0; tries < 500; ++tries) {
+    keys = LoadFederationKeys(dir);
+    coordinator = Coordinator::Open(dir, *config, std::move(*keys), clock);
+    if (coordinator || coordinator.error().code() != Code::kUnavailable) break;
+    ::usleep(10'000);
+  }
   ASSERT_TRUE(coordinator.has_value()) << coordinator.error().ToString();
   coordinator_ = std::move(*coordinator);
   Turn([this] { return coordinator_->Resume(); });

@@ -17,6 +17,9 @@ namespace tidegate::offshore {
 class TestFederation {
  public:
   explicit TestFederation(const std::filesystem::path& dir);
+  // Coordinators that share the store of this url, and a folder in `dir`: another one opens it each
+  // time.
+  TestFederation(const std::filesystem::path& dir, const std::string& store_url);
 
   void Open();   // loads the folder
   void Crash();  // drops the coordinator, in a turn or not; the sites stay and are cut
@@ -48,6 +51,8 @@ class TestFederation {
  private:
   bool Turn(const std::function<Status()>& what, bool crash = false);
   std::filesystem::path dir_;
+  std::vector<std::filesystem::path> coordinators_;  // their folders
+  size_t opened_ = 0;                                // times
   std::unique_ptr<Coordinator> coordinator_;
   std::map<std::string, std::unique_ptr<FakeSite>> sites_;
   std::map<std::string, bool> connected_;
@@ -55,6 +60,12 @@ class TestFederation {
   int turns_ = 0;
 };
 
+// tcp://127.0.0.1 and a port that nobody has now. Below those that the kernel gives to outgoing
+// connections: one of them could take it while a coordinator is being started again.
+std::string FreeAddress();
+// A second coordinator's folder: the keys and coordinator.toml of the first, with these lines more.
+void CopyCoordinatorDir(const std::filesystem::path& from, const std::filesystem::path& to,
+                        const std::string& lines);
 // coordinator.toml and keys in a new folder.
 void MakeCoordinatorDir(const std::filesystem::path& dir, const std::string& address);
 std::string TinyModelConfig();

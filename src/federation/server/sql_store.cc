@@ -1,6 +1,7 @@
 #include "federation/server/sql_store.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "crypto/secret.h"
 
@@ -32,6 +33,14 @@ Status SqlStore::Begin() {
   }
   in_turn_ = true;
   return OkStatus();
+}
+
+Status SqlStore::StillOurs() {
+  if (lease_ == nullptr) return OkStatus();
+  if (std::exchange(in_turn_, false)) {
+    [[maybe_unused]] const Status undone = database_->Rollback();
+  }
+  return lease_->Hold(*database_);
 }
 
 Status SqlStore::Commit() {

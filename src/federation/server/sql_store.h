@@ -42,6 +42,7 @@ class SqlStore final : public Store {
   Status EraseForgottenSecrets();
 
   int64_t turn_millis() const override { return turn_millis_; }
+  Status StillOurs() override;
   Status Begin() override;
   Status Commit() override;
   Status Checkpoint() override;

@@ -93,6 +93,9 @@ class Store {
   // learns that another has taken over (Begin is kUnavailable then).
   static constexpr int64_t kNoHurry = INT32_MAX;
   virtual int64_t turn_millis() const = 0;
+  // After an error, which ends the turn: kUnavailable when it came of another's having taken over,
+  // say because that one has renamed the folder; OK when the store is still this process'.
+  virtual Status StillOurs() = 0;
 
   // The federation this store belongs to. Set once; another one, or another key, is
   // kFailedPrecondition.

@@ -94,6 +94,7 @@ TEST_F(PostgresShared, WhoIsSilentForTooLongLosesItAndCanWriteNothingMore) {
   Expire();
   const OpenedStore next = Take(*second);
   ASSERT_NE(next.store, nullptr);
+  EXPECT_EQ(held->store->StillOurs().code(), Code::kUnavailable);
   EXPECT_EQ(held->store->Commit().code(), Code::kUnavailable);
   EXPECT_EQ(held->store->Begin().code(), Code::kUnavailable);
   EXPECT_EQ(next.store->Sites()->size(), 1u);
@@ -116,6 +117,7 @@ TEST_F(PostgresShared, WhoseSessionLivesOnIsRefusedByTheNumberOfTheLease) {
     EXPECT_EQ(status.code(), Code::kUnavailable) << status.ToString();
     EXPECT_NE(status.message().find("another coordinator has taken over"), std::string::npos);
   }
+  EXPECT_EQ(held->store->StillOurs().code(), Code::kUnavailable);
   EXPECT_TRUE(next.store->Sites()->empty());
 }
 
@@ -127,6 +129,7 @@ TEST_F(PostgresShared, ATurnThatHasBegunEndsBeforeAnotherTakesOver) {
   EXPECT_FALSE(TryTake(*second).has_value()) << "its row is held by the turn";
   ASSERT_TRUE(held->store->PutSite(Site("a", 1)).ok());
   ASSERT_TRUE(held->store->Commit().ok());
+  EXPECT_TRUE(held->store->StillOurs().ok());
   EXPECT_EQ(Take(*second).store->Sites()->size(), 1u);
 }
 
