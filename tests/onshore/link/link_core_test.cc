@@ -81,11 +81,11 @@ class LinkCoreTest : public testing::Test {
 
 TEST_F(LinkCoreTest, WhatTheCoordinatorSignsGoesToTheGateAsItCame) {
   const Bytes body = {1, 2, 3, 250};
-  const std::pair<MessageType, BulkKind> passed[] = {{MessageType::kJob, BulkKind::kJob},
-                                                     {MessageType::kRound, BulkKind::kRound},
-                                                     {MessageType::kAdapter, BulkKind::kAdapter},
-                                                     {MessageType::kReceipt, BulkKind::kReceipt},
-                                                     {MessageType::kAbandon, BulkKind::kAbandon}};
+  const std::pair<MessageType, BulkKind> passed[] = {
+      {MessageType::kJob, BulkKind::kJob},         {MessageType::kRound, BulkKind::kRound},
+      {MessageType::kAdapter, BulkKind::kAdapter}, {MessageType::kReceipt, BulkKind::kReceipt},
+      {MessageType::kAbandon, BulkKind::kAbandon}, {MessageType::kBase, BulkKind::kBase},
+      {MessageType::kRevoke, BulkKind::kRevoke}};
   for (const auto& [type, kind] : passed) {
     const LinkEffects out = link_.OnCoordinator(type, body);
     ASSERT_EQ(out.size(), 1u);
@@ -235,6 +235,61 @@ TEST_F(LinkCoreTest, AGateThatWasStartedAgainIsBelievedAnew) {
   const LinkEffects again = link_.OnConnected(kSession);
   EXPECT_TRUE(Said(again, MessageType::kOffer).empty());
   EXPECT_TRUE(Said(again, MessageType::kWant).empty());
+}
+
+TEST_F(LinkCoreTest, ABaseComesBesideAnAdapterEachWithItsOwnCredit) {
+  link_.OnConnected(kSession);
+  const Hash32 adapter{9}, base{10};
+  link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{adapter, 0, 8, false}));
+  const LinkEffects out =
+      link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{base, 0, 8000, true}));
+  EXPECT_EQ(*protocols::Decode<protocols::Want>(Said(out, MessageType::kWant).at(0)),
+            (protocols::Want{base, 0, 8000, transport::kWindowBytes}));
+  const Bytes block(1000, 4);
+  std::map<Hash32, uint64_t> back;
+  for (uint32_t i = 0; i < 8; ++i) {
+    for (const Hash32& content : {adapter, base}) {
+      const LinkEffects chunk =
+          link_.OnCoordinator(MessageType::kChunk, protocols::EncodeChunk({content, i, block}));
+      ASSERT_EQ(Handed(chunk).size(), 1u);
+      for (const Bytes& body : Said(chunk, MessageType::kCredit)) {
+        const auto credit = *protocols::Decode<protocols::Credit>(body);
+        EXPECT_EQ(credit.content, content);
+        back[content] += credit.bytes;
+      }
+    }
+    // A new adapter is told of: what the base has under way stays.
+    if (i == 3) link_.OnGateMessage(IpcType::kKnown, Encode(Known{{}, 1, 1}));
+    if (i == 3) link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{adapter, 4, 4, false}));
+  }
+  EXPECT_EQ(back[adapter], 8 * kBlockBytes);
+  EXPECT_EQ(back[base], 8 * kBlockBytes);
+  const uint64_t refused = link_.refused();
+  link_.OnGateMessage(IpcType::kWantBlocks, Encode(WantBlocks{Hash32{11}, 0, 8, true}));
+  EXPECT_TRUE(
+      Handed(link_.OnCoordinator(MessageType::kChunk, protocols::EncodeChunk({base, 8, block})))
+          .empty())
+      << "one part of a base at a time";
+  EXPECT_EQ(link_.refused(), refused + 1);
+}
+
+TEST_F(LinkCoreTest, AGateThatIsStartedAnewHearsOfTheConnectionsBasesAgain) {
+  link_.OnConnected(kSession);
+  const Bytes base(900, 1), revoked(300, 2);
+  link_.OnCoordinator(MessageType::kBase, base);
+  link_.OnCoordinator(MessageType::kRevoke, revoked);
+  link_.OnCoordinator(MessageType::kBase, Bytes(100'000, 3));  // no manifest is as large
+  const auto again = Handed(link_.OnGateMessage(IpcType::kHello, Encode(IpcHello{5, false})));
+  ASSERT_EQ(again.size(), 2u);
+  EXPECT_EQ(again[0].kind, BulkKind::kBase);
+  EXPECT_EQ(again[0].bytes, base);
+  EXPECT_EQ(again[1].kind, BulkKind::kRevoke);
+  EXPECT_EQ(again[1].bytes, revoked);
+  for (int i = 0; i < 1000; ++i) link_.OnCoordinator(MessageType::kBase, base);
+  EXPECT_EQ(Handed(link_.OnGateMessage(IpcType::kHello, Encode(IpcHello{6, false}))).size(), 128u);
+  link_.OnConnected(kSession);
+  EXPECT_TRUE(Handed(link_.OnGateMessage(IpcType::kHello, Encode(IpcHello{7, false}))).empty())
+      << "the coordinator says them anew";
 }
 
 TEST_F(LinkCoreTest, AnAdaptersBlocksComeWithinTheWindowAndCreditGoesBack) {
