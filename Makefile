@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate fuzz soak clean
+.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -93,6 +93,13 @@ bench-chats: build
 # bf16, 1.2 times their prefill, or 75 % of reading the weights once a token.
 bench-generate: build
 	$(GOLDEN_PYTHON) bench/generate_vs_transformers.py --bench $(BUILD)/bin/generate_bench --base "$$(scripts/smollm2_base.sh $(BUILD))"
+
+# Adapters of each language in PEFT, and a federation's rounds trained by transformers and PEFT; GOLDEN_PYTHON needs torch,
+# transformers and peft. The package is built for it by pip, in a folder of its own.
+test-peft: build
+	$(GOLDEN_PYTHON) -m pip install --quiet --no-deps --upgrade --target $(BUILD)/peft-python .
+	PYTHONPATH=$(BUILD)/peft-python TIDEGATE_PROGRAMS=$(abspath $(BUILD))/bin TIDEGATE_SOURCE=$(CURDIR) TIDEGATE_BUILD=$(abspath $(BUILD)) \
+	  $(GOLDEN_PYTHON) examples/bring_your_own_peft/peft_test.py -v
 
 clean:
 	rm -rf $(BUILD)

@@ -1,6 +1,6 @@
-"""make test-peft: adapters of each language load in PEFT with the same logits, and a PEFT run trains a federation's rounds.
+"""make test-peft: adapters of each language load in PEFT and answer alike, token for token, and a PEFT run trains a federation's rounds.
 
-Not in `make test`: needs torch, transformers and peft. The C++ and C programs are those of the examples.
+Not in `make test`: needs torch, transformers and peft. The C++ program is the example's.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ SOURCE = pathlib.Path(os.environ["TIDEGATE_SOURCE"])
 TINY = SOURCE / "tests/golden/tiny_llama"
 for example in ("federation_from_python", "bring_your_own_peft"):
     sys.path.insert(0, str(SOURCE / "examples" / example))
+sys.path.insert(0, str(SOURCE / "tests/golden"))
+import check_peft_load  # noqa: E402
 import federation  # noqa: E402
 import outside  # noqa: E402
 
@@ -34,13 +36,13 @@ def answer_of_peft(adapter: pathlib.Path) -> str:
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32), adapter)
     ids = torch.tensor([tokenizer(ASKED, add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
-        out = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+        out = model.generate(input_ids=ids, max_new_tokens=16, do_sample=False, pad_token_id=0)
     return tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)
 
 
 def answer_of_tidegate(adapter: pathlib.Path) -> str:
-    told = tidegate.run_tidegate("generate", "--base", TINY, "--adapter", adapter, "--prompt", ASKED, "--dtype", "f32",
-                                 "--max_new_tokens", "8")
+    told = tidegate.run_tidegate("generate", "--base", TINY, "--adapter", adapter, "--prompt", ASKED, "--raw",
+                                 "--dtype", "f32", "--max_new_tokens", "16")
     return str(told["text"])
 
 
@@ -53,8 +55,11 @@ class Peft(unittest.TestCase):
         self.data.write_text("".join(json.dumps(r) + "\n" for r in federation.invented("the harbour")))
 
     def same(self, adapter: pathlib.Path) -> None:
+        # Nothing that PEFT has to say, every tensor bit for bit.
+        problems, record = check_peft_load.check(str(TINY), str(adapter))
+        self.assertEqual(problems, [])
         ours, theirs = answer_of_tidegate(adapter), answer_of_peft(adapter)
-        print(f"{adapter.name}: {ours!r}")
+        print(f"{adapter.name}: {ours!r} {record}")
         self.assertEqual(ours, theirs)
 
     def test_an_adapter_from_python(self) -> None:

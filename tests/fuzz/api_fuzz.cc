@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "base/site_name.h"
 #include "fuzz.h"
 #include "onshore/api/messages.h"
 #include "onshore/supervisor/site_state.h"
@@ -44,10 +45,22 @@ void CheckTaken(const api::Request& request, size_t descriptors) {
       Require(descriptors == api::LocalDescriptors(request.run_local.has), "all its descriptors");
       Require(descriptors <= api::kMaxDescriptors, "no more than are received");
       return;
-    default:
-      Require(descriptors == 0, "no descriptor that nobody takes");
+    case api::Type::kTrainOutside:
+      Require(descriptors == api::kOutsideDescriptors, "two pipes");
       return;
+    case api::Type::kOpenFile: {
+      const std::string name = api::TextOf(request.open_file.name);
+      Require(request.open_file.file < api::kSiteFiles, "a file that there is");
+      Require(name.empty() || IsSiteName(name), "a name that leads nowhere else");
+      break;
+    }
+    case api::Type::kDecide:
+      Require(request.decide.decision == 1 || request.decide.decision == 2, "yes or no");
+      break;
+    default:
+      break;
   }
+  Require(descriptors == 0, "no descriptor that nobody takes");
 }
 
 void Parse(ByteSpan packet, size_t descriptors) {
@@ -98,6 +111,12 @@ Target Describe() {
   by_descriptor.source = static_cast<uint32_t>(DatasetSource::kDescriptor);
   api::RunLocalRequest run;
   run.has = api::kHasData | api::kHasEvalData;
+  api::OpenFileRequest open;
+  open.kind = static_cast<uint32_t>(api::AdapterKind::kLocal);
+  Require(api::SetText("mine", &open.name), "a short name");
+  api::DecideRequest decide;
+  decide.decision = 1;
+  Require(api::SetText("looked at it", &decide.reason), "a short reason");
   Target target;
   target.seeds = {
       Packet(api::Type::kHello, {}) + Packet(api::Type::kStatus, {}) +
@@ -105,6 +124,10 @@ Target Describe() {
       Packet(api::Type::kSetDataset, api::BytesOf(by_path)),
       Packet(api::Type::kSetDataset, api::BytesOf(by_descriptor), 1),
       Packet(api::Type::kRunLocal, api::BytesOf(run), 5),
+      Packet(api::Type::kOpenFile, api::BytesOf(open)) +
+          Packet(api::Type::kDecide, api::BytesOf(decide)) + Packet(api::Type::kListAdapters, {}) +
+          Packet(api::Type::kListHeld, {}),
+      Packet(api::Type::kTrainOutside, {}, 2),
       Packet(api::Type::kWatch, api::BytesOf(api::WatchRequest{7, 9})) +
           Packet(api::Type::kResetDataset, api::BytesOf(api::ResetDatasetRequest{1, 0})) +
           Packet(api::Type::kStopLocal, api::BytesOf(api::StopLocalRequest{4, 0})),

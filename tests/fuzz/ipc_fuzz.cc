@@ -70,6 +70,8 @@ void DecodeAs(IpcType type, ByteSpan body) {
       return Recode<NoUpdate>(body);
     case IpcType::kDataset:
       return Recode<Dataset>(body);
+    case IpcType::kOutside:
+      return Recode<Outside>(body);
     case IpcType::kOfferRefused:
       return Recode<OfferRefused>(body);
     case IpcType::kWaiting:
@@ -96,7 +98,7 @@ Target Describe() {
           Packet(IpcType::kIsolation, Isolation{std::string("a statement\n")}),
       Packet(IpcType::kRoundStart, RoundStart{}) + Packet(IpcType::kRoundResult, refused),
       Packet(IpcType::kStop, Stop{}) + Packet(IpcType::kNoUpdate, NoUpdate{}) +
-          Packet(IpcType::kDataset, Dataset{}),
+          Packet(IpcType::kDataset, Dataset{}) + Packet(IpcType::kOutside, Outside{1001}),
       Packet(IpcType::kNeedBlock, NeedBlock{}) + Packet(IpcType::kWantBlocks, WantBlocks{}) +
           Packet(IpcType::kOfferRefused, OfferRefused{}),
       Enveloped(IpcType::kAskWaiting, {}) + Packet(IpcType::kWaiting, Waiting{Known{}, true})};

@@ -47,6 +47,11 @@ std::string SampleLedger() {
          gate::IsolationLeaf{"link", SourceFile("tests/fuzz/corpus/statement/link.txt")});
   append(gate::LeafType::kRefusal, gate::RefusalLeaf{"update", {}, 3, "norm", "12.5 is over 10"});
   append(gate::LeafType::kAdapter, gate::AdapterLeaf{});
+  gate::DecisionLeaf decision;
+  decision.approver = "clerk";
+  decision.uid = 1001;
+  append(gate::LeafType::kDecision, decision);
+  append(gate::LeafType::kOutside, gate::OutsideLeaf{});
   protocols::Receipt receipt;
   receipt.federation = gate::Federation();
   receipt.key.site = "north";

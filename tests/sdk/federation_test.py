@@ -145,6 +145,9 @@ class Outside(unittest.TestCase):
                 # B was zero: two rounds of one site, exact in fixed32.
                 self.assertEqual(set(array.array("f", raw[begin:end])), {2**-8 + 2**-9})
         self.check_ledger()
+        log = (self.dir / "fed" / "lab.log").read_text(errors="replace")
+        self.assertNotIn("name=gate how=", log)
+        self.assertEqual(log.count("how=crash"), 1, log)  # the session that lied
 
     def first_round(self, round_, verdicts):
         # Of another shape: said so, and the round stays open.

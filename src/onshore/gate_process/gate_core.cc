@@ -344,17 +344,19 @@ Status GateCore::Release(gate::Review::Verdict verdict, ByteSpan update, GateEff
     TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
                         AppendOnce(gate::LeafType::kApproval, gate::ApprovalLeaf{approval}));
   }
+  if (outside_) {
+    const protocols::UpdateKey key{job_->id, round_->announcement.round, round_->announcement.phase,
+                                   identity_.approval.site.text};
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
+                        AppendOnce(gate::LeafType::kOutside,
+                                   gate::OutsideLeaf{key, crypto::Sha256::Of(update), *outside_}));
+  }
   TG_ASSIGN_OR_RETURN(
       const gate::SealedUpdate sealed,
       gate::Sealing::Seal(std::move(*verdict.cleared),
                           {identity_.approval.site.text, job_->manifest, round_->announcement,
                            update, ledger_->size(), clock_.UnixMillis()}));
   const protocols::ReleaseManifest& manifest = sealed.manifest();
-  if (outside_) {
-    const gate::OutsideLeaf leaf{manifest.key, crypto::Sha256::Of(update), *outside_};
-    TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool fresh,
-                        AppendOnce(gate::LeafType::kOutside, leaf));
-  }
   Status debited = spool_.Store(sealed);
   if (debited.ok()) debited = gate::Sealing::Debit(*ledger_, sealed);
   if (debited.code() == Code::kResourceExhausted) {

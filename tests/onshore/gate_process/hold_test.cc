@@ -57,6 +57,70 @@ class HoldTest : public GateCoreTest {
   GateEffects started_;
 };
 
+// Over the local API: counted for the user that policy names, about the very bytes, and in the
+// ledger before the export; anything else is an event and no leaf.
+TEST_F(HoldTest, AUsersWordOverTheLocalApiIsCountedAndInTheLedger) {
+  policy_ += "[approval]\nhold = \"always\"\nneeded = 1\napprovers = { clerk = \"uid:1001\" }\n";
+  Begin();
+  const Bytes update = Update(1);
+  const Digest plaintext = crypto::Sha256::Of(update);
+  const auto said = [this](uint32_t uid, ByteSpan digest, Decision decision = Decision::kRelease) {
+    GateEffects out;
+    Add(&out, core_->OnDecision(uid, decision, digest, "looked \n at it"));
+    return out;
+  };
+  said(1001, plaintext);  // nothing is held yet
+  Bulk(To::kTrainer, BulkKind::kUpdate, update);
+  Digest other = plaintext;
+  other[0] ^= 1;
+  said(1001, other);
+  said(0, plaintext);
+  said(1002, plaintext);
+  EXPECT_EQ(Leaves(gate::LeafType::kDecision), 0);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 0);
+
+  // As much of the digest as the supervisor can carry.
+  const GateEffects asked = said(1001, ByteSpan(plaintext).first(kDecisionDigestBytes));
+  EXPECT_EQ(Leaves(gate::LeafType::kDecision), 1);
+  EXPECT_NE(MessageOf(asked, IpcType::kRoundStart), nullptr) << "the trainer sends it again";
+  Bulk(To::kTrainer, BulkKind::kUpdate, update);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+  for (const gate::LedgerLeaf& leaf : core_->ledger().leaves()) {
+    if (leaf.entry.type != gate::LeafType::kDecision) continue;
+    const auto decision = protocols::Decode<gate::DecisionLeaf>(leaf.entry.body.items);
+    ASSERT_TRUE(decision);
+    EXPECT_EQ(decision->approver.text, "clerk");
+    EXPECT_EQ(decision->uid, 1001u);
+    EXPECT_EQ(decision->reason.text, "looked ? at it");
+  }
+}
+
+// Minds may change, not without end.
+TEST_F(HoldTest, AUserWhoChangesItsMindDoesNotFillTheLedger) {
+  policy_ +=
+      "[approval]\nhold = \"always\"\nneeded = 2\napprovers = { a = \"uid:1\", b = "
+      "\"uid:2\" }\n";
+  Begin();
+  const Bytes update = Update(1);
+  const Digest plaintext = crypto::Sha256::Of(update);
+  Bulk(To::kTrainer, BulkKind::kUpdate, update);
+  for (int i = 0; i < 100; ++i) {
+    GateEffects out;
+    Add(&out, core_->OnDecision(1, Decision::kRelease, plaintext, ""));
+  }
+  EXPECT_EQ(Leaves(gate::LeafType::kDecision), 64);
+}
+
+// What the gate is told of an update that came from outside stands before its intent.
+TEST_F(HoldTest, AnUpdateFromOutsideIsMarked) {
+  Begin();
+  GateEffects out;
+  Add(&out, core_->OnOutside(1003));
+  Bulk(To::kTrainer, BulkKind::kUpdate, Update(1));
+  EXPECT_EQ(Leaves(gate::LeafType::kOutside), 1);
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+}
+
 TEST_F(HoldTest, LeavesOnceTwoHaveReleasedTheVeryBytes) {
   Hold("always", 2);
   Begin();
