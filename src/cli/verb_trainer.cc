@@ -1,5 +1,6 @@
 // finetune, eval, generate and data check: this program links no code that reads records, so these
 // verbs become tidegate-trainer, which raises its walls first and has the flags and their help.
+// `serve` becomes tidegate-serve in the same way.
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,37 +14,40 @@
 namespace tidegate::cli {
 namespace {
 
-Result<std::filesystem::path> TrainerPath() {
+Result<std::filesystem::path> PathOf(const std::string& program) {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return Unexpected(ErrnoStatus("read", "/proc/self/exe", error.value()));
-  return self.parent_path() / "tidegate-trainer";
+  return self.parent_path() / program;
 }
 
-// Returns only when it failed.
-Status BecomeTrainer(const std::string& verb, const std::vector<std::string>& flags) {
-  TG_ASSIGN_OR_RETURN(const std::filesystem::path trainer, TrainerPath());
-  std::vector<std::string> words = {trainer.native(), verb};
+// `verb` may be empty. Returns only when it failed.
+Status Become(const std::string& program, const std::string& verb,
+              const std::vector<std::string>& flags) {
+  TG_ASSIGN_OR_RETURN(const std::filesystem::path path, PathOf(program));
+  std::vector<std::string> words = {path.native()};
+  if (!verb.empty()) words.push_back(verb);
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   (void)::setenv(kOpenMpSpins[0], kOpenMpSpins[1], 0);  // what the user chose stands
-  ::execv(trainer.c_str(), argv.data());
-  return ErrnoStatus("execute", trainer.native(), errno)
-      .WithContext("tidegate-trainer must be installed beside tidegate");
+  ::execv(path.c_str(), argv.data());
+  return ErrnoStatus("execute", path.native(), errno)
+      .WithContext(program + " must be installed beside tidegate");
 }
 
-// Everything after the verb, --help included, is the trainer's to judge.
+// Everything after the verb, --help included, is the program's to judge.
 void AddPassThrough(CLI::App& parent, const std::string& name, const std::string& help,
-                    const std::string& trainer_verb, Invocation& invocation) {
+                    const std::string& program_verb, Invocation& invocation,
+                    const std::string& program = "tidegate-trainer") {
   CLI::App* verb = parent.add_subcommand(name, help);
   verb->set_help_flag();
   verb->prefix_command();
-  verb->callback([verb, trainer_verb, &invocation] {
+  verb->callback([verb, program, program_verb, &invocation] {
     invocation.verb = FullName(verb);
-    invocation.run = [verb, trainer_verb] {
-      return BecomeTrainer(trainer_verb, verb->remaining());
+    invocation.run = [verb, program, program_verb] {
+      return Become(program, program_verb, verb->remaining());
     };
   });
 }
@@ -57,6 +61,8 @@ void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation) {
   AddPassThrough(app, "generate", "Complete a prompt", "generate", invocation);
   AddPassThrough(app, "simulate", "Play a federated job with all its sites in one process",
                  "simulate", invocation);
+  AddPassThrough(app, "serve", "Answer OpenAI clients from a base and its adapters", "", invocation,
+                 "tidegate-serve");
   CLI::App* data = AddGroup(app, "data", "Look at records before training");
   AddPassThrough(*data, "check", "Read every record and report what training would use",
                  "data-check", invocation);

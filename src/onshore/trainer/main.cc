@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   RegisterFinetune(app, invocation);
   RegisterEval(app, invocation);
   RegisterGenerate(app, invocation);
+  RegisterAnswer(app, invocation);
   RegisterDataCheck(app, invocation);
   RegisterSimulate(app, invocation);
   RegisterBaseInstall(app, invocation);

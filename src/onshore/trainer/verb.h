@@ -84,6 +84,7 @@ bool TakeInterrupt();
 void RegisterFinetune(CLI::App& app, Invocation& invocation);
 void RegisterEval(CLI::App& app, Invocation& invocation);
 void RegisterGenerate(CLI::App& app, Invocation& invocation);
+void RegisterAnswer(CLI::App& app, Invocation& invocation);
 void RegisterDataCheck(CLI::App& app, Invocation& invocation);
 void RegisterSimulate(CLI::App& app, Invocation& invocation);
 void RegisterBaseInstall(CLI::App& app, Invocation& invocation);
