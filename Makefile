@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
+.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -78,6 +78,10 @@ bench-round: build
 bench-wire: build
 	$(BUILD)/bin/wire_bench bad_link
 	$(BUILD)/bin/wire_bench full_speed
+
+# A base of 1 GB over 100 Mbit/s, 200 ms there and back, five cuts: a minute and a half.
+bench-base: build
+	$(BUILD)/bin/base_pull_bench --dir $(BUILD)/base_pull
 
 # Training steps beside transformers + PEFT on SmolLM2; GOLDEN_PYTHON is a python that has torch and
 # peft. Fails under 2.6 times their tokens per second in bf16 or over 0.25 times their memory.

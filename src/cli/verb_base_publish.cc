@@ -59,15 +59,14 @@ Result<Fd> LockShelf(const fs::path& shelf) {
 }
 
 Result<bases::Registry> ReadShelf(const fs::path& coordinator) {
-  TG_ASSIGN_OR_RETURN(const ordered_json status, AskCoordinator(coordinator, {{"verb", "status"}}));
-  const auto& federation = status["federation"];
-  TG_ASSIGN_OR_RETURN(const auto key,
-                      crypto::VerifyKey::FromText(federation["key"].get<std::string>()));
-  TG_ASSIGN_OR_RETURN(const Bytes id, FromHex(federation["id"].get<std::string>()));
+  TG_ASSIGN_OR_RETURN(const ordered_json where,
+                      AskCoordinator(coordinator, {{"verb", "base_shelf"}}));
+  TG_ASSIGN_OR_RETURN(const auto key, crypto::VerifyKey::FromText(where["key"].get<std::string>()));
+  TG_ASSIGN_OR_RETURN(const Bytes id, FromHex(where["federation"].get<std::string>()));
   protocols::Id16 federation_id{};
   if (id.size() != federation_id.size()) return Internal("the federation's id is no id");
   std::copy(id.begin(), id.end(), federation_id.begin());
-  return bases::Registry::Read(coordinator / "bases", federation_id, key);
+  return bases::Registry::Read(where["dir"].get<std::string>(), federation_id, key);
 }
 
 ordered_json ListJson(const protocols::BaseList& list) {
@@ -162,9 +161,10 @@ std::string PublishText(const ordered_json& r) {
 Status Publish(const Invocation& invocation, const Options& options) {
   TG_RETURN_IF_ERROR(CheckBase(options.base));
   TG_ASSIGN_OR_RETURN(const Digest hash, crypto::BaseHash(options.base));
-  const fs::path shelf = options.dir / "bases";
-  TG_ASSIGN_OR_RETURN(const Fd lock, LockShelf(shelf));
-  TG_ASSIGN_OR_RETURN(const bases::Registry registry, ReadShelf(options.dir));
+  TG_ASSIGN_OR_RETURN(bases::Registry registry, ReadShelf(options.dir));
+  TG_ASSIGN_OR_RETURN(const Fd lock, LockShelf(registry.dir()));
+  // Whoever published before has finished.
+  TG_ASSIGN_OR_RETURN(registry, ReadShelf(options.dir));
   const bases::Published* newest = registry.Newest(options.name);
   const bool patched =
       newest != nullptr && !registry.Revoked({options.name, newest->manifest.version});

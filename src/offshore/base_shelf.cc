@@ -85,7 +85,7 @@ std::shared_ptr<const std::vector<Digest>> Shared(std::span<const Digest> ids) {
 Result<BaseShelf> BaseShelf::Open(const std::filesystem::path& dir,
                                   const protocols::Id16& federation, const crypto::VerifyKey& own) {
   TG_ASSIGN_OR_RETURN(bases::Registry registry, bases::Registry::Open(dir, federation, own));
-  return BaseShelf(std::move(registry), federation);
+  return BaseShelf(std::move(registry), federation, own.ToText());
 }
 
 Result<Bytes> BaseShelf::Block(const Digest& id) {
@@ -175,6 +175,13 @@ Result<BaseKey> BaseShelf::Revoke(const json& request, const crypto::SigningKey&
   contents_.erase(base);
   LogInfo("base_revoked base={}", base.Text());
   return base;
+}
+
+nlohmann::ordered_json BaseShelf::WhereJson() const {
+  std::error_code error;
+  return {{"dir", std::filesystem::absolute(registry_.dir(), error).native()},
+          {"federation", ToHex(federation_)},
+          {"key", own_}};
 }
 
 nlohmann::ordered_json BaseShelf::ListJson() const {

@@ -32,6 +32,8 @@ class BaseShelf {
   Result<bases::BaseKey> Revoke(const nlohmann::json& request, const crypto::SigningKey& key,
                                 int64_t now);
   nlohmann::ordered_json ListJson() const;
+  // {"dir", "federation", "key"}: where the publisher puts blocks, which coordinators may share.
+  nlohmann::ordered_json WhereJson() const;
 
   const bases::Registry& registry() const { return registry_; }
 
@@ -41,14 +43,15 @@ class BaseShelf {
   Result<Bytes> Block(const Digest& id);
 
  private:
-  BaseShelf(bases::Registry registry, const protocols::Id16& federation)
-      : registry_(std::move(registry)), federation_(federation) {}
+  BaseShelf(bases::Registry registry, const protocols::Id16& federation, std::string own)
+      : registry_(std::move(registry)), federation_(federation), own_(std::move(own)) {}
   using Contents = std::map<Digest, std::shared_ptr<const std::vector<Digest>>>;
   Result<Contents> ContentsOf(const protocols::BaseManifest& manifest);
   Result<Bytes> List(const protocols::BaseList& list);
 
   bases::Registry registry_;
   protocols::Id16 federation_;
+  std::string own_;                              // the coordinator's key
   std::map<bases::BaseKey, Contents> contents_;  // of those that were asked for
 };
 

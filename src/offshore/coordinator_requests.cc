@@ -53,6 +53,7 @@ Result<ordered_json> Coordinator::OnRequest(const json& request, Status* fatal) 
   if (verb == "base_publish") return PublishBase(request);
   if (verb == "base_revoke") return RevokeBase(request);
   if (verb == "base_list") return bases_->ListJson();
+  if (verb == "base_shelf") return bases_->WhereJson();
   if (verb == "job_list") {
     Json list = Json::array();
     for (const auto& job : jobs_) list.push_back(JobJson(*job));
