@@ -13,8 +13,8 @@ import sys
 import elf
 
 LIBRARIES = {"zmq": r"libzmq\.so", "sqlite": r"libsqlite3\.so", "dnnl": r"libdnnl\.so",
-             "crypto": r"libcrypto\.so"}
-IMPORTS = {"zmq": r"zmq_", "sqlite": r"sqlite3_", "dnnl": r"dnnl_", "crypto": r"EVP_"}
+             "crypto": r"libcrypto\.so", "zstd": r"libzstd\.so"}
+IMPORTS = {"zmq": r"zmq_", "sqlite": r"sqlite3_", "dnnl": r"dnnl_", "crypto": r"EVP_", "zstd": r"ZSTD_"}
 
 
 class Row:
@@ -32,8 +32,9 @@ TRAINING = RECORDS + ("train", "model", "tensor", "tokens", "kernels")
 PROGRAMS = {
     "tidegate-trainer": Row("src/onshore/trainer", has=RECORDS, no_libraries=("zmq", "sqlite"),
                             no_modules=("transport", "gate", "permit", "offshore")),
+    # It verifies bases and unpacks none.
     "tidegate-gate": Row("src/onshore/gate_process", has=("gate",),
-                         no_libraries=("zmq", "sqlite", "dnnl"),
+                         no_libraries=("zmq", "sqlite", "dnnl", "zstd"),
                          no_modules=TRAINING + ("transport", "offshore")),
     "tidegate-link": Row("src/onshore/link", needs=("zmq",), has=("transport",),
                          no_libraries=("sqlite", "dnnl"),
