@@ -38,6 +38,11 @@ corpus::ProgressFunction TellProgress(const Invocation& invocation) {
   };
 }
 
+// What stands on a terminal goes before the result comes.
+void EndProgress() {
+  if (::isatty(STDERR_FILENO) == 1) fmt::print(stderr, "\r\033[K");
+}
+
 int CoreCount() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 
 struct TrainOptions {
@@ -125,8 +130,9 @@ struct EncodeOptions {
 };
 
 Status Encode(const Invocation& invocation, const EncodeOptions& options) {
-  TG_ASSIGN_OR_RETURN(const corpus::EncodedText made,
-                      corpus::EncodeText(options.encode, options.out, TellProgress(invocation)));
+  const auto result = corpus::EncodeText(options.encode, options.out, TellProgress(invocation));
+  EndProgress();
+  TG_ASSIGN_OR_RETURN(const corpus::EncodedText made, result);
   const ordered_json report = {
       {"out", options.out.native()},         {"tokens", made.tokens},
       {"documents", made.documents},         {"shards", made.shards},

@@ -92,7 +92,6 @@ void TextSource::NextFile() {
   before_ += files_[file_].bytes;
   ++file_;
   offset_ = 0;
-  line_ = 0;
   fd_.reset();
 }
 
@@ -140,7 +139,6 @@ Status TextSource::Seek(const TextPosition& at) {
   before_ = 0;
   for (uint64_t i = 0; i < file_; ++i) before_ += files_[i].bytes;
   offset_ = at.offset;
-  line_ = 0;
   fd_.reset();
   in_document_ = false;
   bad_lines_ = 0;
@@ -182,7 +180,6 @@ Result<bool> TextSource::ReadLine() {
     const std::string_view line = buffered().substr(0, end);
     const uint64_t begin = offset_;
     const size_t size = end == std::string_view::npos ? line.size() : end + 1;
-    ++line_;
     auto text = line.find_first_not_of(" \t\r") == std::string_view::npos
                     ? Result<std::string>(std::string())
                     : TextOfLine(line);
@@ -190,8 +187,8 @@ Result<bool> TextSource::ReadLine() {
     used_ += size;
     offset_ += size;
     if (!text && !options_.skip_bad_lines) {
-      return Unexpected(text.error().WithContext(
-          fmt::format("{}: the line at byte {}", files_[file_].path.native(), begin)));
+      return MakeError(text.error().code(), "{}; --skip-bad-lines leaves such lines out",
+                       text.error().message());
     }
     if (!text) ++bad_lines_;
     if (!text || blank) continue;
@@ -202,14 +199,16 @@ Result<bool> TextSource::ReadLine() {
   }
 }
 
+// Errors name the line by the place where it begins: offset_.
 Result<std::string> TextSource::TextOfLine(std::string_view line) const {
+  const std::string what =
+      fmt::format("{}: the line at byte {}", files_[file_].path.native(), offset_);
   TG_ASSIGN_OR_RETURN(
       nlohmann::json json,
-      ParseStrictJson(line, {.max_bytes = kMaxRecordLineBytes, .max_depth = 32}, "it"));
+      ParseStrictJson(line, {.max_bytes = kMaxRecordLineBytes, .max_depth = 32}, what));
   const auto it = json.is_object() ? json.find(options_.field) : json.end();
   if (!json.is_object() || it == json.end() || !it->is_string()) {
-    return InvalidArgument(
-        "is no object with a text \"{}\"; --skip-bad-lines leaves such lines out", options_.field);
+    return InvalidArgument("{} is no object with a text \"{}\"", what, options_.field);
   }
   return std::move(it->get_ref<std::string&>());
 }

@@ -88,7 +88,6 @@ class TextSource {
   std::string buffer_;
   size_t used_ = 0;      // of the buffer
   uint64_t offset_ = 0;  // in the file, of what is next
-  uint64_t line_ = 0;    // that was read last, from 1; 0 where it is not known
   uint64_t bad_lines_ = 0;
   // The document of the last line, of which pieces are left.
   std::string document_;

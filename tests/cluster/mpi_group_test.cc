@@ -93,7 +93,7 @@ TEST_F(MpiGroup, AnAbortReachesEveryRank) {
 }
 
 TEST_F(MpiGroup, ARankThatNeverCallsIsNamedAtTheDeadline) {
-  const CommandResult done = Start("late", 1'000);
+  const CommandResult done = Start("late", 2'000);
   EXPECT_EQ(Said(), kAllOk) << done.errors;
 }
 

@@ -48,7 +48,7 @@ TEST(NcclGroup, IsBootstrappedOverTheRendezvousAsWell) {
 }
 
 TEST(NcclGroup, ARankThatCannotJoinIsNamedToAll) {
-  const GroupOptions options{.deadline = std::chrono::milliseconds(500)};
+  const GroupOptions options{.deadline = std::chrono::milliseconds(1500)};
   auto shared = Threads(3);
   const std::string failures = OnThreads(Threads(3), [&](Collectives& thread) -> Status {
     std::shared_ptr<Collectives> bootstrap = std::move(shared[thread.rank()]);
@@ -82,7 +82,7 @@ TEST(NcclGroup, AnAbortEndsAFinishThatWaits) {
 }
 
 TEST(NcclGroup, TheDeadlineEndsAFinishWhosePeerNeverCalls) {
-  EXPECT_EQ(OnFake(Threads(2), {.deadline = std::chrono::milliseconds(200)},
+  EXPECT_EQ(OnFake(Threads(2), {.deadline = std::chrono::milliseconds(1000)},
                    [](NcclGroup& group) -> Status {
                      float x = 1;
                      if (group.rank() == 1) return OkStatus();

@@ -27,7 +27,7 @@ TEST(TcpGroupErrors, AnAbortReachesEveryRank) {
 }
 
 TEST(TcpGroupErrors, ARankThatNeverCallsIsNamedAtTheDeadline) {
-  EXPECT_EQ(OnThreads(MakeTcpGroup(3, 500), RunLateRank), "");
+  EXPECT_EQ(OnThreads(MakeTcpGroup(3, 1500), RunLateRank), "");
 }
 
 TEST(TcpGroupErrors, ARankThatIsGoneIsNamedToAllWellBeforeTheDeadline) {
