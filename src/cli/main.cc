@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   RegisterCoordinatorVerb(app, invocation);
   RegisterSiteVerb(app, invocation);
   RegisterSiteDaemonVerbs(app, invocation);
+  RegisterSitePeopleVerbs(app, invocation);
   RegisterJobVerb(app, invocation);
   RegisterStatusVerb(app, invocation);
   RegisterLedgerVerb(app, invocation);

@@ -58,6 +58,7 @@ void RegisterDoctorVerb(CLI::App& app, Invocation& invocation);
 void RegisterCoordinatorVerb(CLI::App& app, Invocation& invocation);
 void RegisterSiteVerb(CLI::App& app, Invocation& invocation);
 void RegisterSiteDaemonVerbs(CLI::App& app, Invocation& invocation);
+void RegisterSitePeopleVerbs(CLI::App& app, Invocation& invocation);
 void RegisterJobVerb(CLI::App& app, Invocation& invocation);
 void RegisterStatusVerb(CLI::App& app, Invocation& invocation);
 void RegisterLedgerVerb(CLI::App& app, Invocation& invocation);

@@ -296,9 +296,10 @@ Status RunLocal(Invocation& invocation, const Options& options) {
     TG_ASSIGN_OR_RETURN(eval_data, OpenGiven("--eval_data", options.eval_data));
   }
   api::LocalJob job;
-  job.verb = options.verb == "finetune" ? onshore::LocalVerb::kFinetune
-             : options.verb == "eval"   ? onshore::LocalVerb::kEval
-                                        : onshore::LocalVerb::kGenerate;
+  job.verb = options.verb == "finetune"     ? onshore::LocalVerb::kFinetune
+             : options.verb == "eval"       ? onshore::LocalVerb::kEval
+             : options.verb == "data-check" ? onshore::LocalVerb::kDataCheck
+                                            : onshore::LocalVerb::kGenerate;
   job.json = invocation.format == Format::kJson;
   job.flags = flags.get();
   job.output = out.write.get();
@@ -364,11 +365,11 @@ void RegisterSiteDaemonVerbs(CLI::App& app, Invocation& invocation) {
                 "is started again");
   which(add(dataset, "reset", "Those of site.toml again", ResetDataset));
   CLI::App* run =
-      add(site, "run", "Onshore: finetune, eval or generate behind the site's walls",
+      add(site, "run", "Onshore: finetune, eval, generate or data-check behind the site's walls",
           [&invocation](const Invocation&, const Options& o) { return RunLocal(invocation, o); });
-  run->add_option("VERB", options->verb, "finetune, eval or generate")
+  run->add_option("VERB", options->verb, "finetune, eval, generate or data-check")
       ->required()
-      ->check(CLI::IsMember({"finetune", "eval", "generate"}));
+      ->check(CLI::IsMember({"finetune", "eval", "generate", "data-check"}));
   run->add_option("--flags", options->flags, "TOML file of the verb's flags")->required();
   run->add_option("--data", options->data, "Records, handed over as an open file");
   run->add_option("--eval_data", options->eval_data, "Held-out records, the same way");

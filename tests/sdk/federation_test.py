@@ -149,6 +149,25 @@ class Outside(unittest.TestCase):
         self.assertNotIn("name=gate how=", log)
         self.assertEqual(log.count("how=crash"), 1, log)  # the session that lied
 
+    def test_local_jobs_at_the_site_and_what_comes_of_them(self):
+        data = self.dir / "mine.jsonl"
+        data.write_text("".join(json.dumps(record) + "\n" for record in example.invented("the yard")))
+        counted = self.site.start("data-check", data=data, base=str(TINY), max_length=64).result(SECONDS)
+        self.assertEqual(counted["records"], 12)
+        job = self.site.start("finetune", data=data, base=str(TINY), output_dir="local/yard", max_steps=2,
+                              logging_steps=1, max_length=64, threads=1, dtype="f32")
+        steps = [told.step for told in job if isinstance(told, tidegate.Step)]
+        self.assertEqual(steps, [1, 2])
+        self.assertEqual([(a.name, a.kept) for a in self.site.adapters()], [("yard", False)])
+        copy = self.site.save_adapter(self.dir / "copy", "yard")
+        self.assertEqual((pathlib.Path(copy) / "adapter_model.safetensors").read_bytes(),
+                         (self.federation.site_dir("lab") / "local/yard/adapter_model.safetensors").read_bytes())
+        listed = tidegate.run_tidegate("site", "adapters", "--dir", self.federation.site_dir("lab"))
+        self.assertEqual([a["folder"] for a in listed], ["local/yard"])
+        self.site.set_dataset("records", data)
+        self.assertEqual([(d.name, d.source, d.bytes) for d in self.site.datasets()][0],
+                         ("records", "descriptor", data.stat().st_size))
+
     def first_round(self, round_, verdicts):
         # Of another shape: said so, and the round stays open.
         with self.assertRaises(tidegate.Error) as caught:
@@ -167,6 +186,8 @@ class Outside(unittest.TestCase):
             with self.assertRaises(tidegate.Error) as caught:
                 self.site.release(name)
             self.assertEqual(caught.exception.code, "PERMISSION_DENIED")
+        held = tidegate.run_tidegate("site", "held", "--dir", self.federation.site_dir("lab"))
+        self.assertEqual(held, [name])
         said = self.as_approver(f"import tidegate\n"
                                 f"tidegate.Site({str(self.federation.site_dir('lab') / 'api.sock')!r})"
                                 f".release({name!r}, 'looked at it')\n")

@@ -232,6 +232,10 @@ TEST_F(SdkSite, AProgramOutsideTakesTheTrainersPlaceAndGivesItBack) {
     EXPECT_EQ(rounds->Next((root_ / "r").native(), milliseconds(20)).status().code(),
               tg::Code::kDeadlineExceeded);
     EXPECT_EQ(rounds->Submit(root_.native(), {}, tg::Call()).code(), tg::Code::kFailedPrecondition);
+    // What the site's own trainer is told is none of this one's business.
+    ASSERT_TRUE(site.Pause().ok());
+    ASSERT_TRUE(site.Resume().ok());
+    EXPECT_EQ(site.TrainRounds().status().code(), tg::Code::kAlreadyExists);
   }
   EXPECT_EQ(NextOf(*watch, TG_EVENT_OUTSIDE_ENDED).arguments[0], ::getuid());
   EXPECT_TRUE(site.TrainRounds().ok());

@@ -170,7 +170,7 @@ ApiAnswer Supervisor::ChangeDataset(size_t dataset, DatasetSource source,
   dataset_fds_[dataset] = std::move(descriptor);
   dataset_bytes_[dataset] = bytes;
   Note(EventCode::kDatasetSet, {static_cast<int64_t>(dataset), static_cast<int64_t>(source)});
-  StopTrainer();
+  if (!trainer().outside) StopTrainer();  // one for a program outside has none of them
   const auto& sources = state_.sources;
   if (std::find(sources.begin(), sources.end(), DatasetSource::kGone) == sources.end()) {
     ClearHold(Hold::kDatasetGone);
