@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import socket
 import struct
 import subprocess
@@ -100,7 +101,13 @@ class Outside(unittest.TestCase):
     def as_approver(self, code):
         """Python as the approver's user."""
         user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, **user)
+        # Where that user can read it, whoever owns the checkout.
+        package = self.dir / "package"
+        if not package.exists():
+            shutil.copytree(pathlib.Path(tidegate.__file__).parent, package / "tidegate")
+        env = dict(os.environ, PYTHONPATH=str(package))
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, env=env,
+                              cwd=self.dir, **user)
 
     def lie(self):
         """A client that takes the trainer's place and sends rubbish: its session ends, and nothing else."""
