@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
+.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -72,6 +72,10 @@ bench-round: build
 	$(BUILD)/bin/round_processes_bench --base tests/golden/tiny_llama --dir $(BUILD)/round_processes
 	$(BUILD)/bin/random_base --out $(BUILD)/round_base --hidden 512 --inner 1376 --layers 8 --heads 8 --kv_heads 8 --vocab 512
 	$(BUILD)/bin/round_processes_bench --base $(BUILD)/round_base --rank 128 --rounds 12 --limit_ms 400 --dir $(BUILD)/round_processes
+
+# 1,000 sites' real connections to one coordinator: every round ends, within 30 s and 512 MB.
+bench-connections: build
+	$(BUILD)/bin/connections_bench --base tests/golden/tiny_llama --dir $(BUILD)/connections_bench
 
 # A 60 MB update over 4 Mbit/s, 250 ms there and back and 3 cuts (two minutes); then 1 GB from
 # process to process at full speed, beside what its parts do alone.

@@ -47,5 +47,28 @@ TEST_F(FederationConfigTest, AQuotaOutOfRangeIsNamedByItsLine) {
   }
 }
 
+TEST_F(FederationConfigTest, AStoreThatIsSharedIsAUrlAndAFolderTogether) {
+  EXPECT_TRUE(LoadWith("")->store.empty());
+  const auto shared = LoadWith(
+      "store = \"postgresql://db/tidegate\"\nshared_folder = \"/srv/shared\"\n"
+      "takeover_seconds = 3");
+  ASSERT_TRUE(shared) << shared.error().ToString();
+  EXPECT_EQ(shared->store, "postgresql://db/tidegate");
+  EXPECT_EQ(shared->shared_folder, "/srv/shared");
+  EXPECT_EQ(shared->takeover_millis, 3000u);
+  const std::pair<const char*, const char*> bad[] = {
+      {"store = \"postgresql://db/tidegate\"", "store and shared_folder go together"},
+      {"shared_folder = \"/srv/shared\"", "store and shared_folder go together"},
+      {"shared_folder = \"srv\"", "line 4: shared_folder must be an absolute path"},
+      {"store = \"mysql://hunter2@db/\"", "line 4: store must be a postgresql:// url"},
+      {"takeover_seconds = 0", "line 4: takeover_seconds must be a whole number, 1 … 3600"}};
+  for (const auto& [line, why] : bad) {
+    const auto config = LoadWith(line);
+    ASSERT_FALSE(config) << line;
+    EXPECT_NE(config.error().message().find(why), std::string::npos) << config.error().message();
+    EXPECT_EQ(config.error().message().find("hunter2"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace tidegate::offshore
