@@ -175,7 +175,20 @@ TEST_F(BasePull, ComesWholeThroughCutsAndKillsThenByAPatchAndNoMoreOnceRevoked) 
   EXPECT_TRUE(bases[0]["installed"] == true && bases[0]["pinned"] == true);
   EXPECT_TRUE(bases[1]["revoked"] == true);
   EXPECT_TRUE(bases[2]["pinned"] == false);
+
+  // The same from a copy of the coordinator's folder that was carried, with what it says of
+  // revocations.
   ASSERT_TRUE(federation_.Stop().ok());
+  fs::copy(poc().coordinator_dir() / "bases", base("carried"), fs::copy_options::recursive);
+  fs::remove_all(poc().site_dir(0) / "bases");
+  const auto carried = [&](const std::string& what) {
+    return Tool({"base", "pull", what, "--dir", poc().site_dir(0).native(), "--from_folder",
+                 base("carried").native()});
+  };
+  EXPECT_EQ(carried("tiny@2").exit_code, static_cast<int>(Code::kFailedPrecondition));
+  const auto taken = carried("tiny@1");
+  ASSERT_EQ(taken.exit_code, 0) << taken.errors;
+  ExpectInstalled("tiny@1", "first");
 }
 
 }  // namespace
