@@ -1,6 +1,6 @@
 // Rounds that the caller trains itself: frames over two pipes with a walled trainer of the site
 // (onshore/api/rounds.h).
-#include "onshore/api/rounds.h"
+#include "onshore/api/round_reader.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -19,8 +19,8 @@ struct tg_rounds {
   std::timed_mutex mutex;
   tidegate::onshore::api::ApiClient client;
   tidegate::Fd from, to;  // what the trainer says, and what it reads
-  tidegate::Bytes in;     // of the message at hand, as far as it came
-  tidegate::Bytes out;    // that it has not read yet
+  tidegate::onshore::api::RoundReader reader;
+  tidegate::Bytes out;  // that it has not read yet
   size_t out_at = 0;
   // The round that was given last, and what was said of it.
   std::optional<tidegate::onshore::api::RoundFrame> round;
@@ -32,14 +32,9 @@ namespace {
 namespace fs = std::filesystem;
 using onshore::api::RoundFrame;
 using onshore::api::RoundFrameType;
+using onshore::api::RoundMessage;
 
-constexpr size_t kAtOnce = 64 << 10;
-
-struct Message {
-  RoundFrame frame;
-  std::string text;
-  Bytes weights;
-};
+constexpr size_t kAtOnce = 32 << 10;
 
 Error Ended() {
   return Unavailable(
@@ -85,48 +80,25 @@ Status Write(tg_rounds& rounds, const Call& call) {
   return OkStatus();
 }
 
-RoundFrame HeadOf(const Bytes& bytes) {
-  RoundFrame frame;
-  std::memcpy(&frame, bytes.data(), sizeof(frame));
-  return frame;
-}
-
-// How many bytes of the message at hand there are to be, as far as is known.
-Result<size_t> WholeOf(const Bytes& bytes) {
-  if (bytes.size() < sizeof(RoundFrame)) return sizeof(RoundFrame);
-  const RoundFrame frame = HeadOf(bytes);
-  if (frame.magic != onshore::api::kRoundMagic || frame.text_bytes > onshore::api::kMaxRoundText ||
-      frame.weights_bytes > onshore::api::kMaxRoundWeights) {
-    return Internal("what the site's trainer says is malformed");
-  }
-  return sizeof(RoundFrame) + static_cast<size_t>(frame.text_bytes + frame.weights_bytes);
-}
-
-Result<Message> Read(tg_rounds& rounds, const Call& call) {
+Result<RoundMessage> Read(tg_rounds& rounds, const Call& call) {
   for (;;) {
-    TG_ASSIGN_OR_RETURN(const size_t whole, WholeOf(rounds.in));
-    if (rounds.in.size() == whole) break;
-    const size_t before = rounds.in.size();
-    rounds.in.resize(before + std::min(whole - before, kAtOnce));
-    const ssize_t n =
-        ::read(rounds.from.get(), rounds.in.data() + before, rounds.in.size() - before);
-    rounds.in.resize(before + static_cast<size_t>(std::max<ssize_t>(n, 0)));
+    TG_ASSIGN_OR_RETURN(const size_t missing,
+                        rounds.reader.Missing(onshore::api::kMaxRoundWeights));
+    if (missing == 0) return rounds.reader.Take();
+    uint8_t bytes[kAtOnce];
+    const ssize_t n = ::read(rounds.from.get(), bytes, std::min(missing, sizeof(bytes)));
     if (n == 0) return Ended();
-    if (n > 0 || errno == EINTR) continue;
-    if (errno != EAGAIN) return Unexpected(ErrnoStatus("read", "from the trainer", errno));
-    TG_RETURN_IF_ERROR(WaitFor(rounds.from.get(), POLLIN, call));
+    if (n > 0) {
+      rounds.reader.Add({bytes, static_cast<size_t>(n)});
+    } else if (errno == EAGAIN) {
+      TG_RETURN_IF_ERROR(WaitFor(rounds.from.get(), POLLIN, call));
+    } else if (errno != EINTR) {
+      return Unexpected(ErrnoStatus("read", "from the trainer", errno));
+    }
   }
-  Message message;
-  message.frame = HeadOf(rounds.in);
-  const auto text = rounds.in.begin() + sizeof(RoundFrame);
-  const auto weights = text + static_cast<ptrdiff_t>(message.frame.text_bytes);
-  message.text.assign(text, weights);
-  message.weights.assign(weights, rounds.in.end());
-  rounds.in.clear();
-  return message;
 }
 
-Status SaveRound(const Message& message, const fs::path& dir) {
+Status SaveRound(const RoundMessage& message, const fs::path& dir) {
   std::error_code error;
   fs::create_directories(dir, error);
   if (error) return ErrnoStatus("make", dir.native(), error.value());
@@ -136,7 +108,7 @@ Status SaveRound(const Message& message, const fs::path& dir) {
 
 Result<tg_round> Next(tg_rounds& rounds, const fs::path& dir, const Call& call) {
   for (;;) {
-    TG_ASSIGN_OR_RETURN(const Message message, Read(rounds, call));
+    TG_ASSIGN_OR_RETURN(const RoundMessage message, Read(rounds, call));
     // The result of a round that nobody asked for any more is passed over.
     if (message.frame.type != static_cast<uint32_t>(RoundFrameType::kRound)) continue;
     TG_RETURN_IF_ERROR(SaveRound(message, dir));
@@ -183,7 +155,7 @@ Status Submit(tg_rounds& rounds, const fs::path& dir, const tg_trained& trained,
 
 Result<tg_round_result> ResultOf(tg_rounds& rounds, const Call& call) {
   for (;;) {
-    TG_ASSIGN_OR_RETURN(const Message message, Read(rounds, call));
+    TG_ASSIGN_OR_RETURN(const RoundMessage message, Read(rounds, call));
     const RoundFrame& frame = message.frame;
     const auto type = static_cast<RoundFrameType>(frame.type);
     if (type == RoundFrameType::kBad && frame.code > 0 && frame.code <= TG_INTERNAL) {

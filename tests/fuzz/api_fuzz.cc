@@ -2,12 +2,14 @@
 // come along) through the parser of the supervisor. What it takes is in range, and it takes the
 // same bytes again in the same way. And the site's state file, which the supervisor reads at its
 // start.
+#include <algorithm>
 #include <cstring>
 
 #include "base/file.h"
 #include "base/site_name.h"
 #include "fuzz.h"
 #include "onshore/api/messages.h"
+#include "onshore/api/round_reader.h"
 #include "onshore/supervisor/site_state.h"
 
 namespace tidegate::fuzz {
@@ -61,6 +63,30 @@ void CheckTaken(const api::Request& request, size_t descriptors) {
       break;
   }
   Require(descriptors == 0, "no descriptor that nobody takes");
+}
+
+// A stream of frames, in pieces: each is as long as its head says, and nothing is asked for without
+// end.
+void ReadRounds(ByteSpan stream) {
+  constexpr uint64_t kMostWeights = 4096;
+  api::RoundReader reader;
+  size_t taken = 0;
+  for (;;) {
+    const auto missing = reader.Missing(kMostWeights);
+    if (!missing) return;
+    Require(*missing <= sizeof(api::RoundFrame) + api::kMaxRoundText + kMostWeights, "a bound");
+    if (*missing == 0) {
+      const api::RoundMessage message = reader.Take();
+      Require(message.text.size() == message.frame.text_bytes &&
+                  message.weights.size() == message.frame.weights_bytes,
+              "bodies of the size that the head says");
+      continue;
+    }
+    const size_t piece = std::min({*missing, stream.size() - taken, size_t{7}});
+    if (piece == 0) return;
+    reader.Add(stream.subspan(taken, piece));
+    taken += piece;
+  }
 }
 
 void Parse(ByteSpan packet, size_t descriptors) {
@@ -117,6 +143,10 @@ Target Describe() {
   api::DecideRequest decide;
   decide.decision = 1;
   Require(api::SetText("looked at it", &decide.reason), "a short reason");
+  api::RoundFrame round;
+  round.type = static_cast<uint32_t>(api::RoundFrameType::kUpdate);
+  round.text_bytes = 2;
+  round.weights_bytes = 7;
   Target target;
   target.seeds = {
       Packet(api::Type::kHello, {}) + Packet(api::Type::kStatus, {}) +
@@ -128,6 +158,7 @@ Target Describe() {
           Packet(api::Type::kDecide, api::BytesOf(decide)) + Packet(api::Type::kListAdapters, {}) +
           Packet(api::Type::kListHeld, {}),
       Packet(api::Type::kTrainOutside, {}, 2),
+      Text({reinterpret_cast<const uint8_t*>(&round), sizeof(round)}) + "{}weights",
       Packet(api::Type::kWatch, api::BytesOf(api::WatchRequest{7, 9})) +
           Packet(api::Type::kResetDataset, api::BytesOf(api::ResetDatasetRequest{1, 0})) +
           Packet(api::Type::kStopLocal, api::BytesOf(api::StopLocalRequest{4, 0})),
@@ -136,6 +167,7 @@ Target Describe() {
 }
 
 void Talk(ByteSpan input) {
+  ReadRounds(input);
   for (int packets = 0; input.size() >= 3 && packets < 64; ++packets) {
     const size_t length = std::min<size_t>(LoadLe16(input.data()), input.size() - 3);
     Parse(input.subspan(3, length), input[2] % 8);

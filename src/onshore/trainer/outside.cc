@@ -17,7 +17,7 @@
 #include "federation/shared/layout.h"
 #include "model/adapter.h"
 #include "model/config.h"
-#include "onshore/api/rounds.h"
+#include "onshore/api/round_reader.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
 #include "onshore/start/stop.h"
@@ -32,8 +32,9 @@ namespace fs = std::filesystem;
 using onshore::IpcType;
 using onshore::api::RoundFrame;
 using onshore::api::RoundFrameType;
+using onshore::api::RoundMessage;
 
-constexpr size_t kReadAtOnce = 64 << 10;
+constexpr size_t kReadAtOnce = 32 << 10;
 // Beside an adapter's values: names, shapes, padding.
 constexpr uint64_t kWeightsBeside = 16 << 20;
 constexpr uint32_t kMostMilli = 1'000'000;
@@ -41,12 +42,6 @@ constexpr uint32_t kMostMilli = 1'000'000;
 // Frames over the client's two pipes. Nothing here waits.
 class Pipes {
  public:
-  struct Message {
-    RoundFrame frame;
-    std::string text;
-    Bytes weights;
-  };
-
   bool wants_write() const { return at_ < out_.size(); }
   bool closed() const { return closed_; }
 
@@ -76,58 +71,31 @@ class Pipes {
     }
   }
 
-  // A whole message; nothing when there is none yet. kDataLoss for bytes that are none.
-  Result<std::optional<Message>> Read(uint64_t most_weights) {
+  // A whole update; nothing when there is none yet. kDataLoss for bytes that are none.
+  Result<std::optional<RoundMessage>> Read(uint64_t most_weights) {
     for (;;) {
-      const uint64_t whole = Whole();
-      if (whole > kMostText + most_weights + sizeof(RoundFrame)) {
-        return DataLoss("a frame of {} bytes; the limit is {}", whole, kMostText + most_weights);
-      }
-      if (in_.size() == whole) break;
-      const size_t before = in_.size();
-      in_.resize(before + std::min<uint64_t>(whole - before, kReadAtOnce));
-      const ssize_t n = ::read(STDIN_FILENO, in_.data() + before, in_.size() - before);
-      in_.resize(before + static_cast<size_t>(std::max<ssize_t>(n, 0)));
+      TG_ASSIGN_OR_RETURN(const size_t missing, reader_.Missing(most_weights));
+      if (missing == 0) break;
+      uint8_t bytes[kReadAtOnce];
+      const ssize_t n = ::read(STDIN_FILENO, bytes, std::min(missing, sizeof(bytes)));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && errno == EAGAIN) return std::nullopt;
       if (n <= 0) {
         closed_ = true;
         return std::nullopt;
       }
-      if (in_.size() == sizeof(RoundFrame)) TG_RETURN_IF_ERROR(CheckHead(most_weights));
+      reader_.Add({bytes, static_cast<size_t>(n)});
     }
-    Message message;
-    message.frame = Head();
-    const auto text = in_.begin() + sizeof(RoundFrame);
-    const auto weights = text + static_cast<ptrdiff_t>(message.frame.text_bytes);
-    message.text.assign(text, weights);
-    message.weights.assign(weights, in_.end());
-    in_.clear();
-    return std::optional<Message>(std::move(message));
+    RoundMessage message = reader_.Take();
+    if (message.frame.type != static_cast<uint32_t>(RoundFrameType::kUpdate)) {
+      return DataLoss("what came over the pipe is no update");
+    }
+    return std::optional<RoundMessage>(std::move(message));
   }
 
  private:
-  static constexpr uint64_t kMostText = onshore::api::kMaxRoundText;
-
-  RoundFrame Head() const {
-    RoundFrame frame;
-    std::memcpy(&frame, in_.data(), sizeof(frame));
-    return frame;
-  }
-  // How many bytes of the message at hand are to be there, as far as is known.
-  uint64_t Whole() const {
-    if (in_.size() < sizeof(RoundFrame)) return sizeof(RoundFrame);
-    return sizeof(RoundFrame) + Head().text_bytes + Head().weights_bytes;
-  }
-  Status CheckHead(uint64_t most_weights) const {
-    const RoundFrame frame = Head();
-    const bool good = frame.magic == onshore::api::kRoundMagic &&
-                      frame.type == static_cast<uint32_t>(RoundFrameType::kUpdate) &&
-                      frame.text_bytes <= kMostText && frame.weights_bytes <= most_weights;
-    return good ? OkStatus() : DataLoss("what came over the pipe is no update");
-  }
-
-  Bytes in_, out_;
+  onshore::api::RoundReader reader_;
+  Bytes out_;
   size_t at_ = 0;
   bool closed_ = false;
 };
@@ -292,7 +260,7 @@ class OutsideLoop {
   }
 
   // What is wrong with it is the client's to hear; the round stays open.
-  Status HandleUpdate(const Pipes::Message& message) {
+  Status HandleUpdate(const RoundMessage& message) {
     const Result<Bytes> update = Encode(message);
     if (!update) {
       RoundFrame frame = FrameOf(RoundFrameType::kBad, message.frame.round);
@@ -304,7 +272,7 @@ class OutsideLoop {
     return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, round_->round, *update);
   }
 
-  Result<Bytes> Encode(const Pipes::Message& message) {
+  Result<Bytes> Encode(const RoundMessage& message) {
     const RoundFrame& frame = message.frame;
     if (!round_ || frame.job != id_ || frame.round != round_->round) {
       return FailedPrecondition("round {} of this job is not open; train the round that was given",
