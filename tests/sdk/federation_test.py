@@ -3,6 +3,7 @@ whose first update people hold, and whose client lies in between."""
 
 import array
 import contextlib
+import functools
 import io
 import json
 import os
@@ -71,7 +72,20 @@ class Example(unittest.TestCase):
             self.assertTrue((out / "adapter" / "adapter_model.safetensors").is_file())
 
 
+def at_a_site(step):
+    """Skips a step that failed because the site could not raise its walls."""
+    @functools.wraps(step)
+    def guarded(self):
+        try:
+            step(self)
+        except Exception:
+            needs_walls(self.dir / "fed")
+            raise
+    return guarded
+
+
 class Outside(unittest.TestCase):
+    @at_a_site
     def setUp(self):
         self._dir = tempfile.TemporaryDirectory(prefix="tidegate-fed-")
         self.addCleanup(self._dir.cleanup)
@@ -92,11 +106,6 @@ class Outside(unittest.TestCase):
         self.coordinator = self.federation.start()
         self.site = self.federation.site("lab")
         self.site.pause()
-
-    def tearDown(self):
-        failed = getattr(self, "_outcome", None)
-        if failed is not None:
-            needs_walls(self.dir / "fed")
 
     def as_approver(self, code):
         """Python as the approver's user."""
@@ -129,6 +138,7 @@ class Outside(unittest.TestCase):
             os.close(fd)
         liar.close()
 
+    @at_a_site
     def test_rounds_trained_outside_are_judged_held_and_released_by_a_user(self):
         job = self.federation.submit(self.coordinator, example.JOB + "")
         wait_for(lambda: self.site.status().job, "the site has the job")
@@ -156,6 +166,7 @@ class Outside(unittest.TestCase):
         self.assertNotIn("name=gate how=", log)
         self.assertEqual(log.count("how=crash"), 1, log)  # the session that lied
 
+    @at_a_site
     def test_local_jobs_at_the_site_and_what_comes_of_them(self):
         data = self.dir / "mine.jsonl"
         data.write_text("".join(json.dumps(record) + "\n" for record in example.invented("the yard")))
