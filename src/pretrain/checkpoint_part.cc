@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "protocols/limits.h"
 
 namespace tidegate::pretrain {
 namespace {

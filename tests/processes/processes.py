@@ -45,6 +45,15 @@ PROGRAMS = {
                                                    "offshore")),
     "tidegate-coordinator": Row("src/offshore", needs=("zmq",), has=("offshore", "transport"),
                                 no_modules=RECORDS + ("train", "gate", "onshore")),
+    "tidegate-pretrain": Row("src/pretrain", needs=("dnnl",), has=("pretrain", "cluster", "train"),
+                             no_libraries=("zmq", "sqlite"),
+                             no_modules=RECORDS + ("transport", "gate", "permit", "onshore",
+                                                   "offshore")),
+    # It sees prompts and answers: no record, no model, no key of a site.
+    "tidegate-serve": Row("src/serve", has=("serve",),
+                          no_libraries=("zmq", "sqlite", "dnnl", "crypto"),
+                          no_modules=TRAINING + ("crypto", "transport", "gate", "permit",
+                                                 "offshore")),
     "tidegate": Row("src/cli", has=("cli",), no_libraries=("zmq", "sqlite"),
                     no_modules=RECORDS + ("train", "transport", "offshore")),
 }
