@@ -21,11 +21,12 @@ RunLog::RunLog(const FinetuneConfig& config, int64_t total_steps, std::FILE* pro
       shown_(progress != nullptr) {}
 
 Status RunLog::Open(int64_t last_step, const ordered_json& start) {
-  TG_ASSIGN_OR_RETURN(metrics_, runlog::MetricsFile::Open(config_.output_dir / "metrics.jsonl", last_step));
+  TG_ASSIGN_OR_RETURN(metrics_,
+                      runlog::MetricsFile::Open(config_.output_dir / "metrics.jsonl", last_step));
   TG_RETURN_IF_ERROR(metrics_->Write(start));
   if (config_.report_to == "tensorboard") {
-    TG_ASSIGN_OR_RETURN(events_,
-                        runlog::EventFile::Open(config_.output_dir / "runs", last_step, SystemClock()));
+    TG_ASSIGN_OR_RETURN(
+        events_, runlog::EventFile::Open(config_.output_dir / "runs", last_step, SystemClock()));
   }
   return OkStatus();
 }
@@ -35,9 +36,9 @@ Status RunLog::Step(const train::StepResult& step) {
   if (shown_) line_.Step(step);
   if (!events_) return OkStatus();
   const std::array<runlog::Scalar, 4> scalars = {{{"train/learning_rate", step.learning_rate},
-                                          {"train/tokens_per_second", SpeedOf(step)},
-                                          {"train/grad_norm", step.grad_norm},
-                                          {"train/loss", step.loss}}};
+                                                  {"train/tokens_per_second", SpeedOf(step)},
+                                                  {"train/grad_norm", step.grad_norm},
+                                                  {"train/loss", step.loss}}};
   // A window without a target has neither loss nor gradient.
   return events_->Write(step.step, std::span(scalars).first(step.skipped ? 2 : 4));
 }

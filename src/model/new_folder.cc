@@ -47,10 +47,9 @@ Status NewFolder::Publish() {
 }
 
 Status CopySmallFiles(const fs::path& from, const fs::path& to) {
-  for (const char* name :
-       {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-        "chat_template.jinja"}) {
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "added_tokens.json", "vocab.json",
+                           "merges.txt", "chat_template.jinja"}) {
     const auto content = ReadFile(from / name, kMaxTokenizerBytes);
     if (!content && content.error().code() == Code::kNotFound) continue;
     if (!content) return content.error();

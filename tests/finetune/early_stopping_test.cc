@@ -3,8 +3,8 @@
 #include <map>
 #include <set>
 
-#include "tests/runlog/event_reader.h"
 #include "run_fixture.h"
+#include "tests/runlog/event_reader.h"
 
 namespace tidegate::finetune {
 namespace {

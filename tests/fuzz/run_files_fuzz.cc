@@ -1,9 +1,9 @@
 // Files that a run reads back from its own folder: metrics.jsonl, as the page of curves and as what
 // a resume keeps, and the trainer's note of its round.
-#include "runlog/progress.h"
-#include "runlog/run_page.h"
 #include "fuzz.h"
 #include "onshore/trainer/round_file.h"
+#include "runlog/progress.h"
+#include "runlog/run_page.h"
 
 namespace tidegate::fuzz {
 namespace {
