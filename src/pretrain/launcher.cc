@@ -24,9 +24,10 @@ namespace {
 std::atomic<pid_t> g_mpirun{0};
 std::atomic<bool> g_stopped{false};
 
-void PassOn(int signal) {
+// mpirun hands SIGUSR1 to the ranks; at SIGTERM it gives them a second and kills them.
+void PassOn(int) {
   g_stopped = true;
-  if (const pid_t pid = g_mpirun; pid > 0) ::kill(pid, signal);
+  if (const pid_t pid = g_mpirun; pid > 0) ::kill(pid, SIGUSR1);
 }
 
 void CatchSignals() {
@@ -55,7 +56,13 @@ int RunOnce(const std::vector<std::string>& command) {
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   pid_t pid = 0;
-  if (::posix_spawnp(&pid, argv[0], nullptr, nullptr, argv.data(), environ) != 0) return 127;
+  // In a group of its own, so that a key at the terminal reaches this process alone.
+  posix_spawnattr_t attributes;
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  const int error = ::posix_spawnp(&pid, argv[0], nullptr, &attributes, argv.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
+  if (error != 0) return 127;
   g_mpirun = pid;
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {

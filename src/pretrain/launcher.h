@@ -16,7 +16,7 @@ struct LaunchOptions {
   std::vector<std::string> arguments;  // of each rank, without --nproc
 };
 
-// Passes SIGTERM and SIGINT on and then starts nothing any more. The exit code of the job: that of
+// SIGTERM and SIGINT reach the ranks as SIGUSR1, and nothing is started any more. The exit code of the job: that of
 // the last start.
 int LaunchRanks(const LaunchOptions& options);
 

@@ -30,6 +30,7 @@ void CatchSignals() {
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGTERM, &action, nullptr);
   ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGUSR1, &action, nullptr);  // what mpirun hands on
 }
 
 // libgomp reads this once, when it is loaded (base/program.h).

@@ -204,9 +204,12 @@ class Run {
     return writer_->Save(*model_, *partition_, shard_);
   }
 
+  // Durable when it returns, on every rank: launchers end the others with the first that ends.
   Status SaveNow() {
     if (saved_step_ != shard_.step) TG_RETURN_IF_ERROR(Save());
-    return Settle();
+    TG_RETURN_IF_ERROR(Settle());
+    TG_ASSIGN_OR_RETURN([[maybe_unused]] const bool all, trainer_->AllTrue(true));
+    return OkStatus();
   }
 
   Status End() {

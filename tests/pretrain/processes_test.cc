@@ -203,6 +203,21 @@ TEST_F(UnderMpi, KilledRanksLoseNoStep) {
   for (size_t i = 0; i < steps.size(); ++i) EXPECT_EQ(steps[i], static_cast<int64_t>(i) + 1);
 }
 
+TEST_F(UnderMpi, ASignalToTheLauncherEndsAllRanksWithTheirStateSaved) {
+  auto child =
+      Must(ChildProcess::Start(Command("out", {"--nproc=2", "--max_steps=100000"}), dir_ / "log"));
+  for (int i = 0; i < kMostMillis / 10 && StepsOf("out").size() < 5; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  child.Signal(SIGTERM);
+  EXPECT_EQ(child.Wait(kMostMillis).value_or(-1), 11);
+  const auto steps = StepsOf("out");
+  ASSERT_FALSE(steps.empty());
+  EXPECT_TRUE(fs::exists(dir_ / "out/checkpoints" / fmt::format("step-{:08}", steps.back()) /
+                         "index.json"));
+  EXPECT_EQ(Must(ReadTextFile(dir_ / "log", 1 << 20)).find("starting_again"), std::string::npos);
+}
+
 TEST_F(UnderMpi, AnErrorOfOneRankEndsTheJobOnce) {
   std::ofstream(dir_ / "tokens/shard-1.tokens") << "damaged";
   const CommandResult result = Run(Command("out", {"--nproc=2"}));
