@@ -13,17 +13,27 @@
 
 namespace tidegate::onshore {
 
+struct WorkerOptions {
+  // Ends the wait for it to be ready, with kCancelled, when it can be read; -1: none.
+  int cancel = -1;
+  // Its standard error is read, and what it said at its end is in errors: for a program that has no
+  // terminal to show it. It should be one that was given --format json.
+  bool keep_errors = false;
+};
+
 class AnswerWorker {
  public:
   // Called from the worker's own thread, in order, until an event of kind kEnd or kError; must not
   // call the worker back but for Cancel.
   using OnEvent = std::function<void(const AnswerEvent& event)>;
 
-  // Starts argv[0] (tidegate-trainer answer …), its standard error ours, and waits until it is
-  // ready. What it says there before it ends is not read: kUnavailable carries its exit code.
+  // Starts argv[0] (tidegate-trainer answer …) in a process group of its own, its standard error
+  // ours, and waits until it is ready. What it says there before it ends is not read: kUnavailable
+  // carries its exit code. With `keep_errors` its own code and words are the error.
   static Result<std::unique_ptr<AnswerWorker>> Start(const std::vector<std::string>& argv,
-                                                     std::chrono::milliseconds ready_within);
-  // Ends the process; open questions hear kError.
+                                                     std::chrono::milliseconds ready_within,
+                                                     const WorkerOptions& options = {});
+  // Ends the process without waiting for answers; open questions hear kError.
   virtual ~AnswerWorker() = default;
 
   virtual const std::vector<std::string>& models() const = 0;
