@@ -4,7 +4,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <tidegate/coordinator.h>
+#include <tidegate/model.h>
 #include <tidegate/site.h>
+
+#include <future>
 
 namespace py = pybind11;
 
@@ -74,6 +77,31 @@ auto Once(double seconds, F&& ask) {
     if (!result.ok()) Raise(result.status());
     return std::move(*result);
   }
+}
+
+// For what takes minutes and is made once: in a thread of its own, which Ctrl-C ends.
+template <typename F>
+auto Long(double seconds, F&& ask) {
+  const int64_t millis = seconds < 0 ? -1 : static_cast<int64_t>(seconds * 1000);
+  const tg::Cancel cancel;
+  auto running = std::async(
+      std::launch::async, [&] { return ask(tg::Call(std::chrono::milliseconds(millis), cancel)); });
+  for (bool ended = false; !ended;) {
+    {
+      py::gil_scoped_release unlocked;
+      ended = running.wait_for(std::chrono::milliseconds(100)) == std::future_status::ready;
+    }
+    if (PyErr_CheckSignals() != 0) {
+      cancel.Now();
+      py::gil_scoped_release unlocked;
+      running.wait();
+      ended = true;
+    }
+  }
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  auto result = running.get();
+  if (!result.ok()) Raise(result.status());
+  return std::move(*result);
 }
 
 py::object NumberOrNone(int64_t number) {
@@ -311,12 +339,67 @@ void BindCoordinator(py::module_& m) {
                return py::make_tuple(s.name, s.connected != 0, s.key, s.bytes_in, s.refused);
              });
            })
+      .def("bases",
+           [](const Coordinator& k, double t) {
+             const auto list = Once(t, [&](const Call& c) { return k.Bases(c); });
+             return ListOf(list, [](const tg::PublishedBase& b) {
+               return py::make_tuple(b.name, b.version, b.hash, b.bytes, b.patch_bytes, b.licence,
+                                     b.created, b.expires, b.revoked != 0, b.manifest);
+             });
+           })
       .def("rounds", [](const Coordinator& k, const std::string& job, int64_t after, double t) {
         const auto list = Once(t, [&](const Call& c) { return k.RoundsOf(job, after, c); });
         return ListOf(list, [](const tg::RoundEvent& e) {
           return py::make_tuple(e.number, e.event, e.round, e.site, e.weight, e.time);
         });
       });
+}
+
+void BindModel(py::module_& m) {
+  using tg::Call;
+  m.def("open_model", [](const std::string& base, const std::vector<std::string>& adapters,
+                         const std::string& name, const std::string& dtype, unsigned load_in_bits,
+                         int threads, int max_new_tokens, const std::string& walls, double t) {
+    tg::ModelOptions options;
+    options.base = base;
+    options.adapters = adapters;
+    options.name = name;
+    options.dtype = dtype;
+    options.load_in_bits = load_in_bits;
+    options.threads = threads;
+    options.max_new_tokens = max_new_tokens;
+    options.walls = walls;
+    return Long(t, [&](const Call& c) { return tg::Model::Open(options, c); });
+  });
+  py::class_<tg::Model>(m, "Model")
+      .def("names",
+           [](const tg::Model& k) { return Once(10, [&](const Call&) { return k.Names(); }); })
+      .def("ask",
+           [](const tg::Model& k, const std::vector<std::pair<std::string, std::string>>& messages,
+              const std::string& text, const std::string& model, int max_new_tokens,
+              double temperature, double top_p, int64_t top_k, double repetition_penalty,
+              uint64_t seed, const std::vector<std::string>& stop) {
+             tg::Question q;
+             for (const auto& [role, content] : messages) q.messages.push_back({role, content});
+             q.text = text;
+             q.model = model;
+             q.max_new_tokens = max_new_tokens;
+             q.temperature = temperature;
+             q.top_p = top_p;
+             q.top_k = top_k;
+             q.repetition_penalty = repetition_penalty;
+             q.seed = seed;
+             q.stop = stop;
+             return Once(60, [&](const Call&) { return k.Ask(q); });
+           });
+  py::class_<tg::Answer>(m, "Answer")
+      .def("next",
+           [](const tg::Answer& a, double t) {
+             const tg::AnswerEvent e = Do(t, [&](const Call& c) { return a.Next(c); });
+             return py::make_tuple(e.end, e.text, e.prompt_tokens, e.cached_tokens, e.new_tokens);
+           })
+      .def("cancel",
+           [](const tg::Answer& a) { Once(10, [&](const Call&) { return a.Cancel(); }); });
 }
 
 }  // namespace
@@ -332,4 +415,5 @@ PYBIND11_MODULE(_native, m) {
   BindStreams(m);
   BindSite(m);
   BindCoordinator(m);
+  BindModel(m);
 }

@@ -1,4 +1,4 @@
-"""A coordinator on this machine: jobs, sites and rounds of a federation."""
+"""A coordinator on this machine: jobs, sites, bases and rounds of a federation."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ class EnrolledSite:
     key: str
     bytes_in: int
     refused: int
+
+
+@dataclass(frozen=True)
+class PublishedBase:
+    """A version of a base that the coordinator publishes; ``patch_bytes`` is what a site with the
+    version before pulls, 0 where there is no patch."""
+
+    name: str
+    version: int
+    hash: str
+    bytes: int
+    patch_bytes: int
+    licence: str
+    created: str
+    expires: str
+    revoked: bool
+    manifest: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,10 @@ class Coordinator:
     def sites(self, timeout: float = DEFAULT) -> list[EnrolledSite]:
         """The sites that are enrolled."""
         return [EnrolledSite(*told) for told in self._native.sites(timeout)]
+
+    def bases(self, timeout: float = DEFAULT) -> list[PublishedBase]:
+        """Every version of every base that it publishes, revoked ones too."""
+        return [PublishedBase(*told) for told in self._native.bases(timeout)]
 
     def rounds(self, job: str, after: int = 0, timeout: float = DEFAULT) -> list[RoundEvent]:
         """What happened to a job's rounds since event ``after``."""

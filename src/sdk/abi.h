@@ -96,9 +96,9 @@ T* NotNull(T* handle) {
   return handle;
 }
 
-// program.cc: `tidegate`, wherever it is.
-Result<std::filesystem::path> TidegateProgram();
-// Its answer as it printed it; its own error, with its code.
+// program.cc: `tidegate` or one that is installed beside it, wherever that is.
+Result<std::filesystem::path> FindProgram(const std::string& name);
+// The former's answer as it printed it; its own error, with its code.
 Result<std::string> RunTidegate(std::vector<std::string> words, const Call& call);
 
 // Waits for one of two descriptors; kDeadlineExceeded, kCancelled.

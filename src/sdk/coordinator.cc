@@ -53,6 +53,22 @@ tg_round_event RoundEventOf(const ordered_json& from) {
   return out;
 }
 
+tg_coordinator_base BaseOf(const ordered_json& from) {
+  tg_coordinator_base out{};
+  out.struct_size = sizeof(out);
+  out.version = from.at("version").get<uint32_t>();
+  SetText(from.at("name").get<std::string>(), out.name);
+  SetText(from.at("base_hash").get<std::string>(), out.hash);
+  SetText(from.at("manifest").get<std::string>(), out.manifest);
+  out.bytes = from.at("bytes").get<uint64_t>();
+  out.patch_bytes = from.at("patch_bytes").get<uint64_t>();
+  SetText(from.at("licence").get<std::string>(), out.licence);
+  SetText(from.at("created").get<std::string>(), out.created);
+  SetText(from.at("expires").get<std::string>(), out.expires);
+  out.revoked = from.at("revoked").get<bool>() ? 1 : 0;
+  return out;
+}
+
 Result<ordered_json> Answer(const tg_coordinator& coordinator, const ordered_json& request,
                             const Call& call) {
   return admin::AskCoordinator(coordinator.dir, request,
@@ -184,6 +200,20 @@ int32_t tg_coordinator_list_rounds(tg_coordinator* coordinator, const char* job,
         if (each(&event, user) != 0) return OkStatus();
       }
       more = answer.at("more").get<bool>();
+    }
+    return OkStatus();
+  });
+}
+
+int32_t tg_coordinator_list_bases(tg_coordinator* coordinator, const tg_call* given,
+                                  tg_coordinator_base_fn each, void* user, tg_error* error) {
+  return Ask(coordinator, given, error, [&](const Call& call) -> Status {
+    NotNull(each);
+    TG_ASSIGN_OR_RETURN(const ordered_json list,
+                        Answer(*coordinator, {{"verb", "base_list"}}, call));
+    for (const auto& one : list) {
+      const tg_coordinator_base base = BaseOf(one);
+      if (each(&base, user) != 0) break;
     }
     return OkStatus();
   });

@@ -214,7 +214,7 @@ Status StartOwn(const tg_job_spec& spec, tg_job* job) {
   if (spec.verb != TG_VERB_FINETUNE) {
     return Unsupported("without a site only finetune is a job; tg_run_tidegate runs the others");
   }
-  TG_ASSIGN_OR_RETURN(const std::filesystem::path program, TidegateProgram());
+  TG_ASSIGN_OR_RETURN(const std::filesystem::path program, FindProgram("tidegate"));
   std::vector<std::string> words = {program.native(),   "finetune", "--config",
                                     PathOf(job->flags), "--format", "json"};
   if (spec.data != nullptr) words.insert(words.end(), {"--data", spec.data});

@@ -65,32 +65,33 @@ std::string MessageOf(const std::string& errors, int code) {
 
 }  // namespace
 
-Result<fs::path> TidegateProgram() {
+Result<fs::path> FindProgram(const std::string& name) {
   std::error_code error;
   if (const char* dir = std::getenv("TIDEGATE_PROGRAMS"); dir != nullptr && *dir != '\0') {
-    return fs::path(dir) / "tidegate";
+    return fs::path(dir) / name;
   }
   Dl_info info{};
   if (::dladdr(reinterpret_cast<const void*>(&tg_abi_version), &info) != 0 &&
       info.dli_fname != nullptr) {
     const fs::path beside =
-        fs::canonical(info.dli_fname, error).parent_path().parent_path() / "bin" / "tidegate";
+        fs::canonical(info.dli_fname, error).parent_path().parent_path() / "bin" / name;
     if (!error && fs::exists(beside, error)) return beside;
   }
   const char* path = std::getenv("PATH");
   for (std::string_view rest = path == nullptr ? "" : path; !rest.empty();) {
     const size_t colon = rest.find(':');
-    const fs::path found = fs::path(rest.substr(0, colon)) / "tidegate";
+    const fs::path found = fs::path(rest.substr(0, colon)) / name;
     if (::access(found.c_str(), X_OK) == 0) return found;
     rest = colon == std::string_view::npos ? "" : rest.substr(colon + 1);
   }
   return NotFound(
-      "the program tidegate is neither in TIDEGATE_PROGRAMS nor in the PATH; install it, or say "
-      "where it is");
+      "the program {} is neither in TIDEGATE_PROGRAMS nor in the PATH; install it, or say where it "
+      "is",
+      name);
 }
 
 Result<std::string> RunTidegate(std::vector<std::string> words, const Call& call) {
-  TG_ASSIGN_OR_RETURN(const fs::path program, TidegateProgram());
+  TG_ASSIGN_OR_RETURN(const fs::path program, FindProgram("tidegate"));
   words.insert(words.begin(), program.native());
   words.insert(words.end(), {"--format", "json"});
   TG_ASSIGN_OR_RETURN(Process process, Process::Start(words));

@@ -10,13 +10,7 @@
 
 #include <tidegate/tidegate.h>
 
-#define EXPECT(what)                                               \
-  do {                                                             \
-    if (!(what)) {                                                 \
-      fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #what); \
-      return 1;                                                    \
-    }                                                              \
-  } while (0)
+#include "expect.h"
 
 static int refuses_what_is_none(void) {
   TG_STRUCT(tg_error, error);

@@ -1,5 +1,5 @@
-// A coordinator on this machine: jobs, sites, rounds. A Coordinator may be used by any thread;
-// calls wait for each other.
+// A coordinator on this machine: jobs, sites, rounds, bases. A Coordinator may be used by any
+// thread; calls wait for each other.
 #pragma once
 
 #include <memory>
@@ -15,6 +15,9 @@ struct FederatedJob : tg_coordinator_job {
 };
 struct EnrolledSite : tg_coordinator_site {
   explicit EnrolledSite(const tg_coordinator_site& from) : tg_coordinator_site(from) {}
+};
+struct PublishedBase : tg_coordinator_base {
+  explicit PublishedBase(const tg_coordinator_base& from) : tg_coordinator_base(from) {}
 };
 struct RoundEvent : tg_round_event {
   explicit RoundEvent(const tg_round_event& from) : tg_round_event(from) {}
@@ -65,6 +68,13 @@ class Coordinator {
     return List<EnrolledSite>(call, [&](const tg_call* c, void* to, tg_error* e) {
       return tg_coordinator_list_sites(handle_.get(), c,
                                        &internal::Append<EnrolledSite, tg_coordinator_site>, to, e);
+    });
+  }
+  // Every version of every base that it publishes, revoked ones too.
+  Result<std::vector<PublishedBase>> Bases(const Call& call = Call()) const {
+    return List<PublishedBase>(call, [&](const tg_call* c, void* to, tg_error* e) {
+      return tg_coordinator_list_bases(
+          handle_.get(), c, &internal::Append<PublishedBase, tg_coordinator_base>, to, e);
     });
   }
   // What happened to a job's rounds since event `after`.

@@ -3,8 +3,8 @@
  *
  * Handles are opaque. Every function that can fail returns a code (TG_OK is 0) and, where it is
  * given one, fills a tg_error with a sentence that names the thing, the limit and the remedy. No
- * exception leaves the library, and no signal handler, thread or global state of the process is
- * touched (SIGPIPE included).
+ * exception leaves the library, and no signal handler or global state of the process is touched
+ * (SIGPIPE included). It has no thread but one of each tg_model, which takes no signals.
  *
  * Structs begin with struct_size, which the caller sets (TG_STRUCT does): a later version may add
  * members at the end, and the library never reads or writes beyond what the caller has. Texts are
@@ -402,6 +402,103 @@ typedef int32_t (*tg_round_event_fn)(const tg_round_event* event, void* user);
 TG_API int32_t tg_coordinator_list_rounds(tg_coordinator* coordinator, const char* job,
                                           int64_t after, const tg_call* call,
                                           tg_round_event_fn each, void* user, tg_error* error);
+
+/* A version of a base that the coordinator publishes. */
+typedef struct tg_coordinator_base {
+  uint32_t struct_size;
+  uint32_t version;
+  char name[64];
+  char hash[72];     /* of the base, in hex: what a job names */
+  char manifest[72]; /* the digest of what was signed, in hex */
+  uint64_t bytes;
+  uint64_t patch_bytes; /* from the version before; 0: there is no patch */
+  char licence[256];
+  char created[32];
+  char expires[32];
+  uint32_t revoked;
+  uint32_t reserved;
+} tg_coordinator_base;
+typedef int32_t (*tg_coordinator_base_fn)(const tg_coordinator_base* base, void* user);
+TG_API int32_t tg_coordinator_list_bases(tg_coordinator* coordinator, const tg_call* call,
+                                         tg_coordinator_base_fn each, void* user, tg_error* error);
+
+/* ---- a model that answers -------------------------------------------------------------------- */
+/* A base and its adapters, held by a walled process of the calling user that this library starts
+ * (tidegate-trainer answer, docs/formats/answers.md): it has no network and reads no file but the
+ * model's. Any number of answers at once, each by a handle of its own; they advance together. */
+typedef struct tg_model tg_model;
+typedef struct tg_model_options {
+  uint32_t struct_size;
+  int32_t threads;             /* 0: all CPUs of this process */
+  const char* base;            /* an HF folder */
+  const char* name;            /* what the base is called; NULL: its folder's name */
+  const char* const* adapters; /* PEFT folders, "NAME=FOLDER" or "FOLDER": a model each */
+  size_t adapter_count;
+  const char* dtype;      /* "auto", "bf16", "f32"; NULL: auto */
+  uint32_t load_in_bits;  /* 8: int8, 4: NF4, 0: as dtype says */
+  int32_t max_new_tokens; /* of an answer whose question does not say; 0: the program's default */
+  const char* walls;      /* those that must stand, "none" for none of them; NULL: all */
+  const char* trainer;    /* the program; NULL: where `tidegate` is looked for */
+} tg_model_options;
+/* Returns when it is loaded: give a large one minutes. The process' own error is the call's. */
+TG_API int32_t tg_model_open(const tg_model_options* options, const tg_call* call, tg_model** out,
+                             tg_error* error);
+/* What may be asked: the base first, then the adapters as they were given. */
+TG_API int32_t tg_model_list(tg_model* model, tg_name_fn each, void* user, tg_error* error);
+/* Ends the process, without waiting for answers: those say TG_UNAVAILABLE. */
+TG_API void tg_model_close(tg_model* model);
+
+typedef struct tg_message {
+  const char* role; /* "system", "user", "assistant" */
+  const char* content;
+} tg_message;
+typedef struct tg_question {
+  uint32_t struct_size;
+  int32_t max_new_tokens;     /* 0: as the model was opened with */
+  const char* model;          /* of tg_model_list; NULL: the base */
+  const tg_message* messages; /* a chat, through the base's template */
+  size_t message_count;
+  const char* text;          /* without messages: what is continued as it is */
+  double temperature;        /* 0: the likeliest token */
+  double top_p;              /* 0: all, as 1 */
+  double repetition_penalty; /* 0: none, as 1 */
+  int64_t top_k;             /* 0: all */
+  uint64_t seed;
+  const char* const* stop; /* texts that end the answer and are not part of it: 16 of 256 bytes */
+  size_t stop_count;
+} tg_question;
+typedef struct tg_answer tg_answer;
+/* Hands the question over, which the process takes at once while it is well (a minute at most); the
+ * answer comes by tg_answer_next. Where the model's process has ended:
+ * TG_UNAVAILABLE, and the model is to be closed and opened again. */
+TG_API int32_t tg_model_ask(tg_model* model, const tg_question* question, tg_answer** out,
+                            tg_error* error);
+enum {
+  TG_ANSWER_TEXT = 1, /* more of the answer, whole characters: `text` */
+  TG_ANSWER_END = 2   /* `text`: why, one of stop, length, positions, cancelled; the counts */
+};
+typedef struct tg_answer_event {
+  uint32_t struct_size;
+  uint32_t kind;    /* TG_ANSWER_... */
+  const char* text; /* until the next call of the answer */
+  size_t text_size;
+  int64_t prompt_tokens;
+  int64_t cached_tokens; /* of the prompt, that an earlier answer had computed */
+  int64_t new_tokens;
+} tg_answer_event;
+/* An error of the answer is the call's; after it or the end: TG_FAILED_PRECONDITION. After a
+ * deadline or a cancelled call the answer goes on: ask for the next again. */
+TG_API int32_t tg_answer_next(tg_answer* answer, const tg_call* call, tg_answer_event* out,
+                              tg_error* error);
+typedef int32_t (*tg_answer_fn)(const tg_answer_event* event, void* user);
+/* To its end, which `each` hears too. */
+TG_API int32_t tg_answer_run(tg_answer* answer, const tg_call* call, tg_answer_fn each, void* user,
+                             tg_error* error);
+/* Takes the question back: the end comes by next, "cancelled". May be called while another thread
+ * waits in tg_answer_next. */
+TG_API int32_t tg_answer_cancel(tg_answer* answer, tg_error* error);
+/* Takes the question back when it is not over; before or after its model is closed. */
+TG_API void tg_answer_close(tg_answer* answer);
 
 /* ---- the command line ------------------------------------------------------------------------ */
 /* `tidegate` with these words and --format json: its answer. It is the one in $TIDEGATE_PROGRAMS,
