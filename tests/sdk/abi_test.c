@@ -10,7 +10,13 @@
 
 #include <tidegate/tidegate.h>
 
-#include "expect.h"
+#define EXPECT(what)                                                   \
+  do {                                                                 \
+    if (!(what)) {                                                     \
+      fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #what); \
+      return 1;                                                        \
+    }                                                                  \
+  } while (0)
 
 static int refuses_what_is_none(void) {
   TG_STRUCT(tg_error, error);

@@ -21,8 +21,10 @@ import tidegate
 
 SOURCE = pathlib.Path(os.environ["TIDEGATE_SOURCE"])
 TINY = SOURCE / "tests/golden/tiny_llama"
-sys.path.insert(0, str(SOURCE / "examples/federation_from_python"))
+for folder in ("federation_from_python", "four_eyes_release"):
+    sys.path.insert(0, str(SOURCE / "examples" / folder))
 import federation as example  # noqa: E402
+import four_eyes  # noqa: E402
 
 NOBODY = 65534
 SECONDS = 60
@@ -70,6 +72,41 @@ class Example(unittest.TestCase):
                 needs_walls(out)
                 raise
             self.assertTrue((out / "adapter" / "adapter_model.safetensors").is_file())
+
+    def test_what_a_coordinator_publishes(self):
+        with tempfile.TemporaryDirectory(prefix="tidegate-fed-") as folder, \
+                example.Federation(pathlib.Path(folder) / "out", TINY, {}) as federation:
+            coordinator = federation.start()
+            self.assertEqual(coordinator.bases(), [])
+            for name in ("tiny", "other"):
+                tidegate.run_tidegate("base", "publish", TINY, "--dir", federation.coordinator_dir, "--name", name,
+                                      "--licence", "CC0-1.0", "--no_patch")
+            tidegate.run_tidegate("base", "revoke", "tiny@1", "--dir", federation.coordinator_dir, "--reason", "a test")
+            bases = coordinator.bases()
+            self.assertEqual([(b.name, b.version, b.licence, b.revoked) for b in bases],
+                             [("other", 1, "CC0-1.0", False), ("tiny", 1, "CC0-1.0", True)])
+            self.assertEqual(bases[0].hash, bases[1].hash)
+            self.assertEqual(len(bases[0].hash), 64)
+            self.assertGreater(bases[0].bytes, 100000)
+
+    def test_four_eyes(self):
+        with tempfile.TemporaryDirectory(prefix="tidegate-fed-") as folder:
+            out = pathlib.Path(folder) / "out"
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(said):
+                    four_eyes.main(str(TINY), str(out))
+            except Exception:
+                needs_walls(out)
+                raise
+        lines = said.getvalue()
+        self.assertRegex(lines, r"at the coordinator: 0; still held: \['\S+', '\S+'\]\n")
+        self.assertRegex(lines, "harbour: update_refused round=1")
+        self.assertRegex(lines, "hill: update_released round=1")
+        self.assertEqual([line.split()[-1] for line in lines.splitlines() if line.startswith("coordinator: accepted")], ["hill"])
+        self.assertRegex(lines, "harbour's ledger: update refused by approval: bob refused it: not before the audit")
+        self.assertEqual(sorted(line.split(": ")[1] for line in lines.splitlines() if line.startswith("hill's ledger")),
+                         ["released by alice", "released by bob"])
 
 
 def at_a_site(step):

@@ -1,5 +1,6 @@
 /* A model that answers, from C. usage: model_abi_test BASE; the programs are in TIDEGATE_PROGRAMS.
  * A shell plays the model's process where it is to be at a certain point. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,7 +8,13 @@
 
 #include <tidegate/tidegate.h>
 
-#include "expect.h"
+#define EXPECT(what)                                                   \
+  do {                                                                 \
+    if (!(what)) {                                                     \
+      fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #what); \
+      return 1;                                                        \
+    }                                                                  \
+  } while (0)
 
 typedef struct text {
   char all[8192];
