@@ -3,6 +3,7 @@
 // `serve` becomes tidegate-serve in the same way.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -52,6 +53,25 @@ void AddPassThrough(CLI::App& parent, const std::string& name, const std::string
   });
 }
 
+// A simulation over ranks is for the program outside the walls that MPI can start.
+void AddSimulate(CLI::App& app, Invocation& invocation) {
+  CLI::App* verb =
+      app.add_subcommand("simulate", "Play a federated job with all its sites on this machine");
+  verb->set_help_flag();
+  verb->prefix_command();
+  verb->callback([verb, &invocation] {
+    invocation.verb = "simulate";
+    invocation.run = [verb] {
+      const std::vector<std::string> words = verb->remaining();
+      const bool ranks = std::any_of(words.begin(), words.end(), [](const std::string& word) {
+        return word == "--nproc" || word.starts_with("--nproc=");
+      });
+      return ranks ? Become("tidegate-simulate", "", words)
+                   : Become("tidegate-trainer", "simulate", words);
+    };
+  });
+}
+
 }  // namespace
 
 void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation) {
@@ -59,8 +79,7 @@ void RegisterTrainerVerbs(CLI::App& app, Invocation& invocation) {
                  invocation);
   AddPassThrough(app, "eval", "Measure a base or an adapter on records", "eval", invocation);
   AddPassThrough(app, "generate", "Complete a prompt", "generate", invocation);
-  AddPassThrough(app, "simulate", "Play a federated job with all its sites in one process",
-                 "simulate", invocation);
+  AddSimulate(app, invocation);
   AddPassThrough(app, "serve", "Answer OpenAI clients from a base and its adapters", "", invocation,
                  "tidegate-serve");
   CLI::App* data = AddGroup(app, "data", "Look at records before training");

@@ -49,6 +49,10 @@ PROGRAMS = {
                              no_libraries=("zmq", "sqlite"),
                              no_modules=RECORDS + ("transport", "gate", "permit", "onshore",
                                                    "offshore")),
+    # MPI is in it, a model or a record is not: those are with the trainer that it starts.
+    "tidegate-simulate": Row("src/simulate", has=("simulate", "cluster"),
+                             no_libraries=("zmq", "sqlite", "dnnl"),
+                             no_modules=TRAINING + ("transport", "gate", "permit", "offshore")),
     # It sees prompts and answers: no record, no model, no key of a site.
     "tidegate-serve": Row("src/serve", has=("serve",),
                           no_libraries=("zmq", "sqlite", "dnnl", "crypto"),

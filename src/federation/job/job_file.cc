@@ -26,6 +26,7 @@ using protocols::LateRule;
 
 struct Draft {
   JobManifest job;
+  uint32_t most_sites = protocols::kMaxSites;  // that a number of sites may say
   model::LoraConfig lora;
   bool has_quorum = false;
   bool has_max_weight = false;
@@ -112,6 +113,12 @@ Taker OneOf(E JobManifest::*field, std::vector<std::pair<std::string, E>> names)
   };
 }
 
+Taker NumberOfSites(uint32_t JobManifest::*field) {
+  return [=](const Where& at, const toml::node& node, Draft& draft) {
+    return Whole(field, 1, draft.most_sites)(at, node, draft);
+  };
+}
+
 Status TakeSites(const Where& at, const toml::node& node, Draft& draft) {
   const toml::array* list = node.as_array();
   if (list == nullptr || list->empty() || list->size() > protocols::kMaxSites) {
@@ -166,7 +173,7 @@ Takers TopTakers() {
       {"quorum",
        [](const Where& at, const toml::node& node, Draft& draft) -> Status {
          draft.has_quorum = true;
-         return Whole(&J::quorum, 1, protocols::kMaxSites)(at, node, draft);
+         return NumberOfSites(&J::quorum)(at, node, draft);
        }},
       {"deadline_seconds",
        [](const Where& at, const toml::node& node, Draft& draft) -> Status {
@@ -217,8 +224,8 @@ Takers TopTakers() {
       {"beta_1", Optional(&Draft::beta_1, 0, 1)},
       {"beta_2", Optional(&Draft::beta_2, 0, 1)},
       {"tau", Optional(&Draft::tau, 1e-9, 1)},
-      {"sites_per_round", Whole(&J::sites_per_round, 1, protocols::kMaxSites)},
-      {"target_updates", Whole(&J::target_updates, 1, protocols::kMaxSites)},
+      {"sites_per_round", NumberOfSites(&J::sites_per_round)},
+      {"target_updates", NumberOfSites(&J::target_updates)},
       {"weighting",
        OneOf<protocols::Weighting>(&J::weighting, {{"equal", protocols::Weighting::kEqual},
                                                    {"tokens", protocols::Weighting::kTokens}})},
@@ -389,9 +396,9 @@ Status TakeServerRule(const std::string& file, Draft& draft) {
   return CheckServerRule(RuleOf(job)).WithContext(file);
 }
 
-// What the keys say together.
-Status CheckWhole(const std::string& file, const std::vector<std::string>& in_force, Draft& draft) {
-  JobManifest& job = draft.job;
+// Which sites the job names: those of the file, or all that are in force.
+Status TakeNames(const std::string& file, const std::vector<std::string>& in_force,
+                 JobManifest& job) {
   if (job.sites.items.empty()) {
     for (const std::string& name : in_force) job.sites.items.emplace_back(name);
   }
@@ -412,12 +419,26 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
   if (std::adjacent_find(job.sites.items.begin(), job.sites.items.end()) != job.sites.items.end()) {
     return InvalidArgument("{}: sites names a site twice", file);
   }
-  if (job.sites_per_round > job.sites.size()) {
-    return InvalidArgument("{}: sites_per_round {} is more than the job's {} sites", file,
-                           job.sites_per_round, job.sites.size());
+  return OkStatus();
+}
+
+// What the keys say together. `unnamed`: sites that the job has without naming them, or 0.
+Status CheckWhole(const std::string& file, const std::vector<std::string>& in_force,
+                  uint32_t unnamed, Draft& draft) {
+  JobManifest& job = draft.job;
+  if (unnamed == 0) {
+    TG_RETURN_IF_ERROR(TakeNames(file, in_force, job));
+  } else if (!job.sites.items.empty()) {
+    return InvalidArgument("{}: sites names sites, and this job has {} without names; leave it out",
+                           file, unnamed);
   }
-  const auto asked = static_cast<uint32_t>(job.sites_per_round == 0 ? job.sites.size()
-                                                                    : size_t{job.sites_per_round});
+  const size_t sites = unnamed == 0 ? job.sites.size() : unnamed;
+  if (job.sites_per_round > sites) {
+    return InvalidArgument("{}: sites_per_round {} is more than the job's {} sites", file,
+                           job.sites_per_round, sites);
+  }
+  const auto asked =
+      static_cast<uint32_t>(job.sites_per_round == 0 ? sites : size_t{job.sites_per_round});
   if (!draft.has_quorum) job.quorum = job.target_updates == 0 ? asked : job.target_updates;
   if (job.quorum > asked) {
     return InvalidArgument("{}: quorum {} is more than the {} sites that a round asks", file,
@@ -457,6 +478,7 @@ Status CheckWhole(const std::string& file, const std::vector<std::string>& in_fo
 Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& federation,
                             const std::vector<std::string>& sites, int64_t unix_millis) {
   Draft draft = Defaults(source);
+  if (source.unnamed_sites > 0) draft.most_sites = source.unnamed_sites;
   bool has_base = false;
   try {
     const toml::table table = toml::parse(source.text, source.file);
@@ -469,7 +491,7 @@ Result<NewJobFiles> MakeJob(const JobSource& source, const protocols::Id16& fede
   }
   if (!has_base && source.names_base)
     return InvalidArgument("{}: base is missing; it is the path of an HF folder", source.file);
-  TG_RETURN_IF_ERROR(CheckWhole(source.file, sites, draft));
+  TG_RETURN_IF_ERROR(CheckWhole(source.file, sites, source.unnamed_sites, draft));
   TG_RETURN_IF_ERROR(model::CheckLora(draft.lora));
   TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
                       model::ParseHfConfig(source.model_config, "the base's config.json"));

@@ -20,6 +20,9 @@ struct JobSource {
   Digest base_hash{};
   std::string base_name;
   bool names_base = true;  // the text must have `base`; false: whoever asks has said it elsewhere
+  // Above 0: so many sites, which the manifest does not name and kMaxSites does not bound. For jobs
+  // that never cross a wire.
+  uint32_t unnamed_sites = 0;
 };
 
 struct NewJobFiles {

@@ -165,10 +165,9 @@ std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint3
   return order;
 }
 
-Result<JobState> NewJob(RoundRules rules) {
-  if (rules.sites.empty() || rules.sites.size() > protocols::kMaxSites) {
-    return InvalidArgument("a job names {} sites; it takes 1 … {}", rules.sites.size(),
-                           protocols::kMaxSites);
+Result<JobState> NewJob(RoundRules rules, size_t most_sites) {
+  if (rules.sites.empty() || rules.sites.size() > most_sites) {
+    return InvalidArgument("a job names {} sites; it takes 1 … {}", rules.sites.size(), most_sites);
   }
   std::sort(rules.sites.begin(), rules.sites.end());
   if (std::adjacent_find(rules.sites.begin(), rules.sites.end()) != rules.sites.end()) {

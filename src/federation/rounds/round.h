@@ -125,8 +125,9 @@ struct Transition {
 std::vector<std::string> DrawSites(const RoundRules& rules, uint64_t seed, uint32_t round,
                                    const std::set<std::string>& present);
 
-// kInvalidArgument when the rules contradict themselves.
-Result<JobState> NewJob(RoundRules rules);
+// kInvalidArgument when the rules contradict themselves. `most_sites`: more than a job can name are
+// for simulations.
+Result<JobState> NewJob(RoundRules rules, size_t most_sites = protocols::kMaxSites);
 
 // kFailedPrecondition "EVENT is not expected in STATE …"; kAlreadyExists for a second update of a
 // site in a round (the same content: harmless; another: equivocation, the message says which).

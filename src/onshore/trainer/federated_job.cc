@@ -89,6 +89,24 @@ Result<std::unique_ptr<FederatedJob>> FederatedJob::OpenOn(const finetune::Loade
   return job;
 }
 
+Result<std::unique_ptr<FederatedJob>> FederatedJob::OpenLight(
+    const finetune::LoadedBase& base, const protocols::JobManifest& job, const protocols::Id16& id,
+    const SiteOptions& options, finetune::TrainingData data, Progress progress) {
+  if (protocols::CarriesOver(job) || protocols::KeptGroups(job.strategy) != 0 ||
+      job.local_lora_r > 0) {
+    return Unsupported(
+        "light sites keep nothing from round to round: leave out error_feedback, late = \"carry\", "
+        "lora.local_r and strategy = \"fedsa-lora\", or play sites with --site");
+  }
+  std::unique_ptr<FederatedJob> light(new FederatedJob(job, options, std::move(progress)));
+  light->id_ = id;
+  light->leaves_nothing_ = true;
+  TG_ASSIGN_OR_RETURN(const finetune::FinetuneConfig config, ConfigOf(job, id, options));
+  TG_ASSIGN_OR_RETURN(light->session_, finetune::Session::Create(config, base, std::move(data)));
+  TG_RETURN_IF_ERROR(light->CheckLayout());
+  return light;
+}
+
 Status FederatedJob::Load(const finetune::LoadedBase* base) {
   TG_ASSIGN_OR_RETURN(const finetune::FinetuneConfig config, ConfigOf(job_, id_, options_));
   std::error_code error;
@@ -196,7 +214,10 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
     return FailedPrecondition("round {} starts from adapter version {}, which is not here",
                               start.round, start.adapter_version);
   }
-  TG_ASSIGN_OR_RETURN(std::optional<RoundNote> note, LoadRoundNote(JobDir(options_, id_)));
+  std::optional<RoundNote> note;
+  if (!leaves_nothing_) {
+    TG_ASSIGN_OR_RETURN(note, LoadRoundNote(JobDir(options_, id_)));
+  }
   if (!note || note->round != start.round) {
     TG_ASSIGN_OR_RETURN(note, Begin(start, note));
   }
@@ -317,6 +338,7 @@ Result<RoundNote> FederatedJob::Begin(const onshore::RoundStart& start,
       std::max(note.begin_step, int64_t{start.adapter_version} * job_.local_steps);
   note.end_step = note.first_step + job_.local_steps;
   note.heldout_loss_milli = heldout_milli_;
+  if (leaves_nothing_) return note;
   // First, or a state of the round before could pass for one of this round.
   TG_RETURN_IF_ERROR(KeepStates(note.begin_step));
   Settle(start, before, &note);
@@ -329,6 +351,7 @@ Result<RoundNote> FederatedJob::Begin(const onshore::RoundStart& start,
 }
 
 Status FederatedJob::SaveState(const RoundNote& note) {
+  if (leaves_nothing_) return OkStatus();
   TG_RETURN_IF_ERROR(SaveRoundNote(JobDir(options_, id_), note));
   TG_RETURN_IF_ERROR(States(options_, id_).Save(session_->state(), session_->identity()));
   return KeepStates(note.begin_step);
@@ -398,6 +421,7 @@ Status FederatedJob::Finish(RoundNote& note, double loss_sum, int64_t targets, d
 }
 
 Status FederatedJob::AppendRoundLine(const RoundNote& note, double seconds) const {
+  if (leaves_nothing_) return OkStatus();
   const std::filesystem::path path = JobDir(options_, id_) / "rounds.jsonl";
   const nlohmann::ordered_json json = {{"round", note.round},
                                        {"adapter_version", note.adapter_version},

@@ -53,6 +53,16 @@ class FederatedJob {
                                                       ByteSpan encoded, const SiteOptions& options,
                                                       Progress progress);
 
+  // A site that lasts for one round and leaves nothing: no folder, and its moments and data cursor
+  // end with the object. `job` need not name its sites. kUnsupported for jobs whose sites keep
+  // something from round to round.
+  static Result<std::unique_ptr<FederatedJob>> OpenLight(const finetune::LoadedBase& base,
+                                                         const protocols::JobManifest& job,
+                                                         const protocols::Id16& id,
+                                                         const SiteOptions& options,
+                                                         finetune::TrainingData data,
+                                                         Progress progress);
+
   const protocols::Id16& id() const { return id_; }
   std::optional<uint32_t> version() const { return version_; }
 
@@ -97,6 +107,7 @@ class FederatedJob {
   Progress progress_;
   protocols::Layout layout_;
   std::unique_ptr<finetune::Session> session_;
+  bool leaves_nothing_ = false;
   std::optional<AdapterView> view_;
   std::vector<float> first_;  // the trained adapter before any round
   std::vector<float> start_;  // the shared parameters of version_

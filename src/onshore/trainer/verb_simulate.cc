@@ -1,9 +1,13 @@
-// simulate: a federated job with all its sites in this process.
+// simulate: a federated job with all its sites in this process, or with those of one rank.
 #include <toml++/toml.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <csignal>
 
 #include "base/file.h"
+#include "onshore/ranks/sum_channel.h"
 #include "onshore/trainer/simulation.h"
 #include "onshore/trainer/verb.h"
 
@@ -16,6 +20,7 @@ struct Flags {
   SimulationOptions options;
   std::string job;                 // file
   std::vector<std::string> sites;  // NAME=RECORDS[:HELDOUT]
+  bool over_ranks = false;         // standard input and output are tidegate-simulate's
 };
 
 constexpr uint64_t kMaxJobFile = 1 << 20;
@@ -61,15 +66,9 @@ Status FindBase(Flags& flags) {
   return OkStatus();
 }
 
-Status Prepare(Invocation& invocation, Flags& flags) {
+Status TakeSites(Invocation& invocation, Flags& flags) {
   SimulationOptions& o = flags.options;
-  if (!(o.availability > 0 && o.availability <= 1)) {
-    return InvalidArgument("--availability {} is not in (0, 1]", o.availability);
-  }
-  TG_ASSIGN_OR_RETURN(o.job_toml, ReadTextFile(flags.job, kMaxJobFile));
-  o.job_name = flags.job;
-  TG_RETURN_IF_ERROR(FindBase(flags));
-  TG_RETURN_IF_ERROR(AllowRead(invocation, "base", o.base));
+  if (o.light.sites > 0) return AllowRead(invocation, "records", o.light.records);
   for (const std::string& text : flags.sites) {
     TG_ASSIGN_OR_RETURN(SimulatedSite site, ParseSite(text));
     for (const SimulatedSite& other : o.sites) {
@@ -79,12 +78,35 @@ Status Prepare(Invocation& invocation, Flags& flags) {
     if (!site.heldout.empty()) TG_RETURN_IF_ERROR(AllowRead(invocation, "site", site.heldout));
     o.sites.push_back(std::move(site));
   }
+  return OkStatus();
+}
+
+// Of ranks the first has looked at it before any of them was started.
+Status MakeOut(const Flags& flags) {
+  const std::filesystem::path& out = flags.options.out;
   std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  if (error) return Unavailable("cannot make {}: {}", o.out.native(), error.message());
-  if (!std::filesystem::is_empty(o.out, error) || error) {
-    return AlreadyExists("--out {} is not empty; give a new folder", o.out.native());
+  std::filesystem::create_directories(out, error);
+  if (error) return Unavailable("cannot make {}: {}", out.native(), error.message());
+  if (flags.over_ranks) return OkStatus();
+  if (!std::filesystem::is_empty(out, error) || error) {
+    return AlreadyExists("--out {} is not empty; give a new folder", out.native());
   }
+  return OkStatus();
+}
+
+Status Prepare(Invocation& invocation, Flags& flags) {
+  SimulationOptions& o = flags.options;
+  if (o.rank >= o.ranks) return InvalidArgument("--rank {} of --ranks {}", o.rank, o.ranks);
+  if (!(o.availability > 0 && o.availability <= 1)) {
+    return InvalidArgument("--availability {} is not in (0, 1]", o.availability);
+  }
+  TG_ASSIGN_OR_RETURN(o.job_toml, ReadTextFile(flags.job, kMaxJobFile));
+  o.job_name = flags.job;
+  TG_RETURN_IF_ERROR(FindBase(flags));
+  TG_RETURN_IF_ERROR(AllowRead(invocation, "base", o.base));
+  TG_RETURN_IF_ERROR(TakeSites(invocation, flags));
+  TG_RETURN_IF_ERROR(MakeOut(flags));
+  invocation.reads_input = flags.over_ranks;
   invocation.walls.read_write.push_back(o.out);
   return OkStatus();
 }
@@ -92,42 +114,114 @@ Status Prepare(Invocation& invocation, Flags& flags) {
 ordered_json ResultJson(const SimulationResult& r, const SimulationOptions& o) {
   ordered_json json;
   json["job"] = r.job;
+  json["sites"] = r.sites;
+  json["ranks"] = r.ranks;
   json["finished"] = r.finished;
   json["version"] = r.version;
   json["rounds"] = ordered_json::array();
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, bytes_down = 0, peak_bytes = 0;
   for (const SimulatedRound& round : r.rounds) {
     bytes += round.bytes;
+    bytes_down += round.bytes_down;
+    peak_bytes = std::max(peak_bytes, round.peak_bytes);
     json["rounds"].push_back({{"round", round.round},
                               {"version", round.version},
                               {"asked", round.asked},
                               {"updates", round.updates},
                               {"bytes", round.bytes},
+                              {"bytes_down", round.bytes_down},
+                              {"peak_bytes", round.peak_bytes},
+                              {"seconds", round.seconds},
                               {"train_loss", round.train_loss},
                               {"heldout_loss", round.heldout_loss}});
   }
   json["bytes"] = bytes;
+  json["bytes_down"] = bytes_down;
+  json["peak_bytes"] = peak_bytes;
   json["adapter"] = r.adapter.native();
   json["chart"] = (o.out / "rounds.svg").native();
+  json["page"] = (o.out / "rounds.html").native();
   json["seconds"] = r.seconds;
   return json;
 }
 
+Status AddOverPipes(std::span<int64_t> values) {
+  TG_RETURN_IF_ERROR(onshore::SendSum(STDOUT_FILENO, values));
+  TG_ASSIGN_OR_RETURN(const auto sum, onshore::ReceiveSum(STDIN_FILENO));
+  if (!sum) return Cancelled("another rank has ended");
+  if (sum->values.size() != values.size()) {
+    return Internal("{} values went to the other ranks, {} came back", values.size(),
+                    sum->values.size());
+  }
+  std::copy(sum->values.begin(), sum->values.end(), values.begin());
+  return OkStatus();
+}
+
+Status PrintResult(const Invocation& invocation, const Flags& flags,
+                   const SimulationResult& result) {
+  const ordered_json json = ResultJson(result, flags.options);
+  const std::string text = fmt::format(
+      "{} {} rounds, {} sites, {} bytes of updates, {:.1f} s; shared adapter: {}\n",
+      result.finished ? "finished:" : "ended early:", result.rounds.size(), result.sites,
+      json["bytes"].get<uint64_t>(), result.seconds, result.adapter.native());
+  if (flags.over_ranks) TG_RETURN_IF_ERROR(onshore::SendTextFollows(STDOUT_FILENO));
+  return Print(invocation, json, text);
+}
+
 Status Run(const Invocation& invocation, Flags& flags) {
   CatchStopSignals();
-  flags.options.should_stop = StopAsked;
-  flags.options.progress = invocation.json ? nullptr : stderr;
-  TG_ASSIGN_OR_RETURN(const SimulationResult result, Simulate(flags.options));
-  const ordered_json json = ResultJson(result, flags.options);
-  const std::string text =
-      fmt::format("{} {} rounds, {} sites, {} bytes of updates, {:.1f} s; shared adapter: {}\n",
-                  result.finished ? "finished:" : "ended early:", result.rounds.size(),
-                  flags.options.sites.size(), json["bytes"].get<uint64_t>(), result.seconds,
-                  result.adapter.native());
-  TG_RETURN_IF_ERROR(Print(invocation, json, text));
+  SimulationOptions& o = flags.options;
+  o.should_stop = StopAsked;
+  if (flags.over_ranks) {
+    std::signal(SIGPIPE, SIG_IGN);
+    o.add_over_ranks = AddOverPipes;
+  }
+  const bool first = o.rank == 0;
+  o.progress = invocation.json || !first ? nullptr : stderr;
+  TG_ASSIGN_OR_RETURN(const SimulationResult result, Simulate(o));
+  if (!first) return OkStatus();  // the first one speaks for all
+  TG_RETURN_IF_ERROR(PrintResult(invocation, flags, result));
   if (result.finished) return OkStatus();
   return FailedPrecondition(
       "three rounds in a row were below their quorum; lower quorum or raise --availability");
+}
+
+void CheckUsage(const CLI::App& verb) {
+  const bool light = verb.get_option("--light")->count() > 0;
+  if (light) {
+    RefuseGiven(verb, {"site"},
+                "names a site with its records, --light has sites without: give one");
+    if (verb.get_option("--records")->count() == 0) throw CLI::RequiredError("--records");
+    return;
+  }
+  if (verb.get_option("--site")->count() == 0) throw CLI::RequiredError("--site or --light");
+  RefuseGiven(verb, {"records", "records_per_site"}, "is for --light: give that too");
+}
+
+void AddSites(CLI::App& verb, Flags& flags) {
+  LightOptions& light = flags.options.light;
+  verb.add_option("--site", flags.sites, "NAME=RECORDS[:HELDOUT], once for each site");
+  verb.add_option("--light", light.sites,
+                  "So many sites that keep nothing between rounds, with slices of --records")
+      ->check(CLI::Range(1u, kMaxLightSites));
+  verb.add_option("--records", light.records, "JSONL; with --light");
+  verb.add_option(Flag("records_per_site"), light.records_per_site,
+                  "Usable records of a light site, from a place drawn by the job's seed")
+      ->check(CLI::Range(1u, kMaxRecordsPerSite))
+      ->capture_default_str();
+}
+
+// How tidegate-simulate starts its ranks' trainers.
+void AddRanks(CLI::App& verb, Flags& flags) {
+  SimulationOptions& o = flags.options;
+  CLI::Option* ranks = verb.add_option("--ranks", o.ranks, "")->group("");
+  CLI::Option* rank = verb.add_option("--rank", o.rank, "")->group("");
+  ranks->check(CLI::Range(1, 65536))->needs(rank);
+  rank->check(CLI::Range(0, 65535))->needs(ranks);
+  ranks->each([&flags](const std::string&) { flags.over_ranks = true; });
+  verb.footer(
+      "--nproc N: start N ranks with mpirun, each with the sites that are its own; the result has "
+      "the same bits. mpirun and srun start them as tidegate-simulate with these options, too.");
 }
 
 }  // namespace
@@ -138,10 +232,10 @@ void RegisterSimulate(CLI::App& app, Invocation& invocation) {
   CLI::App* verb = AddVerb(
       app, "simulate", "Play a federated job with all its sites in one process", invocation,
       [&invocation, flags] { return Prepare(invocation, *flags); },
-      [&invocation, flags](const std::string&) { return Run(invocation, *flags); });
+      [&invocation, flags](const std::string&) { return Run(invocation, *flags); }, CheckUsage);
   verb->add_option("job", flags->job, "The job file, as for `tidegate job submit`")->required();
-  verb->add_option("--site", flags->sites, "NAME=RECORDS[:HELDOUT], once for each site")
-      ->required();
+  AddSites(*verb, *flags);
+  AddRanks(*verb, *flags);
   verb->add_option("--out", o.out, "New folder for the adapter, the rounds and the sites' states")
       ->required();
   verb->add_option("--base", o.base, "HF folder of the base model; without it the job file's");

@@ -5,11 +5,16 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
+#include <thread>
 
+#include "cluster/thread_group.h"
 #include "federation/job/job_file.h"
 #include "federation/rounds/aggregate.h"
 #include "federation/rounds/server_optimizer.h"
+#include "finetune/dataset.h"
 #include "onshore/trainer/federated_job.h"
+#include "onshore/trainer/simulated_sites.h"
 #include "protocols/strategy.h"
 #include "site_samples.h"
 
@@ -56,6 +61,40 @@ class SimulationTest : public testing::Test {
                                          model::LoadHfConfig(kTinyBase / "config.json").value());
     EXPECT_TRUE(adapter.has_value());
     return {adapter->parameters().begin(), adapter->parameters().end()};
+  }
+  // The same simulation by ranks that are threads; what rank 0 returns.
+  static SimulationResult RunOverRanks(const SimulationOptions& options, int ranks) {
+    auto group = cluster::MakeThreadGroup(ranks, {.deadline = std::chrono::seconds(60)});
+    EXPECT_TRUE(group.has_value());
+    std::vector<SimulationResult> results(static_cast<size_t>(ranks));
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < ranks; ++rank) {
+      threads.emplace_back([&, rank] {
+        cluster::Collectives& mine = *(*group)[static_cast<size_t>(rank)];
+        SimulationOptions of_rank = options;
+        of_rank.rank = rank;
+        of_rank.ranks = ranks;
+        of_rank.add_over_ranks = [&mine](std::span<int64_t> values) {
+          return mine.AllReduce("round", values.data(), values.size(), cluster::DType::kI64);
+        };
+        results[static_cast<size_t>(rank)] = Run(of_rank);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return results[0];
+  }
+  static std::string Rounds(const SimulationOptions& options) {
+    return ReadTextFile(options.out / "rounds.jsonl", 1 << 20).value_or("");
+  }
+  // Forty records that differ.
+  fs::path LightRecordsFile() {
+    const fs::path path = samples_[0]->options().site / "light.jsonl";
+    std::ofstream out(path);
+    for (int i = 0; i < 40; ++i) out << LightRecord(i);
+    return path;
+  }
+  static std::string LightRecord(int i) {
+    return fmt::format("{{\"prompt\":\"what is {} \",\"completion\":\"it is {}\"}}\n", i, i * 7);
   }
   std::vector<std::unique_ptr<SampleSite>> samples_;
 };
@@ -127,6 +166,74 @@ TEST_F(SimulationTest, ManySitesAskedByTurnsGiveTheSameBitsAgain) {
   while (std::getline(lines, line)) count += line.find("\"round\"") != std::string::npos;
   EXPECT_EQ(count, result.rounds.size());
   EXPECT_TRUE(fs::exists(first.out / "rounds.svg"));
+}
+
+// Sites that keep residuals and moments, of which some come late or not at all.
+TEST_F(SimulationTest, OneTwoAndFourRanksGiveTheSameBits) {
+  const std::string keys =
+      "rounds = 3\nsites_per_round = 5\ntarget_updates = 3\nweighting = \"tokens\"\n"
+      "codec = \"int4\"\nerror_feedback = true\nserver_optimizer = \"fedadam\"\n";
+  SimulationOptions one = Options(keys, 10, "one");
+  one.availability = 0.9;
+  ASSERT_TRUE(Run(one).finished);
+  for (const int ranks : {2, 4}) {
+    SimulationOptions more = Options(keys, 10, fmt::format("ranks-{}", ranks));
+    more.availability = 0.9;
+    const SimulationResult result = RunOverRanks(more, ranks);
+    EXPECT_TRUE(result.finished);
+    EXPECT_EQ(result.ranks, ranks);
+    EXPECT_EQ(Adapter(more), Adapter(one));
+    EXPECT_EQ(Rounds(more), Rounds(one));
+  }
+}
+
+// In its first round a light site is a site with its records and no past.
+TEST_F(SimulationTest, LightSitesDoWhatSitesWithTheirRecordsDo) {
+  const std::string keys = "rounds = 1\nweighting = \"tokens\"\n";
+  constexpr size_t kSites = 3, kRecords = 6;
+  SimulationOptions light = Options(keys, 0, "light");
+  light.light = {kSites, LightRecordsFile(), kRecords};
+  const SimulationResult result = Run(light);
+  EXPECT_TRUE(result.finished);
+  EXPECT_EQ(result.sites, kSites);
+
+  SimulationOptions folders = Options(keys, 0, "folders");
+  std::set<size_t> used;
+  for (size_t site = 0; site < kSites; ++site) {
+    const fs::path path = samples_[site]->options().site / "slice.jsonl";
+    std::ofstream out(path);
+    for (const size_t record : LightRecords(42, site, 40, kRecords)) {
+      out << LightRecord(static_cast<int>(record));
+      used.insert(record);
+    }
+    folders.sites.push_back({LightSiteName(site), path, {}});
+  }
+  EXPECT_GT(used.size(), kRecords);  // they do not all have the same ones
+  EXPECT_TRUE(Run(folders).finished);
+  EXPECT_EQ(Adapter(light), Adapter(folders));
+  EXPECT_FALSE(fs::exists(light.out / "sites"));
+}
+
+// More than a job can name, more than a round of real sites takes.
+TEST_F(SimulationTest, LightSitesByTheThousandsGiveTheSameBitsOverRanks) {
+  const std::string keys = "rounds = 2\nsites_per_round = 60\n";
+  SimulationOptions one = Options(keys, 0, "light-one"), two = Options(keys, 0, "light-two");
+  one.light = two.light = {5000, LightRecordsFile(), 4};
+  const SimulationResult result = Run(one);
+  ASSERT_TRUE(result.finished);
+  EXPECT_EQ(result.rounds[0].updates, 60u);
+  EXPECT_TRUE(RunOverRanks(two, 2).finished);
+  EXPECT_EQ(Adapter(one), Adapter(two));
+  EXPECT_EQ(Rounds(one), Rounds(two));
+  EXPECT_TRUE(fs::exists(one.out / "rounds.html"));
+}
+
+TEST_F(SimulationTest, LightSitesRefuseJobsWhoseSitesRemember) {
+  SimulationOptions options = Options("rounds = 2\nstrategy = \"fedsa-lora\"\n", 0, "remember");
+  options.light = {4, LightRecordsFile(), 4};
+  const auto result = Simulate(options);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().code(), Code::kUnsupported);
 }
 
 TEST_F(SimulationTest, SitesThatAreNeverThereEndTheJob) {
