@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate test-peft fuzz soak clean
+.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate test-peft docs fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -108,6 +108,15 @@ test-peft: build
 	$(GOLDEN_PYTHON) -m pip install --quiet --no-deps --upgrade --target $(BUILD)/peft-python .
 	PYTHONPATH=$(BUILD)/peft-python TIDEGATE_PROGRAMS=$(abspath $(BUILD))/bin TIDEGATE_SOURCE=$(CURDIR) TIDEGATE_BUILD=$(abspath $(BUILD)) \
 	  $(GOLDEN_PYTHON) examples/bring_your_own_peft/peft_test.py -v
+
+# Pages of the headers and of the Python package in BUILD/pages; a warning fails. Needs doxygen (Debian's), and DOCS_PYTHON a
+# python with pdoc 16 of the version that the package was built for: `python3 -m venv DIR && DIR/bin/pip install pdoc==16.0.0`.
+DOCS_PYTHON ?= python3
+docs: build
+	@command -v doxygen >/dev/null || { echo "make docs needs doxygen: apt-get install doxygen" >&2; exit 1; }
+	mkdir -p $(BUILD)/pages
+	{ cat docs/Doxyfile; echo 'OUTPUT_DIRECTORY = "$(BUILD)/pages"'; } | doxygen -
+	PYTHONPATH=$(BUILD)/python $(DOCS_PYTHON) -W error -m pdoc --output-directory $(BUILD)/pages/python tidegate
 
 clean:
 	rm -rf $(BUILD)

@@ -19,8 +19,9 @@ import tidegate
 class Records(torch.utils.data.Dataset):
     def __init__(self, path: str, tokenizer, length: int = 64) -> None:  # type: ignore[no-untyped-def]
         self.rows = []
-        for line in open(path, encoding="utf-8"):
-            record = json.loads(line)
+        with open(path, encoding="utf-8") as file:
+            records = [json.loads(line) for line in file]
+        for record in records:
             prompt = tokenizer(record["prompt"], add_special_tokens=False)["input_ids"]
             answer = tokenizer(record["completion"], add_special_tokens=False)["input_ids"]
             ids, labels = (prompt + answer)[:length], ([-100] * len(prompt) + answer)[:length]
