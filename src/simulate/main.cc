@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "cluster/mpi_group.h"
+#include "simulate/launch.h"
 #include "simulate/rank.h"
 
 namespace tidegate::simulate {
@@ -91,17 +92,15 @@ std::vector<char*> Argv(std::vector<std::string>& words) {
 
 std::filesystem::path Self() { return std::filesystem::read_symlink("/proc/self/exe"); }
 
-// Returns only when it failed.
-Status BecomeRanks(const CommandLine& line) {
+int StartRanks(const CommandLine& line) {
   std::vector<std::string> words = {"mpirun",    "-n",   std::to_string(line.nproc),
                                     "--bind-to", "none", "--oversubscribe"};
   // OpenMPI refuses root unless it is told twice; a container often has no one else.
   if (::geteuid() == 0) words.push_back("--allow-run-as-root");
   words.insert(words.end(), {Self().native(), "--deadline", std::to_string(line.deadline_seconds)});
   words.insert(words.end(), line.words.begin(), line.words.end());
-  ::execvp("mpirun", Argv(words).data());
-  return Unavailable("cannot start mpirun: {}; install openmpi-bin, or leave --nproc out",
-                     ErrnoStatus("execute", "mpirun", errno).message());
+  const Result<int> code = RunLauncher(std::move(words));
+  return code ? *code : Fail(line, code.error());
 }
 
 // By rank 0 before any other rank writes there; the others hear its exit code.
@@ -152,7 +151,7 @@ int Main(int argc, char** argv) {
     ::execv(trainer[0].c_str(), Argv(trainer).data());
     return Fail(*line, ErrnoStatus("execute", trainer[0], errno));
   }
-  if (line->nproc > 0) return Fail(*line, BecomeRanks(*line));
+  if (line->nproc > 0) return StartRanks(*line);
   ::signal(SIGPIPE, SIG_IGN);
   (void)::setenv(kOpenMpSpins[0], kOpenMpSpins[1], 0);  // what the user chose stands
   return RunRank(*line, std::move(trainer));

@@ -1,10 +1,14 @@
 // `tidegate simulate` in one process and over ranks of MPI, with walled trainers: the same bytes.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "base/file.h"
@@ -62,6 +66,28 @@ class Ranks : public testing::Test {
     EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().ToString());
     return done.value_or(CommandResult{-1, "", ""});
   }
+  // Processes of this test whose words contain `part`.
+  std::vector<pid_t> Running(const std::string& part) const {
+    std::vector<pid_t> out;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const int pid = std::atoi(entry.path().filename().c_str());
+      std::ifstream file(entry.path() / "cmdline");
+      std::string words((std::istreambuf_iterator<char>(file)), {});
+      std::replace(words.begin(), words.end(), '\0', ' ');
+      const bool ours = pid > 0 && words.find(folder_.native() + "/job.toml") != std::string::npos;
+      if (ours && words.find(part) != std::string::npos) out.push_back(pid);
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+  static bool Within(const std::function<bool()>& there) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kWithinMillis);
+    while (!there()) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return true;
+  }
   std::string Content(const std::string& file) const {
     const auto bytes = ReadFile(folder_ / file, 16 << 20);
     return bytes ? std::string(bytes->begin(), bytes->end()) : "";
@@ -89,6 +115,37 @@ TEST_F(Ranks, TwoOfMpiGiveTheBytesOfOneProcess) {
   const CommandResult again = Simulate("two", {"--nproc=2"});
   EXPECT_NE(again.exit_code, 0);
   EXPECT_NE(again.errors.find("is not empty"), std::string::npos) << again.errors;
+}
+
+// Neither a rank nor a trainer goes on alone.
+TEST_F(Ranks, ASignalAndAKilledRankLeaveNoProcess) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "OpenMPI is not instrumented: ThreadSanitizer sees races in it";
+#endif
+  if (!cluster::HasMpi()) GTEST_SKIP() << "this build has no MPI (libopenmpi-dev)";
+  std::ofstream(folder_ / "job.toml")
+      << "rounds = 1000\nsites_per_round = 100\n[train]\nlocal_steps = 2\nmax_length = 64\n";
+  for (const bool killed : {false, true}) {
+    const std::string out = killed ? "killed" : "signalled";
+    std::vector<std::string> command = {TIDEGATE_BIN_DIR "/tidegate", "simulate", "--nproc", "2"};
+    const std::vector<std::string> words = Words(out);
+    command.insert(command.end(), words.begin(), words.end());
+    auto child = ChildProcess::Start(command, folder_ / (out + ".log"));
+    ASSERT_TRUE(child.has_value());
+    ASSERT_TRUE(Within([&] { return fs::exists(folder_ / out / "rounds.jsonl"); }))
+        << Content(out + ".log");
+    if (killed) {
+      const std::vector<pid_t> ranks = Running("tidegate-simulate --deadline");
+      ASSERT_FALSE(ranks.empty());
+      ::kill(ranks.back(), SIGKILL);
+    } else {
+      child->Signal(SIGTERM);
+    }
+    const std::optional<int> code = child->Wait(kWithinMillis);
+    EXPECT_EQ(code, killed ? 128 + SIGKILL : static_cast<int>(Code::kCancelled))
+        << Content(out + ".log");
+    EXPECT_TRUE(Within([&] { return Running("").empty(); })) << Running("").size();
+  }
 }
 
 // No rank waits for one whose trainer is gone.

@@ -1,6 +1,7 @@
 // simulate: a federated job with all its sites in this process, or with those of one rank.
 #include <toml++/toml.h>
 
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -107,6 +108,8 @@ Status Prepare(Invocation& invocation, Flags& flags) {
   TG_RETURN_IF_ERROR(TakeSites(invocation, flags));
   TG_RETURN_IF_ERROR(MakeOut(flags));
   invocation.reads_input = flags.over_ranks;
+  // Until the end of its round a rank reads nothing, and would not see that nobody waits for it.
+  if (flags.over_ranks) ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   invocation.walls.read_write.push_back(o.out);
   return OkStatus();
 }
