@@ -1,5 +1,6 @@
 /* A model that answers, from C. usage: model_abi_test BASE; the programs are in TIDEGATE_PROGRAMS.
  * A shell plays the model's process where it is to be at a certain point. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,7 +158,7 @@ static int open_played(const char* then, tg_model** model, tg_answer** answer) {
   TG_STRUCT(tg_question, question);
   EXPECT(tg_model_ask(*model, &question, answer, &error) == TG_INVALID_ARGUMENT);
   question.text = "go on";
-  question.temperature = -0.0 / 0.0;
+  question.temperature = NAN;
   EXPECT(tg_model_ask(*model, &question, answer, &error) == TG_INVALID_ARGUMENT);
   question.temperature = 0;
   const char* stop[] = {""};

@@ -58,6 +58,11 @@ class SdkModel : public testing::Test {
   std::unique_ptr<tg::Model> model_;
 };
 
+ptrdiff_t OpenDescriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return std::distance(begin(all), end(all));
+}
+
 // Children of this process that run this program.
 std::vector<pid_t> ChildrenThatRun(const std::string& program) {
   std::vector<pid_t> found;
@@ -119,6 +124,7 @@ TEST_F(SdkModel, ChatsGoThroughTheTemplateAndThreadsDoNotWaitForEachOther) {
 
 // Only 32 advance together: the last of 40 waits, and is taken back before it has begun.
 TEST_F(SdkModel, AnAnswerIsTakenBack) {
+  const ptrdiff_t before = OpenDescriptors();
   std::vector<tg::Answer> answers;
   for (int i = 0; i < 40; ++i) {
     auto answer = model_->Ask(Text("question " + std::to_string(i), 200));
@@ -132,6 +138,7 @@ TEST_F(SdkModel, AnAnswerIsTakenBack) {
   EXPECT_EQ(end->text, "cancelled");
   answers.clear();  // the others too
   EXPECT_FALSE(Answered(Text("who is left?")).empty());
+  EXPECT_LE(OpenDescriptors(), before + 1);  // that of the last one may be closed a moment later
 }
 
 TEST_F(SdkModel, AKilledProcessIsAnErrorAndAnUnknownModelIsNamed) {

@@ -3,7 +3,9 @@
 import os
 import pathlib
 import signal
+import tempfile
 import unittest
+import unittest.mock
 
 import tidegate
 
@@ -91,6 +93,19 @@ class Answers(unittest.TestCase):
         answers[-1].cancel()
         self.assertEqual(list(answers[-1]), [])
         self.assertEqual(answers[-1].reason, "cancelled")
+
+    def test_ctrl_c_ends_the_loading(self):
+        with tempfile.TemporaryDirectory(prefix="tidegate-model-") as folder, \
+                unittest.mock.patch.dict(os.environ, TIDEGATE_PROGRAMS=folder):
+            loads_for_ever = pathlib.Path(folder) / "tidegate-trainer"
+            loads_for_ever.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 600\n")
+            loads_for_ever.chmod(0o700)
+            with self.assertRaises(KeyboardInterrupt):
+                tidegate.Model(TINY)
+            with self.assertRaises(tidegate.Error) as caught:
+                loads_for_ever.write_text("#!/bin/sh\nexec sleep 600\n")
+                tidegate.Model(TINY, timeout=0.05)
+            self.assertEqual(caught.exception.code, "DEADLINE_EXCEEDED")
 
     def test_a_killed_process_is_an_error(self):
         before = children_that_answer()
