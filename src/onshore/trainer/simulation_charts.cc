@@ -49,16 +49,18 @@ Status WriteRounds(const std::filesystem::path& out, const SimulationResult& res
     memory.points.emplace_back(r.round, Mega(r.peak_bytes));
   }
   TG_RETURN_IF_ERROR(WriteFileDurably(out / "rounds.jsonl", AsBytes(text)));
-  const std::string losses =
-      chart::LineChart({train, heldout}, "round", "mean loss of the updates");
+  std::vector<chart::Line> lines = {train};
+  if (!heldout.points.empty()) lines.push_back(heldout);
+  const std::string losses = chart::LineChart(lines, "round", "mean loss of the updates");
   TG_RETURN_IF_ERROR(WriteFileDurably(out / "rounds.svg", AsBytes(losses)));
-  const std::string page = chart::Page(
-      fmt::format("{} sites", result.sites),
-      fmt::format("<h1>{} sites, {} ranks</h1><h2>Loss</h2>{}<h2>Bytes of a round</h2>{}"
-                  "<h2>Memory</h2>{}<h2>Rounds</h2>{}",
-                  result.sites, result.ranks, losses, chart::LineChart({up, down}, "round", "MB"),
-                  chart::LineChart({memory}, "round", "peak resident memory, MB"),
-                  Table(result.rounds)));
+  const std::string page =
+      chart::Page(fmt::format("{} sites", result.sites),
+                  fmt::format("<h1>{} sites on {} {}</h1><h2>Loss</h2>{}<h2>Bytes of a round</h2>{}"
+                              "<h2>Memory</h2>{}<h2>Rounds</h2>{}",
+                              result.sites, result.ranks, result.ranks == 1 ? "rank" : "ranks",
+                              losses, chart::LineChart({up, down}, "round", "MB"),
+                              chart::LineChart({memory}, "round", "peak resident memory, MB"),
+                              Table(result.rounds)));
   return WriteFileDurably(out / "rounds.html", AsBytes(page));
 }
 
