@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate test-peft docs fuzz soak clean
+.PHONY: setup build deb test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate bench-pretrain test-peft docs fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -35,6 +35,10 @@ fuzz: setup
 	cmake --preset fuzz $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 	cmake --build --preset fuzz
 	tests/fuzz/run_libfuzzer.sh build-fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# The Debian packages, in BUILD/packages.
+deb: build
+	cpack --config $(BUILD)/CPackConfig.cmake -B $(BUILD)/packages
 
 # Two sites, one coordinator, real processes; offline once the model is in the cache.
 demo: build
@@ -76,6 +80,11 @@ bench-round: build
 # 1,000 sites' real connections to one coordinator: every round ends, within 30 s and 512 MB.
 bench-connections: build
 	$(BUILD)/bin/connections_bench --base tests/golden/tiny_llama --dir $(BUILD)/connections_bench
+
+# A model of 10 M parameters learns real text on two ranks (some minutes; needs Debian's perl-doc for
+# the text), then steps of it beside PyTorch's where GOLDEN_PYTHON has torch.
+bench-pretrain: build
+	$(GOLDEN_PYTHON) bench/pretrain_bench.py --bin $(BUILD)/bin --dir $(BUILD)/pretrain_bench
 
 # A 60 MB update over 4 Mbit/s, 250 ms there and back and 3 cuts (two minutes); then 1 GB from
 # process to process at full speed, beside what its parts do alone.
