@@ -16,8 +16,8 @@ struct LaunchOptions {
   std::vector<std::string> arguments;  // of each rank, without --nproc
 };
 
-// SIGTERM and SIGINT reach the ranks as SIGUSR1, and nothing is started any more. The exit code of the job: that of
-// the last start.
+// SIGTERM and SIGINT reach the ranks as SIGUSR1, and nothing is started any more. The exit code of
+// the job: that of the last start.
 int LaunchRanks(const LaunchOptions& options);
 
 }  // namespace tidegate::pretrain
