@@ -3,7 +3,7 @@ BUILD ?= build
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
-.PHONY: setup build deb test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-wire bench-finetune bench-chats bench-generate bench-pretrain test-peft docs fuzz soak clean
+.PHONY: setup build deb test test-cuda test-asan test-tsan demo lint bench-aggregate bench-round bench-base bench-connections bench-sites bench-wire bench-finetune bench-chats bench-generate bench-pretrain test-peft docs fuzz soak clean
 setup:
 	scripts/setup.sh
 
@@ -80,6 +80,10 @@ bench-round: build
 # 1,000 sites' real connections to one coordinator: every round ends, within 30 s and 512 MB.
 bench-connections: build
 	$(BUILD)/bin/connections_bench --base tests/golden/tiny_llama --dir $(BUILD)/connections_bench
+
+# 1,000 to 100,000 simulated sites: a minute; fails over 512 bytes of memory a site.
+bench-sites: build
+	python3 bench/simulate_sites.py --bin $(BUILD)/bin --base tests/golden/tiny_llama --dir $(BUILD)/simulate_sites
 
 # A model of 10 M parameters learns real text on two ranks (some minutes; needs Debian's perl-doc for
 # the text), then steps of it beside PyTorch's where GOLDEN_PYTHON has torch.

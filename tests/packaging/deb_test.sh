@@ -30,6 +30,7 @@ has tidegate-onshore usr/lib/sysusers.d/tidegate-onshore.conf
 has tidegate-coordinator usr/bin/tidegate-coordinator
 has tidegate-coordinator usr/lib/systemd/system/tidegate-coordinator.service
 has tidegate-pretrain usr/bin/tidegate-pretrain
+has tidegate-pretrain usr/bin/tidegate-simulate
 has tidegate-pretrain usr/share/doc/tidegate-pretrain/examples/pretrain/slurm.sbatch
 has libtidegate-dev usr/include/tidegate/tidegate.h
 [ "$(ls "$dir"/made/*.deb | wc -l)" = 5 ] || fail "not five packages"

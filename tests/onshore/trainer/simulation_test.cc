@@ -77,7 +77,9 @@ class SimulationTest : public testing::Test {
         of_rank.add_over_ranks = [&mine](std::span<int64_t> values) {
           return mine.AllReduce("round", values.data(), values.size(), cluster::DType::kI64);
         };
-        results[static_cast<size_t>(rank)] = Run(of_rank);
+        SimulationResult& result = results[static_cast<size_t>(rank)];
+        result = Run(of_rank);
+        if (!result.finished) mine.Abort("this rank failed");
       });
     }
     for (std::thread& thread : threads) thread.join();
