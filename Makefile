@@ -1,5 +1,6 @@
 # Thin: each target is one command a person could type.
 BUILD ?= build
+CMAKE_ARGS ?=
 # How many tests run at once, among others.
 CTEST_ARGS ?= -j$(shell nproc)
 
@@ -8,7 +9,7 @@ setup:
 	scripts/setup.sh
 
 build: setup
-	cmake -S . -B $(BUILD) -G Ninja $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+	cmake -S . -B $(BUILD) -G Ninja $(CMAKE_ARGS) $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 	cmake --build $(BUILD)
 
 test: build
