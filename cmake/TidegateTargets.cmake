@@ -19,12 +19,13 @@ if(TIDEGATE_GOLD)
   target_link_options(tidegate_options INTERFACE -fuse-ld=gold)
 endif()
 
-# Where no numbers are crunched a build's time counts for more: flags and pages at -O1, who waits for
-# sockets and disks at -O2. CI builds all of it on two cores.
-set(TIDEGATE_O1_MODULES src/admin src/chart src/cli src/serve src/web)
+# Where no numbers are crunched a build's time counts for more: flags and pages at -O1 (and what a
+# program has of its own: its flags), who waits for sockets and disks at -O2. CI builds all of it on two
+# cores.
+set(TIDEGATE_O1_MODULES src/admin src/chart src/cli src/onshore/trainer src/serve src/web)
 set(TIDEGATE_O2_MODULES src/airgap src/audit src/federation/job src/federation/server src/finetune
     src/offshore src/onshore/api src/onshore/gate_process src/onshore/link src/onshore/supervisor
-    src/onshore/trainer src/runlog src/sdk)
+    src/runlog src/sdk)
 function(tidegate_optimize target module)
   foreach(level O1 O2)
     if(module IN_LIST TIDEGATE_${level}_MODULES)
@@ -125,7 +126,7 @@ function(tidegate_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LINK" ${ARGN})
   file(RELATIVE_PATH module ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   add_executable(${name} ${ARG_SOURCES})
-  tidegate_optimize(${name} ${module})
+  target_compile_options(${name} PRIVATE "$<$<CONFIG:Release>:-O1>")
   tidegate_target_name(${module} own_library)
   if(TARGET ${own_library})
     target_link_libraries(${name} PRIVATE ${own_library})
