@@ -58,8 +58,17 @@ class PostgresShared : public ::testing::Test {
     EXPECT_TRUE(answer.has_value()) << answer.error().ToString();
     return answer.value_or("");
   }
-  // As if the database had not heard of the holder for that long.
-  void Expire() { Ask("UPDATE lease SET until = clock_timestamp() - interval '1 second'"); }
+  // As if the database had not heard of the holder for long. The holder's thread may still be about
+  // to renew what was just taken: then it is made so again.
+  OpenedStore TakeExpired(SharedStore& shared) {
+    const int64_t end = SystemClock().MonotonicMillis() + 20'000;
+    while (SystemClock().MonotonicMillis() < end) {
+      Ask("UPDATE lease SET until = clock_timestamp() - interval '1 second'");
+      if (auto opened = TryTake(shared)) return std::move(*opened);
+    }
+    ADD_FAILURE() << "the lease is not free";
+    return {};
+  }
 
   PostgresServer* server_ = nullptr;
   fs::path dir_;
@@ -91,8 +100,7 @@ TEST_F(PostgresShared, WhoIsSilentForTooLongLosesItAndCanWriteNothingMore) {
   // Stopped in the middle of a turn: the other does not wait for its transaction.
   ASSERT_TRUE(held->store->Begin().ok());
   ASSERT_TRUE(held->store->PutSite(Site("b", 2)).ok());
-  Expire();
-  const OpenedStore next = Take(*second);
+  const OpenedStore next = TakeExpired(*second);
   ASSERT_NE(next.store, nullptr);
   EXPECT_EQ(held->store->StillOurs().code(), Code::kUnavailable);
   EXPECT_EQ(held->store->Commit().code(), Code::kUnavailable);
@@ -134,14 +142,17 @@ TEST_F(PostgresShared, ATurnThatHasBegunEndsBeforeAnotherTakesOver) {
 }
 
 TEST_F(PostgresShared, ALongTurnKeepsTheLeaseWhileItsThreadRenewsIt) {
-  auto first = Connect("one", 300), second = Connect("two", 300);
+  auto first = Connect("one", 4'000), second = Connect("two", kLong);
   auto held = TryTake(*first);
+  ASSERT_TRUE(held.has_value());
   ASSERT_TRUE(held->store->Begin().ok());
-  const int64_t end = SystemClock().MonotonicMillis() + 900;
-  while (SystemClock().MonotonicMillis() < end) {
-    ASSERT_FALSE(TryTake(*second).has_value());
-    ::usleep(20'000);
+  // A time that nobody but the thread replaces.
+  Ask("UPDATE lease SET until = 'infinity'");
+  const int64_t end = SystemClock().MonotonicMillis() + 20'000;
+  while (Ask("SELECT until < 'infinity' FROM lease") != "t\n") {
+    ASSERT_LT(SystemClock().MonotonicMillis(), end) << "the turn keeps the thread from renewing";
   }
+  EXPECT_FALSE(TryTake(*second).has_value());
   ASSERT_TRUE(held->store->PutSite(Site("a", 1)).ok());
   EXPECT_TRUE(held->store->Commit().ok());
 }
