@@ -147,6 +147,7 @@ Status Coordinator::BeginTurn() { return store_->Begin(); }
 
 Result<std::vector<Outgoing>> Coordinator::EndTurn() {
   TG_RETURN_IF_ERROR(blocks_.Sync());
+  TG_RETURN_IF_ERROR(SpareNeeded());
   TG_RETURN_IF_ERROR(store_->Commit());
   for (const Digest& id : std::exchange(remove_blocks_, {})) {
     TG_RETURN_IF_ERROR(blocks_.Remove(id));

@@ -194,7 +194,8 @@ class Coordinator {
                                         std::string_view what);
   Result<std::vector<float>> SumRound(JobRun& job, uint32_t round,
                                       federation::ServerMoments* moments);
-  Status RemoveUnused(const std::vector<Digest>& ids);
+  // Takes out of `remove_blocks_` what is still needed.
+  Status SpareNeeded();
   Status DropRoundLater(const JobRun& job, uint32_t round);
 
   // coordinator_messages.cc: what sites say

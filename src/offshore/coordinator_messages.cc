@@ -119,6 +119,10 @@ Status Coordinator::OnOffer(Site& site, ByteSpan body) {
   if (!job->collecting() || federation::CurrentRound(job->state) != release->key.round) {
     return AcceptLate(site, *release, offer->release, offer->ledger_head.text);
   }
+  if (!job->Asks(name)) {
+    return refuse(release->content,
+                  PermissionDenied("round {} does not ask this site", release->key.round));
+  }
   return TakeOffer(site, *offer, std::move(*release));
 }
 

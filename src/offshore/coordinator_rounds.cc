@@ -241,28 +241,32 @@ Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
   }
   TG_RETURN_IF_ERROR(
       store_->Publish(job.facts.id, round, event, job.version_document, after ? &*after : nullptr));
-  std::vector<Digest> unused;
-  if (before) unused = before->blocks;
+  const auto unused = [this](const std::vector<Digest>& ids) {
+    remove_blocks_.insert(remove_blocks_.end(), ids.begin(), ids.end());
+  };
+  if (before) unused(before->blocks);
   checkpoint_ = true;
   if (version >= config_.keep_versions) {
     TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job.facts.id, old));
     const auto manifest = document
                               ? protocols::Decode<protocols::AdapterManifest>(document->body.items)
                               : protocols::Decoded<protocols::AdapterManifest>();
-    if (manifest) {
-      unused.insert(unused.end(), manifest->blocks.items.begin(), manifest->blocks.items.end());
-    }
+    if (manifest) unused(manifest->blocks.items);
   }
-  TG_RETURN_IF_ERROR(RemoveUnused(unused));
   LogInfo("version_published job={} round={} version={}", job.facts.manifest.name.text, round,
           version);
   return Apply(job, event);
 }
 
-// A block may be in several contents: parts of an adapter that did not change, zeros of moments.
-Status Coordinator::RemoveUnused(const std::vector<Digest>& ids) {
-  if (ids.empty()) return OkStatus();
-  std::set<Digest> keep;
+// A block may be in several contents: parts of an adapter that did not change, zeros of moments,
+// and whatever a site has named in a release of its own. What is to go stays while anything else
+// has it.
+Status Coordinator::SpareNeeded() {
+  if (remove_blocks_.empty()) return OkStatus();
+  std::set<Digest> needed;
+  const auto need = [&needed](const auto& manifest) {
+    needed.insert(manifest.blocks.items.begin(), manifest.blocks.items.end());
+  };
   for (const auto& job : jobs_) {
     const uint32_t newest = job->version.version;
     const uint32_t first = newest >= config_.keep_versions ? newest - config_.keep_versions + 1 : 0;
@@ -271,14 +275,23 @@ Status Coordinator::RemoveUnused(const std::vector<Digest>& ids) {
       if (!document) continue;
       const auto manifest = protocols::Decode<protocols::AdapterManifest>(document->body.items);
       if (!manifest) return DataLoss("a stored version: {}", manifest.error().reason);
-      keep.insert(manifest->blocks.items.begin(), manifest->blocks.items.end());
+      need(*manifest);
     }
     TG_ASSIGN_OR_RETURN(const auto moments, store_->Moments(job->facts.id));
-    if (moments) keep.insert(moments->blocks.begin(), moments->blocks.end());
+    if (moments) needed.insert(moments->blocks.begin(), moments->blocks.end());
+    if (!job->collecting()) continue;
+    TG_ASSIGN_OR_RETURN(const auto updates,
+                        store_->Updates(job->facts.id, federation::CurrentRound(job->state)));
+    for (const federation::StoredUpdate& update : updates) {
+      const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
+      if (!release) return DataLoss("a stored release: {}", release.error().reason);
+      need(*release);
+    }
   }
-  for (const Digest& id : ids) {
-    if (!keep.contains(id)) remove_blocks_.push_back(id);
+  for (const auto& [name, site] : sites_) {
+    for (const auto& [content, incoming] : site.offers) need(incoming.manifest);
   }
+  std::erase_if(remove_blocks_, [&needed](const Digest& id) { return needed.contains(id); });
   return OkStatus();
 }
 

@@ -162,6 +162,53 @@ TEST_F(HostileTest, ABlockThatTheDiskDamagedBeforeTheCommitIsFetchedAgain) {
   EXPECT_EQ(north.receipts[1].outcome, protocols::ReceiptOutcome::kCounted);
 }
 
+// The ids of an adapter's blocks are known to every site that was told of it, and its blocks lie in
+// the same store as those of updates.
+TEST_F(HostileTest, ARefusedUpdateThatNamesAnAdaptersBlocksLeavesThemWhereTheyAre) {
+  FakeSite& north = federation.site("north");
+  const Digest block = north.adapter->blocks.items.at(0);
+  Digest content{};
+  EXPECT_EQ(Refusal([&](ReleaseManifest& r) {
+              std::fill(r.blocks.items.begin(), r.blocks.items.end(), block);
+              content = r.content = blocks::ContentId(r.blocks.items);
+            }),
+            "");
+  federation.Say("north", {Channel::kControl, MessageType::kCommit,
+                           protocols::Encode(protocols::Commit{content})});
+  ASSERT_EQ(north.errors.size(), 1u) << "it does not open";
+  EXPECT_TRUE(federation.coordinator().BlockOf(block).has_value());
+  for (const char* name : {"north", "south"}) {
+    FakeSite& site = federation.site(name);
+    site.silent = false;
+    federation.Say(name, FakeSite::OfferOf(site.Make(1)));
+  }
+  federation.Settle();
+  EXPECT_TRUE(north.adapter->final) << "each round is summed on the adapter that it began with";
+}
+
+TEST_F(HostileTest, ASiteThatTheRoundDoesNotAskIsRefused) {
+  federation.Request({{"verb", "job_stop"}, {"job", "triage"}});
+  federation.Settle();
+  federation.Submit("sites = [\"north\", \"south\"]\nsites_per_round = 1\n");
+  for (const char* name : {"north", "south"}) {
+    federation.Disconnect(name);
+    federation.Connect(name);
+  }
+  federation.Settle();
+  const bool north_is_asked = !federation.site("north").rounds.empty();
+  FakeSite& asked = federation.site(north_is_asked ? "north" : "south");
+  FakeSite& other = federation.site(north_is_asked ? "south" : "north");
+  ASSERT_TRUE(asked.rounds.contains(1));
+  ASSERT_FALSE(other.rounds.contains(1));
+  // A friend has told it of the round's key.
+  other.rounds = asked.rounds;
+  EXPECT_NE(Send(other.name(), other.Make(1).offer).find("does not ask"), std::string::npos);
+  EXPECT_TRUE(other.receipts.empty());
+  asked.silent = false;
+  EXPECT_EQ(Send(asked.name(), asked.Make(1).offer), "");
+  EXPECT_TRUE(asked.receipts.contains(1));
+}
+
 TEST_F(HostileTest, NoBodyCrashesAndNoSiteMaySayWhatOnlyTheCoordinatorSays) {
   FakeSite& north = federation.site("north");
   const Bytes junk(77, 0xff);
