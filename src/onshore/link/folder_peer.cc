@@ -59,7 +59,11 @@ Status FolderPeer::Check(const Message& message, const std::string& name) {
   if (message.type == MessageType::kAdapter) {
     TG_ASSIGN_OR_RETURN(const auto adapter, crypto::OpenDocument<protocols::AdapterManifest>(
                                                 coordinator_, domain, document, name));
-    adapters_[adapter.content] = adapter.blocks.items;
+    const auto [it, fresh] = adapters_.try_emplace(adapter.content, adapter.blocks.items);
+    // A sender counts the blocks that were there when it was asked.
+    if (!fresh && it->second != adapter.blocks.items) {
+      return InvalidArgument("{} names other blocks for a content than a file before it", name);
+    }
     return OkStatus();
   }
   return coordinator_.Verify(domain, document.body.items, document.signature).WithContext(name);

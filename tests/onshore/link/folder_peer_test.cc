@@ -286,6 +286,28 @@ TEST_F(FolderPeerTest, AnAdaptersBlocksComeWithinTheCreditAndAsTheirNamesSay) {
   EXPECT_TRUE(peer_->lacks_adapter());
 }
 
+TEST_F(FolderPeerTest, AnAdapterThatNamesOtherBlocksForAContentIsLeftOut) {
+  const SampleUpdate adapter(site_key_, 3 * protocols::kBlockBytes, 9);  // bytes in blocks
+  protocols::AdapterManifest manifest;
+  manifest.content = adapter.manifest.content;
+  manifest.content_bytes = adapter.bytes.size();
+  manifest.blocks = adapter.manifest.blocks;
+  PutDown("0001-adapter", MessageType::kAdapter, crypto::domains::kAdapter, manifest);
+  auto folder = Folder();
+  ASSERT_TRUE(folder.PutBlock(manifest.blocks.items[2], adapter.blocks[2]).ok());
+  ASSERT_EQ(peer_->Documents()->size(), 1u);
+  // Asked for before the other file is read, sent after.
+  const protocols::Want last{manifest.content, 2, 1, 2 * protocols::kBlockBytes};
+  ASSERT_TRUE(peer_->On(permit::Outbound::Say(last)).has_value());
+  manifest.blocks.items.resize(1);
+  PutDown("0002-adapter", MessageType::kAdapter, crypto::domains::kAdapter, manifest);
+  EXPECT_EQ(peer_->Documents()->size(), 1u);
+  EXPECT_EQ(peer_->refused(), 1u);
+  const auto chunk = peer_->NextChunk();
+  ASSERT_TRUE(chunk.has_value() && chunk->has_value());
+  EXPECT_EQ(protocols::DecodeChunk((**chunk).body)->index, 2u);
+}
+
 // A file size limit stands in for a medium that is full.
 TEST_F(FolderPeerTest, AFullMediumIsAnErrorAndLeavesNoOffer) {
   rlimit before{};
