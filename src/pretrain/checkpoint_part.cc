@@ -1,6 +1,7 @@
 #include "pretrain/checkpoint_part.h"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/json.h"
 #include "protocols/limits.h"
@@ -24,9 +25,22 @@ json Encode(const blocks::Content& content) {
   return {{"bytes", content.bytes}, {"blocks", std::move(ids)}};
 }
 
+// Not get<int64_t>(): that takes fractions, and wraps what is too large.
+int64_t Count(const json& value) {
+  if (!value.is_number_unsigned() || !std::in_range<int64_t>(value.get<uint64_t>())) {
+    throw std::invalid_argument("a count is no whole number");
+  }
+  return value.get<int64_t>();
+}
+
+const json& Array(const json& value) {
+  if (!value.is_array()) throw std::invalid_argument("a list is none");
+  return value;
+}
+
 std::vector<Digest> Digests(const json& list) {
   std::vector<Digest> out;
-  for (const json& text : list) {
+  for (const json& text : Array(list)) {
     const auto id = DigestFromHex(text.get<std::string>());
     if (!id) throw std::invalid_argument("a hash is not hexadecimal");
     out.push_back(*id);
@@ -36,7 +50,7 @@ std::vector<Digest> Digests(const json& list) {
 
 blocks::Content DecodeContent(const json& from) {
   blocks::Content content;
-  content.bytes = from.at("bytes").get<uint64_t>();
+  content.bytes = static_cast<uint64_t>(Count(from.at("bytes")));
   content.blocks = Digests(from.at("blocks"));
   content.id = blocks::ContentId(content.blocks);
   const uint64_t size = protocols::kBlockBytes;
@@ -47,10 +61,10 @@ blocks::Content DecodeContent(const json& from) {
 }
 
 StoredSlice DecodeSlice(const json& from, uint64_t bytes) {
-  StoredSlice slice{from.at("tensor").get<std::string>(), from.at("begin").get<int64_t>(),
-                    from.at("end").get<int64_t>(), from.at("at").get<int64_t>()};
+  StoredSlice slice{from.at("tensor").get<std::string>(), Count(from.at("begin")),
+                    Count(from.at("end")), Count(from.at("at"))};
   const auto elements = static_cast<int64_t>(bytes / sizeof(float));
-  if (slice.begin < 0 || slice.end < slice.begin || slice.at < 0 || slice.at > elements ||
+  if (slice.end < slice.begin || slice.at > elements ||
       slice.end - slice.begin > elements - slice.at) {
     throw std::invalid_argument("a slice lies outside of its content");
   }
@@ -62,9 +76,8 @@ Result<T> Decoded(std::string_view text, std::string_view name, Decode decode) {
   const auto parsed = ParseStrictJson(text, {.max_bytes = kMaxPartBytes}, name);
   if (!parsed) return Damaged(name, parsed.error().message());
   try {
-    if (parsed->at("format").template get<int>() != kFormat) {
-      return Unsupported("{} has format {}, this version reads {}", name,
-                         parsed->at("format").template get<int>(), kFormat);
+    if (const int64_t format = Count(parsed->at("format")); format != kFormat) {
+      return Unsupported("{} has format {}, this version reads {}", name, format, kFormat);
     }
     return decode(*parsed);
   } catch (const std::exception& error) {
@@ -103,17 +116,18 @@ std::string EncodePart(const Part& part) {
 Result<Part> DecodePart(std::string_view text, std::string_view name) {
   return Decoded<Part>(text, name, [](const json& from) {
     Part part;
-    part.store = from.at("store").get<int>();
-    if (part.store < 0 || part.store >= kMaxCheckpointParts) {
+    const int64_t store = Count(from.at("store"));
+    if (store >= kMaxCheckpointParts) {
       throw std::invalid_argument("a block store has no such number");
     }
+    part.store = static_cast<int>(store);
     for (size_t kind = 0; kind < kKinds.size(); ++kind) {
       part.contents[kind] = DecodeContent(from.at(kKinds[kind]));
       if (part.contents[kind].bytes != part.contents[0].bytes) {
         throw std::invalid_argument("parameters and moments differ in size");
       }
     }
-    for (const json& slice : from.at("slices")) {
+    for (const json& slice : Array(from.at("slices"))) {
       part.slices.push_back(DecodeSlice(slice, part.contents[0].bytes));
     }
     return part;
@@ -134,9 +148,12 @@ std::string EncodeIndex(const Index& index) {
 Result<Index> DecodeIndex(std::string_view text, std::string_view name) {
   return Decoded<Index>(text, name, [](const json& from) {
     Index index;
-    index.step = from.at("step").get<int64_t>();
+    index.step = Count(from.at("step"));
     index.identity = from.at("identity").get<train::Identity>();
-    index.tensors = from.at("tensors").get<std::map<std::string, tensor::Shape>>();
+    for (const auto& [tensor, shape] : from.at("tensors").get<std::map<std::string, json>>()) {
+      tensor::Shape& sizes = index.tensors[tensor];
+      for (const json& size : Array(shape)) sizes.push_back(Count(size));
+    }
     index.parts = Digests(from.at("parts"));
     if (index.parts.empty() || index.parts.size() > kMaxCheckpointParts) {
       throw std::invalid_argument("the number of its parts");

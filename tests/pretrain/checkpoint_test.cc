@@ -178,9 +178,17 @@ TEST_F(Checkpoints, PartsThatLieAreRefused) {
   SaveOne();
   const std::string good = Must(ReadTextFile(PartFile(dir_, 1, 0), kMaxPartBytes));
   const std::pair<const char*, const char*> lies[] = {
-      {"\"begin\":0", "\"begin\":-1"}, {"\"end\":", "\"end\":9999999"},
-      {"\"at\":", "\"at\":99999"},     {"\"store\":0", "\"store\":-2"},
-      {"\"bytes\":", "\"bytes\":9"},   {"\"format\":1", "\"format\":2"},
+      {"\"begin\":0", "\"begin\":-1"},
+      {"\"end\":", "\"end\":9999999"},
+      {"\"at\":", "\"at\":99999"},
+      {"\"store\":0", "\"store\":-2"},
+      {"\"bytes\":", "\"bytes\":9"},
+      {"\"format\":1", "\"format\":2"},
+      // Numbers that JSON has and a count has not.
+      {"\"begin\":0", "\"begin\":-1e300"},
+      {"\"store\":0", "\"store\":0.5"},
+      {"\"store\":0", "\"store\":4294967296"},
+      {"\"format\":1", "\"format\":4294967297"},
   };
   for (const auto& [from, to] : lies) {
     std::string text = good;
@@ -188,6 +196,15 @@ TEST_F(Checkpoints, PartsThatLieAreRefused) {
     ASSERT_NE(at, std::string::npos) << from;
     text.replace(at, std::strlen(from), to);
     EXPECT_FALSE(DecodePart(text, "part")) << to;
+  }
+  const std::string index = Must(ReadTextFile(IndexFile(dir_, 1), kMaxPartBytes));
+  ASSERT_TRUE(DecodeIndex(index, "index"));
+  for (const char* step : {"-1", "1e300", "18446744073709551615", "\"1\""}) {
+    std::string text = index;
+    const size_t at = text.find("\"step\": 1");
+    ASSERT_NE(at, std::string::npos);
+    text.replace(at, 9, std::string("\"step\": ") + step);
+    EXPECT_FALSE(DecodeIndex(text, "index")) << step;
   }
 }
 
