@@ -149,6 +149,7 @@ Result<std::vector<Outgoing>> Coordinator::EndTurn() {
   TG_RETURN_IF_ERROR(blocks_.Sync());
   TG_RETURN_IF_ERROR(SpareNeeded());
   TG_RETURN_IF_ERROR(store_->Commit());
+  for (auto& [name, site] : sites_) site.turn_bytes = 0;
   for (const Digest& id : std::exchange(remove_blocks_, {})) {
     TG_RETURN_IF_ERROR(blocks_.Remove(id));
   }
@@ -177,6 +178,7 @@ Coordinator::JobRun* Coordinator::FindJob(const protocols::Id16& id) {
 void Coordinator::Send(const std::string& site, Channel channel, MessageType type, Bytes body) {
   const auto it = sites_.find(site);
   if (it == sites_.end() || !it->second.connected) return;
+  it->second.turn_bytes += body.size();
   outbox_.push_back({site, channel, type, std::move(body)});
 }
 
@@ -185,7 +187,7 @@ void Coordinator::SendError(const std::string& site, MessageType about, const Di
   const auto it = sites_.find(site);
   // A site that is refused over and over does not fill the log.
   const uint64_t count = it == sites_.end() ? 1 : ++it->second.refused;
-  if (count <= 32 || (count & (count - 1)) == 0) {
+  if (IsSaid(count)) {
     LogWarning("refused site={} message={} times={} reason={}", site,
                protocols::MessageTypeName(about), count, status.ToString());
   }
@@ -202,8 +204,13 @@ void Coordinator::SendError(const std::string& site, MessageType about, const Di
   Send(site, Channel::kControl, MessageType::kError, protocols::Encode(error));
 }
 
-// The job as it is now. Everything is idempotent at the site.
+// The job as it is now. Everything is idempotent at the site, which says so again when it is
+// behind.
 void Coordinator::Push(const std::string& site, const JobRun& job) {
+  const auto it = sites_.find(site);
+  if (it == sites_.end()) return;
+  // A folder takes all at once.
+  if (it->second.turn_bytes >= kMaxTurnBytes && !it->second.by_folder) return;
   Send(site, Channel::kControl, MessageType::kJob,
        protocols::Encode(protocols::Job{job.stored.manifest}));
   Send(site, Channel::kControl, MessageType::kAdapter,
@@ -305,8 +312,9 @@ Status Coordinator::TellAll(const std::string& site, const protocols::Id16& work
 void Coordinator::OnDisconnected(const std::string& site) {
   const auto it = sites_.find(site);
   if (it == sites_.end()) return;
-  it->second.connected = false;
+  it->second.connected = it->second.owed = false;
   // What was under way is asked for again; blocks that came are on disk.
+  for (const auto& [content, incoming] : it->second.offers) LeaveOff(it->second, incoming);
   it->second.offers.clear();
   it->second.outflows.clear();
   it->second.told_ended.clear();

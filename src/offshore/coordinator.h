@@ -49,6 +49,11 @@ struct AccessChange {
 inline constexpr size_t kMaxOffersPerSite = 4;
 inline constexpr size_t kMaxOutflowsPerSite = 8;
 inline constexpr size_t kTakenRemembered = 8;
+// Said to one site in a turn: more than it asks for at once. What is over waits for the next turn.
+inline constexpr uint64_t kMaxTurnBytes = 32u << 20;
+
+// Of lines in the log that a site can cause at will: the first ones, then ever fewer.
+inline bool IsSaid(uint64_t count) { return count <= 32 || (count & (count - 1)) == 0; }
 
 class Coordinator {
  public:
@@ -109,6 +114,13 @@ class Coordinator {
   const FederationKeys& keys() const { return keys_; }
 
  private:
+  // An offer that is under way no more and was not taken. Its blocks stay on disk for when the site
+  // goes on with it.
+  struct LeftOff {
+    protocols::UpdateKey key;
+    Digest content{};
+    std::vector<Digest> blocks;
+  };
   struct Site {
     Site(federation::StoredSite enrolled, const crypto::VerifyKey& sign_key)
         : stored(std::move(enrolled)), key(sign_key) {}
@@ -120,7 +132,11 @@ class Coordinator {
     uint64_t bytes_in = 0;
     int64_t seen_unix_millis = 0;  // 0: not since this process started
     uint64_t refused = 0;
-    std::map<Digest, Incoming> offers;     // by content
+    std::map<Digest, Incoming> offers;  // by content
+    std::deque<LeftOff> left_off;       // the oldest first
+    uint64_t turn_bytes = 0;            // said to it in this turn
+    bool owed = false;                  // an outflow waits for the next turn
+    uint64_t said_errors = 0;
     std::map<Digest, Outflow> outflows;    // by content
     uint64_t wants = 0;                    // counted, to tell which outflow is the oldest
     std::set<protocols::Id16> told_ended;  // jobs whose end this connection was told of
@@ -194,6 +210,8 @@ class Coordinator {
                                         std::string_view what);
   Result<std::vector<float>> SumRound(JobRun& job, uint32_t round,
                                       federation::ServerMoments* moments);
+  void LeaveOff(Site& site, const Incoming& incoming);
+  void RemoveLater(const std::vector<Digest>& blocks);
   // Takes out of `remove_blocks_` what is still needed.
   Status SpareNeeded();
   Status DropRoundLater(const JobRun& job, uint32_t round);
@@ -218,6 +236,7 @@ class Coordinator {
   Status OnCredit(Site& site, ByteSpan body);
   Status OnLease(Site& site, ByteSpan body);
   Status FillOutflow(Site& site, Outflow& outflow);
+  Status FillOwed();
   JobRun* FindJob(const protocols::Id16& id);
 
   // coordinator_heads.cc: how long a site's ledger is

@@ -39,7 +39,10 @@ Status Coordinator::OnMessage(const std::string& name, MessageType type, ByteSpa
       return OkStatus();  // we send what WANT asks for
     case MessageType::kError: {
       const auto error = protocols::Decode<protocols::ErrorMessage>(body);
-      if (error) LogWarning("site_error site={} code={} about={}", name, error->code, error->about);
+      if (error && IsSaid(++site.said_errors)) {
+        LogWarning("site_error site={} code={} about={} times={}", name, error->code, error->about,
+                   site.said_errors);
+      }
       return OkStatus();
     }
     default:
@@ -131,7 +134,10 @@ Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
   const std::string& name = site.stored.name;
   // Until one is taken, the last offer under a key is the one that counts.
   std::erase_if(site.offers, [&](const auto& other) {
-    return other.second.manifest.key == release.key && other.first != release.content;
+    const bool replaced =
+        other.second.manifest.key == release.key && other.first != release.content;
+    if (replaced) LeaveOff(site, other.second);
+    return replaced;
   });
   if (site.offers.size() >= kMaxOffersPerSite && !site.offers.contains(release.content)) {
     SendError(name, MessageType::kOffer, release.content,
@@ -140,6 +146,7 @@ Status Coordinator::TakeOffer(Site& site, const protocols::Offer& offer,
     return OkStatus();
   }
   const Digest content = release.content;
+  std::erase_if(site.left_off, [&](const LeftOff& other) { return other.content == content; });
   std::vector<bool> have;
   for (const Digest& id : release.blocks.items) have.push_back(blocks_.Has(id));
   Incoming fresh(offer.release, std::move(release), offer.ledger_head.text, std::move(have));
@@ -224,12 +231,21 @@ Status Coordinator::CommitAgain(Site& site, const Digest& content) {
 
 Status Coordinator::RefuseUpdate(Site& site, const Digest& content, const Status& why) {
   if (const auto it = site.offers.find(content); it != site.offers.end()) {
-    const auto& ids = it->second.manifest.blocks.items;
-    remove_blocks_.insert(remove_blocks_.end(), ids.begin(), ids.end());
+    RemoveLater(it->second.manifest.blocks.items);
     site.offers.erase(it);
   }
   SendError(site.stored.name, MessageType::kCommit, content, why);
   return OkStatus();
+}
+
+// No more of them than may be under way: or a site that offers again and again, and never ends,
+// would fill the store.
+void Coordinator::LeaveOff(Site& site, const Incoming& incoming) {
+  const protocols::ReleaseManifest& release = incoming.manifest;
+  site.left_off.push_back({release.key, release.content, release.blocks.items});
+  if (site.left_off.size() <= kMaxOffersPerSite) return;
+  RemoveLater(site.left_off.front().blocks);
+  site.left_off.pop_front();
 }
 
 std::optional<Digest> Coordinator::FirstDamaged(const protocols::ReleaseManifest& release) {
@@ -371,7 +387,13 @@ Status Coordinator::OnCredit(Site& site, ByteSpan body) {
 }
 
 Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
-  while (const auto index = outflow.sender.Next()) {
+  for (;;) {
+    if (site.turn_bytes >= kMaxTurnBytes) {
+      site.owed = true;
+      return OkStatus();
+    }
+    const auto index = outflow.sender.Next();
+    if (!index) return OkStatus();
     const Digest& id = (*outflow.blocks)[*index];
     const auto block = outflow.base ? bases_->Block(id) : blocks_.Get(id);
     if (!block) {
@@ -383,6 +405,14 @@ Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
     }
     Send(site.stored.name, Channel::kBulk, MessageType::kChunk,
          protocols::EncodeChunk({outflow.content, *index, *block}));
+  }
+}
+
+// What a turn before had no room for.
+Status Coordinator::FillOwed() {
+  for (auto& [name, site] : sites_) {
+    if (!std::exchange(site.owed, false)) continue;
+    for (auto& [content, outflow] : site.outflows) TG_RETURN_IF_ERROR(FillOutflow(site, outflow));
   }
   return OkStatus();
 }

@@ -97,6 +97,8 @@ Result<ordered_json> Coordinator::Revoke(const json& request, Status* fatal) {
   const Status status = store_->RevokeSite(name, clock_.UnixMillis());
   if (!status.ok()) return Fatal(status, fatal);
   access_.push_back({name, it->second.stored.curve_key, false});
+  OnDisconnected(name);
+  for (const LeftOff& left : it->second.left_off) RemoveLater(left.blocks);
   sites_.erase(it);
   LogInfo("site_revoked site={}", name);
   Json answer;

@@ -25,6 +25,7 @@ Status Coordinator::Resume() {
 }
 
 Status Coordinator::OnTime() {
+  TG_RETURN_IF_ERROR(FillOwed());
   const int64_t now = clock_.UnixMillis();
   for (size_t i = 0; i < jobs_.size(); ++i) {
     const auto* open = std::get_if<federation::Collecting>(&jobs_[i]->state.phase);
@@ -241,21 +242,22 @@ Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
   }
   TG_RETURN_IF_ERROR(
       store_->Publish(job.facts.id, round, event, job.version_document, after ? &*after : nullptr));
-  const auto unused = [this](const std::vector<Digest>& ids) {
-    remove_blocks_.insert(remove_blocks_.end(), ids.begin(), ids.end());
-  };
-  if (before) unused(before->blocks);
+  if (before) RemoveLater(before->blocks);
   checkpoint_ = true;
   if (version >= config_.keep_versions) {
     TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job.facts.id, old));
     const auto manifest = document
                               ? protocols::Decode<protocols::AdapterManifest>(document->body.items)
                               : protocols::Decoded<protocols::AdapterManifest>();
-    if (manifest) unused(manifest->blocks.items);
+    if (manifest) RemoveLater(manifest->blocks.items);
   }
   LogInfo("version_published job={} round={} version={}", job.facts.manifest.name.text, round,
           version);
   return Apply(job, event);
+}
+
+void Coordinator::RemoveLater(const std::vector<Digest>& blocks) {
+  remove_blocks_.insert(remove_blocks_.end(), blocks.begin(), blocks.end());
 }
 
 // A block may be in several contents: parts of an adapter that did not change, zeros of moments,
@@ -317,10 +319,14 @@ Status Coordinator::DropRoundLater(const JobRun& job, uint32_t round) {
   for (const federation::StoredUpdate& update : updates) {
     const auto release = protocols::Decode<protocols::ReleaseManifest>(update.release.body.items);
     if (!release) return DataLoss("a stored release: {}", release.error().reason);
-    remove_blocks_.insert(remove_blocks_.end(), release->blocks.items.begin(),
-                          release->blocks.items.end());
+    RemoveLater(release->blocks.items);
   }
   for (auto& [name, site] : sites_) {
+    std::erase_if(site.left_off, [&](const LeftOff& left) {
+      const bool of_round = left.key.job == job.facts.id && left.key.round == round;
+      if (of_round) RemoveLater(left.blocks);
+      return of_round;
+    });
     for (auto it = site.offers.begin(); it != site.offers.end();) {
       const Incoming& incoming = it->second;
       const protocols::ReleaseManifest& release = incoming.manifest;
@@ -328,8 +334,7 @@ Status Coordinator::DropRoundLater(const JobRun& job, uint32_t round) {
         ++it;
         continue;
       }
-      remove_blocks_.insert(remove_blocks_.end(), release.blocks.items.begin(),
-                            release.blocks.items.end());
+      RemoveLater(release.blocks.items);
       // Or the site would wait for a receipt for as long as it stays connected.
       TG_RETURN_IF_ERROR(AcceptLate(site, release, incoming.document, incoming.ledger_head));
       it = site.offers.erase(it);

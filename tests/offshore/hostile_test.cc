@@ -209,6 +209,67 @@ TEST_F(HostileTest, ASiteThatTheRoundDoesNotAskIsRefused) {
   EXPECT_TRUE(asked.receipts.contains(1));
 }
 
+// Each offer takes the place of the one before, or its connection ends; none is committed.
+TEST_F(HostileTest, OffersThatAreNeverEndedDoNotFillTheStore) {
+  FakeSite& north = federation.site("north");
+  const ReleaseManifest good = north.Make(1).release;
+  ASSERT_EQ(good.blocks.size(), 1u);
+  const auto blocks = [] {
+    size_t count = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(TestDir() / "blocks")) {
+      count += entry.is_regular_file() ? 1 : 0;
+    }
+    return count;
+  };
+  const size_t before = blocks();
+  for (uint8_t i = 0; i < 12; ++i) {
+    const Bytes block(good.ciphertext_bytes, i);
+    Digest content{};
+    EXPECT_EQ(Refusal([&](ReleaseManifest& r) {
+                r.blocks.items[0] = blocks::BlockId(block);
+                content = r.content = blocks::ContentId(r.blocks.items);
+              }),
+              "");
+    federation.Say("north", {Channel::kBulk, MessageType::kChunk,
+                             protocols::EncodeChunk({content, 0, block})});
+    if (i % 2 == 0) continue;
+    federation.Disconnect("north");
+    federation.Connect("north");
+  }
+  EXPECT_GT(blocks(), before) << "the newest can be gone on with";
+  EXPECT_LE(blocks(), before + kMaxOffersPerSite);
+  // The round ends, and with it what was left of it.
+  federation.Request({{"verb", "job_stop"}, {"job", "triage"}});
+  EXPECT_EQ(blocks(), before);
+}
+
+// A WANT of 60 bytes is answered with megabytes, and many come in one turn.
+TEST_F(HostileTest, ATurnSaysNoMoreToASiteThanItsBound) {
+  const protocols::AdapterManifest adapter = *federation.site("north").adapter;
+  const Bytes want = protocols::Encode(protocols::Want{adapter.content, 0, 1, 1 << 20});
+  const uint64_t wants =
+      2 * kMaxTurnBytes / std::min(adapter.content_bytes, protocols::kBlockBytes);
+  Coordinator& coordinator = federation.coordinator();
+  const auto said = [&](const std::function<void()>& what) {
+    EXPECT_TRUE(coordinator.BeginTurn().ok());
+    what();
+    uint64_t bytes = 0;
+    const auto out = coordinator.EndTurn();
+    EXPECT_TRUE(out.has_value());
+    for (const Outgoing& message : out.value()) bytes += message.body.size();
+    return bytes;
+  };
+  const uint64_t first = said([&] {
+    for (uint64_t i = 0; i < wants; ++i) {
+      EXPECT_TRUE(coordinator.OnMessage("north", MessageType::kWant, want).ok());
+    }
+  });
+  EXPECT_GE(first, kMaxTurnBytes);
+  EXPECT_LE(first, kMaxTurnBytes + protocols::kMaxChunkBody);
+  // What it asked for last is not lost.
+  EXPECT_GT(said([&] { EXPECT_TRUE(coordinator.OnTime().ok()); }), 0u);
+}
+
 TEST_F(HostileTest, NoBodyCrashesAndNoSiteMaySayWhatOnlyTheCoordinatorSays) {
   FakeSite& north = federation.site("north");
   const Bytes junk(77, 0xff);
