@@ -1,6 +1,5 @@
 #include "serve/server.h"
 
-#include <httplib.h>
 #include <pthread.h>
 #include <sys/random.h>
 
@@ -16,6 +15,7 @@
 #include "base/log.h"
 #include "onshore/answers/worker.h"
 #include "serve/openai.h"
+#include "web/http_server.h"
 
 namespace tidegate::serve {
 namespace {
@@ -23,8 +23,18 @@ namespace {
 using onshore::AnswerEvent;
 using onshore::AnswerWorker;
 
-constexpr int kWaitSeconds = 30;
-constexpr size_t kRequestsAConnection = 1000;
+// Of a request beside its body, and in the coding that it may come in.
+constexpr size_t kBesideBody = 256u << 10;
+
+web::HttpLimits LimitsOf(const ServerOptions& options) {
+  web::HttpLimits limits;
+  limits.request_bytes = kMaxBodyBytes + kBesideBody;
+  limits.request_within = limits.write_within = std::chrono::seconds(60);
+  limits.idle_within = std::chrono::seconds(30);
+  limits.requests = 1000;
+  limits.threads = limits.waiting = options.connections;
+  return limits;
+}
 
 uint64_t RandomSeed() {
   uint64_t seed = 0;
@@ -81,13 +91,15 @@ bool SameText(const std::string& a, const std::string& b) {
 
 class ServerImpl final : public Server {
  public:
+  explicit ServerImpl(const ServerOptions& options)
+      : options_(options), server_(LimitsOf(options)) {}
   ~ServerImpl() override {
     server_.stop();
     if (thread_.joinable()) thread_.join();
   }
 
-  Status Open(const ServerOptions& options) {
-    options_ = options;
+  Status Open() {
+    const ServerOptions& options = options_;
     const bool loopback =
         options.host == "127.0.0.1" || options.host == "localhost" || options.host == "::1";
     if (!loopback && options.api_key.empty()) {
@@ -150,26 +162,19 @@ class ServerImpl final : public Server {
   }
 
   void Configure() {
-    const size_t connections = options_.connections;
-    server_.new_task_queue = [connections] { return new httplib::ThreadPool(connections); };
     // Its default lets two processes share a port: then each sees some of the requests.
     server_.set_socket_options([](socket_t socket) {
       const int on = 1;
       ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     });
     server_.set_tcp_nodelay(true);
-    server_.set_read_timeout(kWaitSeconds);
-    server_.set_write_timeout(kWaitSeconds);
-    server_.set_keep_alive_timeout(kWaitSeconds);
-    server_.set_keep_alive_max_count(kRequestsAConnection);
     server_.set_payload_max_length(kMaxBodyBytes);
     server_.set_default_headers(
         {{"X-Content-Type-Options", "nosniff"}, {"Cache-Control", "no-store"}});
-    server_.set_pre_routing_handler([this](const httplib::Request& in, httplib::Response& out) {
+    server_.SetAdmission([this](const httplib::Request& in, httplib::Response& out) {
       const Status status = Admit(in);
-      if (status.ok()) return httplib::Server::HandlerResponse::Unhandled;
-      Fail(status, out);
-      return httplib::Server::HandlerResponse::Handled;
+      if (!status.ok()) Fail(status, out);
+      return status.ok();
     });
     server_.set_error_handler([](const httplib::Request& in, httplib::Response& out) {
       if (!out.body.empty()) return;
@@ -189,6 +194,11 @@ class ServerImpl final : public Server {
         host == options_.host + port || host == "localhost" + port || host == "127.0.0.1" + port;
     if (!fits && options_.api_key.empty()) {
       return PermissionDenied("this server answers to its own address only");
+    }
+    // A browser sends a plain POST of any page anywhere, without asking first.
+    const std::string origin = in.get_header_value("Origin");
+    if (!origin.empty() && origin != "http://" + host && options_.api_key.empty()) {
+      return PermissionDenied("this server answers to no page of another address");
     }
     if (options_.api_key.empty() || in.path == "/health") return OkStatus();
     if (SameText(in.get_header_value("Authorization"), "Bearer " + options_.api_key)) {
@@ -303,8 +313,8 @@ class ServerImpl final : public Server {
         });
   }
 
-  ServerOptions options_;
-  httplib::Server server_;
+  const ServerOptions options_;
+  web::HttpServer server_;
   std::thread thread_;
   int port_ = 0;
   const int64_t started_ = SystemClock().UnixMillis() / 1000;
@@ -317,8 +327,8 @@ class ServerImpl final : public Server {
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
-  auto server = std::make_unique<ServerImpl>();
-  TG_RETURN_IF_ERROR(server->Open(options));
+  auto server = std::make_unique<ServerImpl>(options);
+  TG_RETURN_IF_ERROR(server->Open());
   return std::unique_ptr<Server>(std::move(server));
 }
 

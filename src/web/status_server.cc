@@ -1,6 +1,5 @@
 #include "web/status_server.h"
 
-#include <httplib.h>
 #include <pthread.h>
 
 #include <chrono>
@@ -9,16 +8,14 @@
 #include <thread>
 
 #include "base/file.h"
+#include "web/http_server.h"
 #include "web/metrics.h"
 #include "web/page.h"
 
 namespace tidegate::web {
 namespace {
 
-constexpr size_t kThreads = 2;
 constexpr size_t kMaxRequestBytes = 4096;
-constexpr size_t kRequestsAConnection = 100;
-constexpr int kWaitSeconds = 5;
 constexpr uint64_t kMaxChartBytes = 4u << 20;
 constexpr const char* kPolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' "
@@ -34,16 +31,11 @@ class StatusServerImpl final : public StatusServer {
   Status Open(const StatusServerOptions& options) {
     if (const auto chart = ReadTextFile(options.chart_js, kMaxChartBytes)) chart_ = *chart;
     host_ = options.host;
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     // Its default lets two processes share a port: then each sees some of the requests.
     server_.set_socket_options([](socket_t socket) {
       const int on = 1;
       ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     });
-    server_.set_read_timeout(kWaitSeconds);
-    server_.set_write_timeout(kWaitSeconds);
-    server_.set_keep_alive_timeout(kWaitSeconds);
-    server_.set_keep_alive_max_count(kRequestsAConnection);
     server_.set_payload_max_length(kMaxRequestBytes);
     server_.set_default_headers({{"Content-Security-Policy", kPolicy},
                                  {"X-Content-Type-Options", "nosniff"},
@@ -86,17 +78,15 @@ class StatusServerImpl final : public StatusServer {
   }
 
   void SetRoutes() {
-    server_.set_pre_routing_handler([this](const httplib::Request& in, httplib::Response& out) {
+    server_.SetAdmission([this](const httplib::Request& in, httplib::Response& out) {
       if (in.method != "GET" && in.method != "HEAD") {
         out.status = 405;
-        return httplib::Server::HandlerResponse::Handled;
+        return false;
       }
-      if (HostFits(in.get_header_value("Host"))) {
-        return httplib::Server::HandlerResponse::Unhandled;
-      }
+      if (HostFits(in.get_header_value("Host"))) return true;
       out.status = 403;
       out.set_content("this server answers to its own address only\n", "text/plain");
-      return httplib::Server::HandlerResponse::Handled;
+      return false;
     });
     const auto constant = [this](const char* path, std::string_view text, const char* type) {
       server_.Get(path, [text, type](const httplib::Request&, httplib::Response& out) {
@@ -133,7 +123,7 @@ class StatusServerImpl final : public StatusServer {
     out.set_content((*texts).*text, type);
   }
 
-  httplib::Server server_;
+  HttpServer server_{HttpLimits{}};
   std::string host_, chart_;
   int port_ = 0;
   std::mutex mutex_;

@@ -137,6 +137,7 @@ TEST_F(Served, ErrorsAreBodiesThatClientsKnow) {
   Serve();
   const std::pair<json, int> wrong[] = {
       {Chat("x", "nobody"), 404},
+      {Chat("x", std::string(1'500'000, 'm')), 404},
       {{{"model", "tuned"}}, 400},
       {Chat(std::string(20000, 'x')), 400},
   };
@@ -154,6 +155,18 @@ TEST_F(Served, AnotherHostNameIsRefused) {
   Serve();
   const httplib::Headers evil = {{"Host", "evil.example:80"}};
   EXPECT_EQ(client_->Get("/v1/models", evil)->status, 403);
+}
+
+// A page of another address may send what a browser sends without asking first.
+TEST_F(Served, APageOfAnotherAddressIsRefused) {
+  Serve();
+  const auto post = [this](const std::string& origin) {
+    return client_->Post("/v1/chat/completions", {{"Origin", origin}}, Chat("hello").dump(),
+                         "text/plain");
+  };
+  EXPECT_EQ(post("http://evil.example")->status, 403);
+  EXPECT_EQ(post("null")->status, 403);
+  EXPECT_EQ(post("http://127.0.0.1:" + std::to_string(server_->port()))->status, 200);
 }
 
 TEST_F(Served, AKeyIsAskedFor) {
