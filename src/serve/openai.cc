@@ -15,6 +15,11 @@ std::string Text(const ordered_json& value) {
 
 std::string Event(const ordered_json& value) { return "data: " + Text(value) + "\n\n"; }
 
+bool IsText(const json& object, const char* name, std::string_view text) {
+  const auto it = object.find(name);
+  return it != object.end() && it->is_string() && it->get_ref<const std::string&>() == text;
+}
+
 class Body {
  public:
   explicit Body(const json& body) : body_(body) {}
@@ -57,7 +62,7 @@ Status RefuseWhatIsNotBuilt(const Body& body) {
     return InvalidArgument("'{}' is not supported by this server", name);
   }
   if (body.Has("response_format") && (!body.At("response_format").is_object() ||
-                                      body.At("response_format").value("type", "") != "text")) {
+                                      !IsText(body.At("response_format"), "type", "text"))) {
     return InvalidArgument("'response_format' must be {{\"type\": \"text\"}} or left out");
   }
   for (const char* name : {"n", "best_of"}) {
@@ -81,7 +86,7 @@ Result<std::string> ContentOf(const json& content, size_t index) {
   if (!content.is_array()) return InvalidArgument("messages[{}].content must be a text", index);
   std::string out;
   for (const json& part : content) {
-    if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") ||
+    if (!part.is_object() || !IsText(part, "type", "text") || !part.contains("text") ||
         !part.at("text").is_string()) {
       return InvalidArgument("messages[{}].content may have parts of type text alone", index);
     }

@@ -122,7 +122,10 @@ std::string EncodeEvent(const AnswerEvent& event) {
     case AnswerEvent::Kind::kError:
       out["id"] = event.id;
       out["code"] = static_cast<int>(event.code);
-      out["message"] = event.text;
+      // It may repeat what was asked, and a line that is too long would end the process for all.
+      out["message"] = event.text.size() <= kMaxErrorMessage
+                           ? event.text
+                           : event.text.substr(0, kMaxErrorMessage) + " …";
       break;
   }
   return Line(out);

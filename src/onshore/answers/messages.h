@@ -15,6 +15,7 @@ namespace tidegate::onshore {
 inline constexpr size_t kMaxAskBytes = 4u << 20;    // of one line
 inline constexpr size_t kMaxAnswerLine = 1u << 20;  // of one line
 inline constexpr size_t kMaxAskMessages = 4096;
+inline constexpr size_t kMaxErrorMessage = 2000;  // the rest is cut off
 inline constexpr size_t kMaxStopTexts = 16;
 inline constexpr size_t kMaxStopBytes = 256;
 

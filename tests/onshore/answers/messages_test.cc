@@ -54,6 +54,19 @@ TEST(AnswerMessages, EventsComeBackAsTheyWere) {
   }
 }
 
+// Whoever reads lines over the limit takes the process for gone.
+TEST(AnswerMessages, AnErrorThatRepeatsALongQuestionFitsALine) {
+  AnswerEvent event;
+  event.kind = AnswerEvent::Kind::kError;
+  event.code = Code::kNotFound;
+  event.text = "there is no model " + std::string(kMaxAnswerLine, '\x01');
+  const std::string line = EncodeEvent(event);
+  ASSERT_LT(line.size(), kMaxAnswerLine);
+  const auto back = DecodeEvent(std::string_view(line).substr(0, line.size() - 1));
+  ASSERT_TRUE(back);
+  EXPECT_TRUE(back->text.starts_with("there is no model "));
+}
+
 TEST(AnswerMessages, WhatIsNoQuestionIsRefused) {
   for (const char* line : {
            "",
