@@ -80,7 +80,7 @@ IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
   intent.policy = c.policy.digest;
   intent.values = header.values;
   intent.capacity_bits = UpdateBits(c);
-  intent.l2_norm = c.view->L2Norm();
+  intent.l2_norm = c.l2_norm;
   intent.weight = header.weight;
   intent.train_loss_milli = header.metrics.train_loss_milli;
   intent.heldout_loss_milli = header.metrics.heldout_loss_milli;
@@ -92,9 +92,10 @@ IntentLeaf IntentOf(const UpdateCase& c, const permit::Binding& binding) {
 Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   Verdict verdict;
   verdict.refusal = EncodingRule(c);
-  for (const auto rule : {RoundRule, MetricsRule, NormRule, BudgetRule}) {
-    if (!verdict.refusal) verdict.refusal = rule(c);
-  }
+  if (!verdict.refusal) verdict.refusal = RoundRule(c);
+  if (!verdict.refusal) verdict.refusal = MetricsRule(c);
+  if (!verdict.refusal) verdict.refusal = NormRule(c);
+  if (!verdict.refusal) verdict.refusal = BudgetRule(c);
   if (verdict.refusal) return verdict;
   const protocols::UpdateHeader& header = c.view->header();
   permit::Binding binding;

@@ -26,7 +26,8 @@ struct JobCase {
   const std::string& site;
 };
 
-// What an update is judged by. `view` is set by the encoding rule and read by those after it.
+// What an update is judged by. `view` is set by the encoding rule and read by those after it,
+// `l2_norm` by the norm rule.
 struct UpdateCase {
   const Policy& policy;
   const protocols::JobManifest& job;
@@ -43,6 +44,7 @@ struct UpdateCase {
   std::span<const protocols::Signed> approvals{};
   std::span<const Said> said{};
   int64_t unix_millis = 0;
+  double l2_norm = 0;
 };
 
 // Of a job, in this order.
@@ -62,7 +64,7 @@ inline uint32_t MaxWeight(const protocols::JobManifest& job) {
 std::optional<Refusal> EncodingRule(UpdateCase& c);       // parses as integers of the layout
 std::optional<Refusal> RoundRule(const UpdateCase& c);    // this job, round, phase, base, site
 std::optional<Refusal> MetricsRule(const UpdateCase& c);  // no metric that policy does not name
-std::optional<Refusal> NormRule(const UpdateCase& c);     // L2 of the integers
+std::optional<Refusal> NormRule(UpdateCase& c);           // L2 of the integers
 std::optional<Refusal> BudgetRule(const UpdateCase& c);   // bytes and exports
 // An approver said no. (That too few said yes is no refusal: the update is held.)
 std::optional<Refusal> ApprovalRule(const UpdateCase& c, const Standing& standing);

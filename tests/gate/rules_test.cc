@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -295,6 +296,23 @@ TEST(ParametersRule, TakesNumbersOfTheGridAlone) {
     EXPECT_EQ(verdict(bad), "parameters") << bad;
   }
   EXPECT_TRUE(ParametersRule(Bytes(5, 0)).has_value());
+}
+
+TEST(ParametersRule, SaysOfEveryExponentWhatDoubleArithmeticSays) {
+  uint32_t wrong = 0;
+  // All signs and exponents, each with many mantissas, those of few and of odd bits among them.
+  for (uint32_t high = 0; high < 512; ++high) {
+    for (uint32_t i = 0; i < 1024; ++i) {
+      const uint32_t mantissa = i < 512 ? i : i * 0x9e3779b1u >> 9;
+      const uint32_t bits = high << 23 | mantissa;
+      Bytes bytes(4);
+      StoreLe32(bytes.data(), bits);
+      const double steps = static_cast<double>(std::bit_cast<float>(bits)) * 0x1p28;
+      const bool good = std::abs(steps) < 0x1p30 && steps == std::nearbyint(steps);
+      wrong += good != !ParametersRule(bytes).has_value();
+    }
+  }
+  EXPECT_EQ(wrong, 0u);
 }
 
 TEST(UpdateRules, AMetricThatPolicyDoesNotNameIsRefused) {

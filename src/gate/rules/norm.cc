@@ -8,8 +8,9 @@ std::optional<Refusal> JudgeNorm(const Policy& policy, double norm) {
                                      policy.norm_clip)};
 }
 
-std::optional<Refusal> NormRule(const UpdateCase& c) {
-  return JudgeNorm(c.policy, c.view->L2Norm());
+std::optional<Refusal> NormRule(UpdateCase& c) {
+  c.l2_norm = c.view->L2Norm();
+  return JudgeNorm(c.policy, c.l2_norm);
 }
 
 }  // namespace tidegate::gate

@@ -105,6 +105,10 @@ class GateCore {
     std::set<Digest> missing{};  // blocks that are not in the inbox
     bool whole = false;
     bool refused = false;  // a block of it: it is not asked for any more
+    // Its blocks, verified and stored, one after the other as they came: for the trainer, which
+    // would else wait until they are read and verified once more. Not all of them where some were
+    // there before, or one overtook another.
+    Bytes parameters{};
   };
   struct OpenRound {
     protocols::Signed document;

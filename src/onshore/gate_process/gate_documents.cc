@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "blocks/content.h"
 #include "crypto/document.h"
 #include "onshore/gate_process/effects.h"
@@ -207,11 +208,21 @@ Status GateCore::TakeBlock(const Hash32& content, uint32_t index, ByteSpan bytes
   }
   if (const auto refusal = gate::ParametersRule(bytes)) {
     adapter_->refused = true;
+    adapter_->parameters = Bytes();
     SayKnown(out);
     return Refuse("adapter", manifest.job, manifest.version, refusal->rule,
                   fmt::format("block {}: {}", index, refusal->reason), out);
   }
-  TG_RETURN_IF_ERROR(spool_.inbox().Put(manifest.blocks.items[index], bytes));
+  // Hashed above.
+  TG_RETURN_IF_ERROR(spool_.inbox().PutHashed(manifest.blocks.items[index], bytes));
+  Bytes& parameters = adapter_->parameters;
+  if (index * protocols::kBlockBytes == parameters.size()) {
+    if (parameters.empty()) {
+      parameters.reserve(manifest.content_bytes);
+      AdviseHugePages(parameters.data(), manifest.content_bytes);
+    }
+    parameters.insert(parameters.end(), bytes.begin(), bytes.end());
+  }
   adapter_->missing.erase(manifest.blocks.items[index]);
   if (!adapter_->missing.empty()) return OkStatus();
   TG_RETURN_IF_ERROR(spool_.inbox().Sync());

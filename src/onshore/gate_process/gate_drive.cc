@@ -1,7 +1,9 @@
 // What the gate says to its peers in the state of now (gate_core.h, Drive).
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "base/memory.h"
 #include "onshore/gate_process/effects.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/sandbox/statement.h"
@@ -122,6 +124,8 @@ void GateCore::TellState(GateEffects* out) {
 Result<GateEffects> GateCore::OnTrainerGone() {
   GateEffects out;
   trainer_up_ = trainer_asked_ = false;
+  // The next one may be long in coming.
+  if (adapter_ && adapter_->whole) adapter_->parameters = Bytes();
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
 }
@@ -217,7 +221,11 @@ void GateCore::WantMissingBlocks(GateEffects* out) {
 }
 
 Result<Bytes> GateCore::AdapterParameters() {
-  Bytes parameters;
+  Bytes parameters = std::exchange(adapter_->parameters, {});
+  if (parameters.size() == adapter_->manifest.content_bytes) return parameters;
+  parameters = Bytes();
+  parameters.reserve(adapter_->manifest.content_bytes);
+  AdviseHugePages(parameters.data(), adapter_->manifest.content_bytes);
   for (const Digest& id : adapter_->manifest.blocks.items) {
     auto block = spool_.inbox().Get(id);
     if (!block) {

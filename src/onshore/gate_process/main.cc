@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "onshore/gate_process/gate_core.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
@@ -122,18 +123,18 @@ class GateLoop {
     return GateEffects{};
   }
 
-  Status ApplyAll(const Result<GateEffects>& effects) {
+  Status ApplyAll(Result<GateEffects> effects) {
     if (!effects) return effects.error();
-    for (const GateEffect& effect : *effects) TG_RETURN_IF_ERROR(Apply(effect));
+    for (GateEffect& effect : *effects) TG_RETURN_IF_ERROR(Apply(effect));
     return OkStatus();
   }
 
-  Status Apply(const GateEffect& effect) {
-    if (const auto* m = std::get_if<SendMessage>(&effect)) {
-      return PeerOf(m->to).SendEncoded(m->type, m->body);
+  Status Apply(GateEffect& effect) {
+    if (auto* m = std::get_if<SendMessage>(&effect)) {
+      return PeerOf(m->to).SendEncoded(m->type, std::move(m->body));
     }
-    if (const auto* b = std::get_if<SendBulkTo>(&effect)) {
-      return PeerOf(b->to).SendBulk(b->kind, b->content, b->index, b->bytes);
+    if (auto* b = std::get_if<SendBulkTo>(&effect)) {
+      return PeerOf(b->to).SendBulk(b->kind, b->content, b->index, std::move(b->bytes));
     }
     const auto& t = std::get<TellSupervisor>(effect);
     if (t.type == ControlType::kEvent) {
@@ -192,6 +193,7 @@ Status RunGate(const Options& options) {
 int main(int argc, char** argv) {
   using namespace tidegate;
   SetLogProcess("gate");
+  KeepFreedMemory();
   CLI::App app("Decides what may leave a site; started by tidegate-onshore, not by hand.",
                "tidegate-gate");
   onshore::Options options;

@@ -3,8 +3,11 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include "base/memory.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -18,6 +21,10 @@ struct IpcHeader {
   uint32_t body_bytes = 0;
 };
 static_assert(sizeof(IpcHeader) == 16);
+
+// Before the bytes of a BulkData: offset and length.
+constexpr size_t kBulkDataPrefix = sizeof(uint64_t) + sizeof(uint32_t);
+constexpr size_t kBulkStep = protocols::kIpcMaxData - 64;
 
 }  // namespace
 
@@ -44,6 +51,7 @@ uint64_t MaxBulkBytes(BulkKind kind) {
 Peer::Peer(Fd fd, uint32_t generation) : fd_(std::move(fd)), generation_(generation) {
   ::fcntl(fd_.get(), F_SETFL, ::fcntl(fd_.get(), F_GETFL) | O_NONBLOCK);
   buffer_.resize(protocols::kIpcMaxMessage);
+  frame_.reserve(protocols::kIpcMaxMessage);
 }
 
 void Peer::Forget() {
@@ -56,57 +64,67 @@ Status Peer::SendHello(bool answer) {
   return SendBody(IpcType::kHello, protocols::Encode(IpcHello{generation_, answer}));
 }
 
-Status Peer::SendBody(IpcType type, ByteSpan body) {
+Status Peer::SendBody(IpcType type, Bytes body) {
   if (body.size() > protocols::kIpcMaxMessage - sizeof(IpcHeader)) {
     return Internal("an ipc body of {} bytes is over its limit", body.size());
   }
-  IpcHeader header;
-  header.type = static_cast<uint16_t>(type);
-  header.generation = generation_;
-  header.for_generation = peer_generation_;
-  header.body_bytes = static_cast<uint32_t>(body.size());
-  Bytes frame(sizeof(header) + body.size());
-  std::memcpy(frame.data(), &header, sizeof(header));
-  if (!body.empty()) std::memcpy(frame.data() + sizeof(header), body.data(), body.size());
-  return Enqueue(std::move(frame));
+  return Enqueue({type, std::move(body)});
 }
 
-Status Peer::SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes) {
+Status Peer::SendBulk(BulkKind kind, const Hash32& content, uint32_t index, Bytes bytes) {
   if (bytes.size() > MaxBulkBytes(kind)) {
     return ResourceExhausted("a transfer of {} bytes is over its limit {}", bytes.size(),
                              MaxBulkBytes(kind));
   }
-  BulkBegin begin{kind, content, index, bytes.size()};
+  const BulkBegin begin{kind, content, index, bytes.size()};
   TG_RETURN_IF_ERROR(SendBody(IpcType::kBulkBegin, protocols::Encode(begin)));
-  constexpr size_t kStep = protocols::kIpcMaxData - 64;
-  for (size_t offset = 0; offset < bytes.size(); offset += kStep) {
-    const size_t n = std::min(kStep, bytes.size() - offset);
-    BulkData data;
-    data.offset = offset;
-    data.bytes.items.assign(bytes.begin() + offset, bytes.begin() + offset + n);
-    TG_RETURN_IF_ERROR(SendBody(IpcType::kBulkData, protocols::Encode(data)));
-  }
-  return OkStatus();
+  return bytes.empty() ? OkStatus() : Enqueue({IpcType::kBulkData, std::move(bytes), true});
 }
 
-Status Peer::Enqueue(Bytes frame) {
-  if (queued_bytes_ + frame.size() > kIpcMaxQueue) {
+Status Peer::Enqueue(Queued item) {
+  if (queued_bytes_ + item.bytes.size() > kIpcMaxQueue) {
     return ResourceExhausted("more than {} bytes wait for a peer that does not read", kIpcMaxQueue);
   }
-  queued_bytes_ += frame.size();
-  queue_.push_back(std::move(frame));
+  queued_bytes_ += item.bytes.size();
+  queue_.push_back(std::move(item));
   return Flush();
+}
+
+// Into frame_, which is small enough to stay in a cache; how many of the item's bytes are in it.
+size_t Peer::NextFrame(const Queued& item) {
+  const size_t prefix = item.bulk ? kBulkDataPrefix : 0;
+  const size_t n = item.bulk ? std::min(kBulkStep, item.left()) : item.left();
+  IpcHeader header;
+  header.type = static_cast<uint16_t>(item.type);
+  header.generation = generation_;
+  header.for_generation = peer_generation_;
+  header.body_bytes = static_cast<uint32_t>(prefix + n);
+  frame_.resize(sizeof(header) + prefix + n);
+  uint8_t* out = frame_.data();
+  std::memcpy(out, &header, sizeof(header));
+  out += sizeof(header);
+  if (item.bulk) {
+    // A BulkData as the archive writes it.
+    StoreLe64(out, item.sent);
+    StoreLe32(out + 8, static_cast<uint32_t>(n));
+    out += prefix;
+  }
+  if (n != 0) std::memcpy(out, item.bytes.data() + item.sent, n);
+  return n;
 }
 
 Status Peer::Flush() {
   while (!queue_.empty()) {
-    const Bytes& frame = queue_.front();
-    const ssize_t n = ::send(fd_.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) return OkStatus();
-    if (n < 0) return Unavailable("an onshore pair is closed: {}", std::strerror(errno));
-    queued_bytes_ -= frame.size();
-    queue_.pop_front();
+    Queued& item = queue_.front();
+    const size_t n = NextFrame(item);
+    const ssize_t sent =
+        ::send(fd_.get(), frame_.data(), frame_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)) return OkStatus();
+    if (sent < 0) return Unavailable("an onshore pair is closed: {}", std::strerror(errno));
+    queued_bytes_ -= n;
+    item.sent += n;
+    if (item.left() == 0) queue_.pop_front();
   }
   return OkStatus();
 }
@@ -171,6 +189,9 @@ Result<std::optional<Peer::Received>> Peer::BeginBulk(ByteSpan body) {
   }
   bulk_ = Bulk{begin->kind, begin->content, begin->index, {}};
   bulk_total_ = begin->bytes;
+  // Addresses alone: memory comes with the bytes.
+  bulk_->bytes.reserve(bulk_total_);
+  AdviseHugePages(bulk_->bytes.data(), bulk_total_);
   if (bulk_total_ != 0) return std::nullopt;
   Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
   bulk_.reset();
@@ -178,13 +199,17 @@ Result<std::optional<Peer::Received>> Peer::BeginBulk(ByteSpan body) {
 }
 
 Result<std::optional<Peer::Received>> Peer::ContinueBulk(ByteSpan body) {
-  auto data = protocols::Decode<BulkData>(body);
-  if (!data) return DataLoss("a transfer's data: {}", data.error().reason);
-  if (!bulk_ || data->offset != bulk_->bytes.size() || data->bytes.size() == 0 ||
-      data->bytes.size() > bulk_total_ - bulk_->bytes.size()) {
+  // As protocols::Decode takes a BulkData, without a copy in between.
+  if (body.size() < kBulkDataPrefix || LoadLe32(body.data() + 8) != body.size() - kBulkDataPrefix) {
+    return DataLoss("a transfer's data does not have the length that it says");
+  }
+  const uint64_t offset = LoadLe64(body.data());
+  const ByteSpan data = body.subspan(kBulkDataPrefix);
+  if (!bulk_ || offset != bulk_->bytes.size() || data.empty() ||
+      data.size() > protocols::kIpcMaxData || data.size() > bulk_total_ - bulk_->bytes.size()) {
     return DataLoss("a transfer's data is out of order");
   }
-  bulk_->bytes.insert(bulk_->bytes.end(), data->bytes.items.begin(), data->bytes.items.end());
+  bulk_->bytes.insert(bulk_->bytes.end(), data.begin(), data.end());
   if (bulk_->bytes.size() < bulk_total_) return std::nullopt;
   Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
   bulk_.reset();

@@ -40,10 +40,11 @@ class Peer {
     return SendBody(type, protocols::Encode(message));
   }
   // The same with a body that is encoded already.
-  Status SendEncoded(IpcType type, ByteSpan body) { return SendBody(type, body); }
+  Status SendEncoded(IpcType type, Bytes body) { return SendBody(type, std::move(body)); }
   // A bulk is queued whole: at most kIpcMaxQueue bytes wait for a slow peer, more is
-  // kResourceExhausted.
-  Status SendBulk(BulkKind kind, const Hash32& content, uint32_t index, ByteSpan bytes);
+  // kResourceExhausted. It is cut into messages as they are sent; bytes that are moved in are not
+  // copied before.
+  Status SendBulk(BulkKind kind, const Hash32& content, uint32_t index, Bytes bytes);
 
   // The peer has ended and another one may come much later: what waits for it is not kept.
   void Forget();
@@ -65,8 +66,17 @@ class Peer {
   uint64_t dropped() const { return dropped_; }
 
  private:
-  Status SendBody(IpcType type, ByteSpan body);
-  Status Enqueue(Bytes frame);
+  // A message, or with `bulk` the data of one from `sent` on.
+  struct Queued {
+    IpcType type;
+    Bytes bytes;
+    bool bulk = false;
+    size_t sent = 0;
+    size_t left() const { return bytes.size() - sent; }
+  };
+  Status SendBody(IpcType type, Bytes body);
+  Status Enqueue(Queued item);
+  size_t NextFrame(const Queued& item);
   Result<std::optional<Received>> Handle(IpcType type, ByteSpan body);
   Result<std::optional<Received>> BeginBulk(ByteSpan body);
   Result<std::optional<Received>> ContinueBulk(ByteSpan body);
@@ -74,12 +84,12 @@ class Peer {
   Fd fd_;
   uint32_t generation_;
   uint32_t peer_generation_ = 0;
-  std::deque<Bytes> queue_;
+  std::deque<Queued> queue_;
   size_t queued_bytes_ = 0;
   uint64_t dropped_ = 0;
   std::optional<Bulk> bulk_;
   uint64_t bulk_total_ = 0;
-  Bytes buffer_;
+  Bytes buffer_, frame_;  // a message that came, one that goes
 };
 
 // The most bytes a bulk of this kind may have; 0 for kinds that do not exist.

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "crypto/document.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/link/carrier.h"
@@ -125,7 +126,7 @@ class LinkLoop {
     if (client_->Queued(protocols::Channel::kBulk) >= kMaxQueuedBulk) return OkStatus();
     LinkEffects effects;
     core_.Pump(&effects);
-    return ApplyAll(effects);
+    return ApplyAll(std::move(effects));
   }
 
   Status DrainGate() {
@@ -146,17 +147,18 @@ class LinkLoop {
     }
   }
 
-  Status ApplyAll(const LinkEffects& effects) {
-    for (const LinkEffect& effect : effects) {
+  Status ApplyAll(LinkEffects effects) {
+    for (LinkEffect& effect : effects) {
       if (const auto* wire = std::get_if<permit::Outbound>(&effect)) {
         // What cannot be sent now is said again after the reconnect.
         [[maybe_unused]] const Status sent =
             client_->Send(wire->channel(), wire->type(), wire->body());
-      } else if (const auto* message = std::get_if<ToGate>(&effect)) {
-        TG_RETURN_IF_ERROR(gate_.SendEncoded(message->type, message->body));
+      } else if (auto* message = std::get_if<ToGate>(&effect)) {
+        TG_RETURN_IF_ERROR(gate_.SendEncoded(message->type, std::move(message->body)));
       } else {
-        const auto& bulk = std::get<BulkToGate>(effect);
-        TG_RETURN_IF_ERROR(gate_.SendBulk(bulk.kind, bulk.content, bulk.index, bulk.bytes));
+        auto& bulk = std::get<BulkToGate>(effect);
+        TG_RETURN_IF_ERROR(
+            gate_.SendBulk(bulk.kind, bulk.content, bulk.index, std::move(bulk.bytes)));
       }
     }
     return OkStatus();
@@ -221,6 +223,7 @@ Status RunLink(const Options& options) {
 int main(int argc, char** argv) {
   using namespace tidegate;
   SetLogProcess("link");
+  KeepFreedMemory();
   CLI::App app("Carries ciphertext to the coordinator; started by tidegate-onshore, not by hand.",
                "tidegate-link");
   onshore::Options options;
