@@ -75,6 +75,9 @@ Bytes Reply(const api::Header& request, const ApiAnswer& answer) {
   return packet;
 }
 
+// Root, or the site's own user.
+bool IsOwn(const ApiPeer& peer) { return peer.uid == 0 || peer.uid == ::geteuid(); }
+
 // To one that is cut off at once: told if there is room.
 void Refuse(const Fd& socket, api::Reason reason) {
   [[maybe_unused]] const Status sent =
@@ -116,7 +119,7 @@ ApiServer::~ApiServer() {
 }
 
 bool ApiServer::MayConnect(const Fd& socket, const ApiPeer& peer) const {
-  if (peer.uid == 0 || peer.uid == ::geteuid()) return true;
+  if (IsOwn(peer)) return true;
   if (!access_.users.empty()) {
     return std::find(access_.users.begin(), access_.users.end(), peer.uid) != access_.users.end();
   }
@@ -170,7 +173,8 @@ void ApiServer::Accept(int64_t now, ApiHandler& handler) {
     const auto of_user = std::count_if(clients_.begin(), clients_.end(), [&peer](const Client& c) {
       return c.peer.uid == peer->uid;
     });
-    if (clients_.size() >= kMaxClients || static_cast<size_t>(of_user) >= kMaxClientsOfUser) {
+    const size_t most = IsOwn(*peer) ? kMaxClients : kMaxClients - kReserved;
+    if (clients_.size() >= most || static_cast<size_t>(of_user) >= kMaxClientsOfUser) {
       Refuse(socket, api::Reason::kTooManyClients);
       continue;
     }

@@ -53,6 +53,8 @@ class ApiHandler {
 class ApiServer {
  public:
   static constexpr size_t kMaxClients = 16, kMaxClientsOfUser = 8;
+  // Of all, kept for root and the site's own user: two others could hold the rest.
+  static constexpr size_t kReserved = 2;
   static constexpr size_t kMaxQueuedBytes = 64u << 10;
   static constexpr int64_t kHelloMillis = 5'000;   // until the first request
   static constexpr int64_t kStallMillis = 10'000;  // with an answer that it does not take

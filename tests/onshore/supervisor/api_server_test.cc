@@ -41,18 +41,23 @@ class ApiServerTest : public testing::Test {
     std::filesystem::remove_all(dir_);
   }
   Fd Connect() {
+    Fd fd = Dial();
+    Turn();
+    return fd;
+  }
+  Fd Dial() {
     Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     (dir_ / "api.sock").native().copy(address.sun_path, sizeof(address.sun_path) - 1);
     EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-    Turn();
     return fd;
   }
   void Say(const Fd& fd, api::Type type) {
     api::Header header;
     header.type = static_cast<uint16_t>(type);
-    ASSERT_TRUE(api::SendPacket(fd.get(), api::EncodeHeader(header)).ok());
+    // One that was refused is cut off already.
+    [[maybe_unused]] const Status sent = api::SendPacket(fd.get(), api::EncodeHeader(header));
     Turn();
   }
   // One turn of the supervisor's loop, at `now_`.
@@ -73,6 +78,32 @@ class ApiServerTest : public testing::Test {
   Handler handler_;
   int64_t now_ = 1'000'000;
 };
+
+// Those who may use the API do not keep out who runs the site.
+TEST_F(ApiServerTest, OtherUsersLeaveRoomForTheSitesOwn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to connect as other users";
+  constexpr uid_t kUsers[] = {61'001, 61'002};
+  server_.reset();
+  server_ = ApiServer::Open(dir_ / "api.sock", {{kUsers[0], kUsers[1]}, 0}, 77).value();
+  std::filesystem::permissions(dir_, std::filesystem::perms::all);
+  std::filesystem::permissions(dir_ / "api.sock", std::filesystem::perms::all);
+  std::vector<Fd> held;
+  for (const uid_t user : kUsers) {
+    for (size_t i = 0; i < ApiServer::kMaxClientsOfUser; ++i) {
+      ASSERT_EQ(::seteuid(user), 0);
+      Fd fd = Dial();
+      ASSERT_EQ(::seteuid(0), 0);
+      Turn();
+      Say(fd, api::Type::kHello);
+      held.push_back(std::move(fd));
+    }
+  }
+  const int before = handler_.requests;
+  EXPECT_EQ(before, static_cast<int>(ApiServer::kMaxClients - ApiServer::kReserved));
+  const Fd own = Connect();
+  Say(own, api::Type::kHello);
+  EXPECT_EQ(handler_.requests, before + 1);
+}
 
 TEST_F(ApiServerTest, OneThatSaysNothingIsCutOff) {
   const Fd silent = Connect();
