@@ -63,7 +63,8 @@ Status ErrnoStatus(std::string_view action, std::string_view path, int error) {
 namespace {
 
 Result<Fd> OpenRegular(const std::filesystem::path& path, uint64_t* size) {
-  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  // O_NONBLOCK: a pipe without a writer is refused below instead of waited for.
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd.valid()) return Unexpected(ErrnoStatus("open", path.native(), errno));
   struct stat st;
   if (::fstat(fd.get(), &st) != 0) return Unexpected(ErrnoStatus("stat", path.native(), errno));

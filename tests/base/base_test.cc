@@ -66,6 +66,10 @@ TEST(File, DurableWriteReplacesWholeAndKeepsMode) {
   EXPECT_EQ(ReadFile(path, 2).error().code(), Code::kResourceExhausted);
   EXPECT_EQ(ReadFile(dir, 2).error().code(), Code::kInvalidArgument);
   EXPECT_EQ(ReadFile(dir / "none", 2).error().code(), Code::kNotFound);
+  // Nobody writes into it, and that is not waited for.
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  EXPECT_EQ(ReadFile(dir / "pipe", 2).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(MappedFile::Open(dir / "pipe").error().code(), Code::kInvalidArgument);
   std::filesystem::remove_all(dir);
 }
 
