@@ -257,7 +257,7 @@ class ServerImpl final : public Server {
         answer->id, answer->worker->Submit(
                         question.ask, [inbox](const AnswerEvent& event) { inbox->Put(event); }));
     // What is wrong with a question comes first of all, and has a status of its own.
-    TG_ASSIGN_OR_RETURN(AnswerEvent first, inbox->Take(options_.answer_within));
+    TG_ASSIGN_OR_RETURN(AnswerEvent first, Next(*answer));
     if (first.kind == AnswerEvent::Kind::kError) {
       answer->over = true;
       return StatusOf(first);
@@ -269,11 +269,25 @@ class ServerImpl final : public Server {
     return RespondWhole(*answer, std::move(first), out);
   }
 
+  // An answer that nobody waits for any more is taken back, and its thread is free for others.
+  Result<AnswerEvent> Next(Answer& answer) const {
+    constexpr std::chrono::seconds kLook{1};
+    for (std::chrono::seconds waited{0};; waited += kLook) {
+      if (!web::HttpServer::PeerIsThere()) return Cancelled("who asked is gone");
+      auto event = answer.inbox->Take(std::min(kLook, options_.answer_within));
+      const bool late = !event && event.error().code() == Code::kDeadlineExceeded;
+      if (!late) return event;
+      if (waited + kLook >= options_.answer_within) {
+        return DeadlineExceeded("the model said nothing for {} s", options_.answer_within.count());
+      }
+    }
+  }
+
   Status RespondWhole(Answer& answer, AnswerEvent event, httplib::Response& out) {
     std::string text;
     while (event.kind == AnswerEvent::Kind::kText) {
       text += event.text;
-      TG_ASSIGN_OR_RETURN(event, answer.inbox->Take(options_.answer_within));
+      TG_ASSIGN_OR_RETURN(event, Next(answer));
     }
     answer.over = true;
     if (event.kind == AnswerEvent::Kind::kError) return StatusOf(event);

@@ -21,6 +21,7 @@ constexpr int64_t kLingerMillis = 500;
 
 thread_local bool t_refuse = false;  // the connection that this thread was given
 thread_local bool t_close_after = false;
+thread_local int t_peer = -1;  // the socket of the connection that this thread serves
 
 int64_t Now() { return SystemClock().MonotonicMillis(); }
 
@@ -32,6 +33,13 @@ bool Ready(int socket, short events, int64_t millis) {
     ready = ::poll(&fd, 1, static_cast<int>(std::max<int64_t>(until - Now(), 0)));
   } while (ready < 0 && errno == EINTR);
   return ready > 0;
+}
+
+// False once it has ended the connection. What it says ahead stays to be read.
+bool IsThere(int socket) {
+  char byte = 0;
+  const ssize_t n = ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
 void NameOf(const sockaddr_storage& address, std::string& ip, int& port) {
@@ -63,10 +71,7 @@ class BoundedStream final : public httplib::Stream {
 
   bool is_readable() const override { return HasMore() || Ready(socket_, POLLIN, Left()); }
   bool is_writable() const override {
-    char byte = 0;
-    const ssize_t n = ::recv(socket_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    const bool alive = n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
-    return alive && Ready(socket_, POLLOUT, WriteMillis());
+    return IsThere(socket_) && Ready(socket_, POLLOUT, WriteMillis());
   }
   ssize_t read(char* out, size_t size) override {
     if (left_ == 0) broken_ = true;
@@ -188,6 +193,8 @@ void HttpServer::SetAdmission(Admit admit) {
       });
 }
 
+bool HttpServer::PeerIsThere() { return t_peer < 0 || IsThere(t_peer); }
+
 bool HttpServer::process_and_close_socket(socket_t socket) {
   const Fd closed(socket);
   if (t_refuse) return false;
@@ -201,8 +208,10 @@ bool HttpServer::process_and_close_socket(socket_t socket) {
     if (svr_sock_ == INVALID_SOCKET) return good;
     stream.BeginRequest();
     t_close_after = false;
+    t_peer = socket;
     bool ended = false;
     good = process_request(stream, left == 1, ended, nullptr);
+    t_peer = -1;
     if (t_close_after && !stream.broken()) EndGently(socket, limits_);
     if (!good || ended || t_close_after || stream.broken()) break;
   }

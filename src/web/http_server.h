@@ -30,6 +30,9 @@ class HttpServer : public httplib::Server {
   using Admit = std::function<bool(const httplib::Request& in, httplib::Response& out)>;
   void SetAdmission(Admit admit);
 
+  // In a handler: whether the peer is still there to take the answer.
+  static bool PeerIsThere();
+
  private:
   bool process_and_close_socket(socket_t socket) override;
 

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <future>
 #include <thread>
 
 #include "base/file.h"
@@ -131,6 +132,24 @@ TEST_F(HttpServerTest, ABodyThatWasNotReadIsNoRequest) {
     ASSERT_TRUE(all) << head;
     EXPECT_EQ(Answers(*all), 1u) << head << *all;
   }
+}
+
+TEST_F(HttpServerTest, AHandlerIsToldThatItsPeerIsGone) {
+  Serve({});
+  std::promise<bool> there_at_first, gone;
+  server_->Get("/wait", [&](const httplib::Request&, httplib::Response&) {
+    there_at_first.set_value(HttpServer::PeerIsThere());
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(kPatience);
+    while (HttpServer::PeerIsThere() && std::chrono::steady_clock::now() < until) {
+      std::this_thread::yield();
+    }
+    gone.set_value(!HttpServer::PeerIsThere());
+  });
+  Fd fd = Dial();
+  ASSERT_TRUE(Say(fd, "GET /wait HTTP/1.1\r\nKey: k\r\n\r\n"));
+  EXPECT_TRUE(there_at_first.get_future().get());
+  fd.reset();
+  EXPECT_TRUE(gone.get_future().get());
 }
 
 TEST_F(HttpServerTest, CutsConnectionsThatNoThreadWouldComeTo) {
