@@ -183,7 +183,10 @@ void HttpServer::SetAdmission(Admit admit) {
       [admit = std::move(admit)](const httplib::Request& in, httplib::Response& out) {
         const bool sized = in.has_header("Content-Length");
         const bool chunked = in.has_header("Transfer-Encoding");
-        const bool admitted = admit(in, out);
+        // Many ranges of one answer would be made into one that is as many times as long.
+        const bool one = in.ranges.size() <= 1;
+        if (!one) out.status = 416;
+        const bool admitted = one && admit(in, out);
         const bool whole = admitted && in.method == "POST" && !(sized && chunked);
         if ((sized || chunked) && !whole) {
           t_close_after = true;

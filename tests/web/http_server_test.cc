@@ -134,6 +134,22 @@ TEST_F(HttpServerTest, ABodyThatWasNotReadIsNoRequest) {
   }
 }
 
+TEST_F(HttpServerTest, ManyRangesAreNotMadeIntoALongAnswer) {
+  Serve({});
+  std::string ranges = "0-";
+  for (int i = 0; i < 1000; ++i) ranges += ",0-";
+  for (const auto& [range, status] : {std::pair<std::string, const char*>{"0-", " 206 "},
+                                      std::pair<std::string, const char*>{ranges, " 416 "}}) {
+    const Fd fd = Dial();
+    ASSERT_TRUE(Say(
+        fd, "GET / HTTP/1.1\r\nKey: k\r\nConnection: close\r\nRange: bytes=" + range + "\r\n\r\n"));
+    const auto all = Rest(fd);
+    ASSERT_TRUE(all);
+    EXPECT_NE(all->find(status), std::string::npos) << all->substr(0, 200);
+    EXPECT_LT(all->size(), 1000u);
+  }
+}
+
 TEST_F(HttpServerTest, AHandlerIsToldThatItsPeerIsGone) {
   Serve({});
   std::promise<bool> there_at_first, gone;
