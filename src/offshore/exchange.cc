@@ -250,8 +250,14 @@ Status Exchanging::PlayOffer(SiteTrip& trip, const std::string& file, const Byte
 
 // The folder may be used by sites that are not enrolled yet, or no longer.
 Status Exchanging::NameStrangers() {
-  TG_ASSIGN_OR_RETURN(const auto names, folder_.List({"up"}, protocols::kMaxSites));
-  for (const std::string& name : names) {
+  const auto names = folder_.List({"up"}, protocols::kMaxSites);
+  if (!names) {
+    LogWarning("folder_not_listed {}", names.error().ToString());
+    strangers_.push_back("?");
+    unknown_offers_ = true;
+    return OkStatus();
+  }
+  for (const std::string& name : *names) {
     const bool known = std::any_of(trips_.begin(), trips_.end(),
                                    [&name](const SiteTrip& trip) { return trip.site == name; });
     if (known) continue;
@@ -300,10 +306,17 @@ Status Exchanging::Tell(SiteTrip& trip) {
     names.insert(place.back());
   }
   trip.messages = messages.size();
-  TG_ASSIGN_OR_RETURN(const auto files,
-                      folder_.List({"down", trip.site}, 2 * protocols::kMaxFolderMessages));
-  for (const std::string& file : files) {
-    if (!names.contains(file)) TG_RETURN_IF_ERROR(folder_.Remove({"down", trip.site, file}));
+  const auto files = folder_.List({"down", trip.site}, 2 * protocols::kMaxFolderMessages);
+  if (!files) {
+    Refuse(trip, folder_.NameOf({"down", trip.site}), files.error().message());
+    return OkStatus();
+  }
+  for (const std::string& file : *files) {
+    if (names.contains(file)) continue;
+    const Place place = {"down", trip.site, file};
+    // A folder is somebody else's, and nothing that the site reads.
+    const Status removed = folder_.Remove(place);
+    if (!removed.ok()) Refuse(trip, folder_.NameOf(place), removed.message());
   }
   return OkStatus();
 }

@@ -277,6 +277,20 @@ TEST_F(ExchangeTest, WhatIsWrongIsRefusedByNameAndTheRestIsDone) {
   EXPECT_TRUE(Of(again, "south")["refused"].empty());
 }
 
+TEST_F(ExchangeTest, WhatLiesBesideKeepsNobodyFromItsReceipt) {
+  TwoOffers();
+  for (size_t i = 0; i <= protocols::kMaxSites; ++i) {
+    fs::create_directory(medium() / "up" / fmt::format("stranger-{}", i));
+  }
+  fs::create_directories(medium() / "down" / "north" / "zzz");
+  const auto report = RunWell();
+  for (const char* name : {"north", "south"}) {
+    EXPECT_EQ(Of(report, name)["receipts"], 1) << report.dump();
+    EXPECT_FALSE(FilesOf(Open(), {"down", name}).empty()) << name;
+  }
+  EXPECT_NE(Of(report, "north")["refused"].dump().find("down/north/zzz"), std::string::npos);
+}
+
 TEST_F(ExchangeTest, FoldersThatAreLinksAreNotEntered) {
   TwoOffers();
   const fs::path outside = dir_ / "outside";
