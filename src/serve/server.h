@@ -3,9 +3,9 @@
 //
 //   POST /v1/chat/completions   POST /v1/completions   GET /v1/models[/NAME]   GET /health
 //
-// On loopback by default. A request whose Host is not the address that it was bound to, or
-// localhost, is refused, so that no web page reaches it by a name of its own; with a key every
-// request but /health needs it.
+// On loopback by default. Without a key a request is refused whose Host is not the address that it
+// was bound to, or localhost, so that no web page reaches it by a name of its own, or whose Origin
+// is another; with a key every request but /health needs it.
 #pragma once
 
 #include <chrono>
