@@ -96,7 +96,8 @@ Result<TokenIndex> ReadTokenIndex(const std::filesystem::path& folder) {
   TG_ASSIGN_OR_RETURN(
       const ordered_json json,
       ParseStrictOrderedJson(text, {.max_bytes = kMaxIndexBytes, .max_depth = 8}, what));
-  if (!json.is_object() || json.value("format", "") != kFormat) {
+  // Not value(): it throws for what is there and no text.
+  if (!json.is_object() || !json.contains("format") || json["format"] != kFormat) {
     return InvalidArgument("{} is no index of token shards", what);
   }
   TG_ASSIGN_OR_RETURN(const uint64_t version, Number(json, "version", 1 << 20, what));

@@ -151,7 +151,9 @@ TEST_F(Shards, IndexesThatCannotBeAreRefused) {
       {"1000", "99999999999"},
       {"\"version\": 1", "\"version\": 2"},
       {"\"shards\": [", "\"shards\": [5,"},
-      {"tidegate tokens", "tokens"}};
+      {"tidegate tokens", "tokens"},
+      {"\"tidegate tokens\"", "7"},
+      {"\"format\"", "\"shape\""}};
   for (const auto& [from, to] : changes) {
     std::string bad = good;
     ASSERT_NE(bad.find(from), std::string::npos) << from;

@@ -38,8 +38,10 @@ std::string LastWords(std::string_view errors) {
   while (!errors.empty() && errors.back() == '\n') errors.remove_suffix(1);
   const std::string_view line = errors.substr(errors.rfind('\n') + 1);
   const auto json = nlohmann::json::parse(line, nullptr, false);
-  if (json.is_object() && json.contains("error") && json["error"].is_object()) {
-    return json["error"].value("message", std::string(line));
+  const auto words = nlohmann::json::json_pointer("/error/message");
+  // It may be in another shape than ours.
+  if (json.is_object() && json.contains(words) && json[words].is_string()) {
+    return json[words].get<std::string>();
   }
   return std::string(line);
 }

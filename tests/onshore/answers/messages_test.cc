@@ -94,6 +94,16 @@ TEST(AnswerWorkerTest, AProgramThatDoesNotServeIsTold) {
   ASSERT_FALSE(ended);
   EXPECT_EQ(ended.error().code(), Code::kUnavailable);
   EXPECT_NE(ended.error().message().find("exit code 1"), std::string::npos);
+  // What it says last is told, whatever it is.
+  for (const auto& [said, told] : std::vector<std::pair<std::string, std::string>>{
+           {"{\"error\":{\"message\":\"no base\"}}", ": no base"},
+           {"{\"error\":{\"message\":5}}", "\"message\":5"},
+           {"{\"error\":\"none\"}", "\"none\""}}) {
+    const auto failed = AnswerWorker::Start({"/bin/sh", "-c", "echo '" + said + "' >&2; exit 99"},
+                                            std::chrono::seconds(10), {.keep_errors = true});
+    ASSERT_FALSE(failed);
+    EXPECT_NE(failed.error().message().find(told), std::string::npos) << failed.error().message();
+  }
   const auto silent = AnswerWorker::Start({"/bin/cat"}, std::chrono::milliseconds(50));
   ASSERT_FALSE(silent);
   EXPECT_EQ(silent.error().code(), Code::kDeadlineExceeded);
