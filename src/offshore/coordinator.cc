@@ -143,10 +143,13 @@ Status Coordinator::RemoveOrphans() {
   return OkStatus();
 }
 
-Status Coordinator::BeginTurn() { return store_->Begin(); }
+Status Coordinator::BeginTurn() {
+  took_blocks_ = rests_on_blocks_ = false;
+  return store_->Begin();
+}
 
 Result<std::vector<Outgoing>> Coordinator::EndTurn() {
-  TG_RETURN_IF_ERROR(blocks_.Sync());
+  if (rests_on_blocks_ || !took_blocks_) TG_RETURN_IF_ERROR(blocks_.Sync());
   TG_RETURN_IF_ERROR(SpareNeeded());
   TG_RETURN_IF_ERROR(store_->Commit());
   for (auto& [name, site] : sites_) site.turn_bytes = 0;
@@ -179,7 +182,15 @@ void Coordinator::Send(const std::string& site, Channel channel, MessageType typ
   const auto it = sites_.find(site);
   if (it == sites_.end() || !it->second.connected) return;
   it->second.turn_bytes += body.size();
-  outbox_.push_back({site, channel, type, std::move(body)});
+  outbox_.push_back({site, channel, type, std::move(body), {}, {}});
+}
+
+void Coordinator::SendChunk(const std::string& site, const protocols::Chunk& chunk,
+                            std::shared_ptr<const void> owner) {
+  const auto it = sites_.find(site);
+  if (it == sites_.end() || !it->second.connected) return;
+  it->second.turn_bytes += chunk.bytes.size();
+  outbox_.push_back({site, Channel::kBulk, MessageType::kChunk, {}, chunk, std::move(owner)});
 }
 
 void Coordinator::SendError(const std::string& site, MessageType about, const Digest& content,

@@ -13,6 +13,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,14 @@ struct Outgoing {
   std::string site;
   protocols::Channel channel = protocols::Channel::kControl;
   protocols::MessageType type = protocols::MessageType::kError;
-  Bytes body;
+  Bytes body;  // empty for a CHUNK, which may be of memory that several share
+  protocols::Chunk chunk{};
+  std::shared_ptr<const void> owner{};  // of the chunk's bytes
+  size_t size() const { return body.size() + chunk.bytes.size(); }
+  // As it is on the wire.
+  Bytes Whole() const {
+    return type == protocols::MessageType::kChunk ? protocols::EncodeChunk(chunk) : body;
+  }
 };
 
 // A site that may connect from now on, or may no longer.
@@ -45,10 +53,16 @@ struct AccessChange {
   bool allowed = false;
 };
 
+inline ByteSpan BytesOf(std::span<const float> values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()};
+}
+
 // Offers of one site that may be under way at once.
 inline constexpr size_t kMaxOffersPerSite = 4;
 inline constexpr size_t kMaxOutflowsPerSite = 8;
 inline constexpr size_t kTakenRemembered = 8;
+// Of a version's parameters that stay in memory.
+inline constexpr uint64_t kMaxKeptBytes = 256u << 20;
 // Said to one site in a turn: more than it asks for at once. What is over waits for the next turn.
 inline constexpr uint64_t kMaxTurnBytes = 32u << 20;
 
@@ -177,12 +191,16 @@ class Coordinator {
         store_(std::move(store)),
         blocks_(std::move(blocks)) {}
 
+  using Parameters = std::shared_ptr<const std::vector<float>>;
+
   // coordinator.cc: loading and turns
   Status Load();
   Status LoadJob(federation::StoredJob stored);
   Status RemoveOrphans();
   void Send(const std::string& site, protocols::Channel channel, protocols::MessageType type,
             Bytes body);
+  void SendChunk(const std::string& site, const protocols::Chunk& chunk,
+                 std::shared_ptr<const void> owner);
   void SendError(const std::string& site, protocols::MessageType about, const Digest& content,
                  const Status& status);
   void Push(const std::string& site, const JobRun& job);
@@ -196,16 +214,16 @@ class Coordinator {
   Status OpenRound(JobRun& job, const federation::OpenRound& effect);
   Status AggregateRound(JobRun& job, const federation::Aggregate& effect);
   Status GiveUp(JobRun& job, const Status& why);
-  Status PublishVersion(JobRun& job, uint32_t round, const std::vector<float>& parameters,
+  Status PublishVersion(JobRun& job, uint32_t round, Parameters parameters,
                         const federation::ServerMoments& moments);
   Result<federation::ServerMoments> LoadMoments(const JobRun& job);
   Result<std::optional<federation::StoredContent>> StoreMoments(
       const federation::ServerMoments& moments);
   Status SendNotice(JobRun& job, uint32_t round, protocols::AbandonReason reason);
   Result<protocols::Signed> StoreVersion(const JobFacts& facts, uint32_t version, bool final,
-                                         const std::vector<float>& parameters,
+                                         Parameters parameters,
                                          protocols::AdapterManifest* manifest);
-  Result<std::vector<float>> LoadParameters(const protocols::AdapterManifest& manifest);
+  Result<Parameters> LoadParameters(const protocols::AdapterManifest& manifest);
   Result<std::vector<float>> LoadFloats(std::span<const Digest> blocks, uint64_t bytes,
                                         std::string_view what);
   Result<std::vector<float>> SumRound(JobRun& job, uint32_t round,
@@ -236,6 +254,8 @@ class Coordinator {
   Status OnCredit(Site& site, ByteSpan body);
   Status OnLease(Site& site, ByteSpan body);
   Status FillOutflow(Site& site, Outflow& outflow);
+  Result<std::pair<ByteSpan, std::shared_ptr<const void>>> BlockOf(const Outflow& outflow,
+                                                                   uint32_t index);
   Status FillOwed();
   JobRun* FindJob(const protocols::Id16& id);
 
@@ -269,7 +289,14 @@ class Coordinator {
   std::vector<Outgoing> outbox_;
   std::vector<AccessChange> access_;
   std::vector<Digest> remove_blocks_;  // once the turn is committed
-  bool checkpoint_ = false;            // a recipient key was erased
+  // The version that was made last, as it was hashed and stored: its sites ask for it now, and the
+  // next one is made of it. Up to kMaxKeptBytes; what is not here is read and verified.
+  Digest kept_content_{};
+  Parameters kept_;
+  bool checkpoint_ = false;  // a recipient key was erased
+  // Of the turn: blocks came that are not yet a whole content; anything that may rest on blocks was
+  // remembered or is to be said. Without that, blocks become durable by the megabyte (BlockStore).
+  bool took_blocks_ = false, rests_on_blocks_ = false;
 };
 
 }  // namespace tidegate::offshore

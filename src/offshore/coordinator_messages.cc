@@ -22,6 +22,10 @@ Status Coordinator::OnMessage(const std::string& name, MessageType type, ByteSpa
   if (it == sites_.end()) return OkStatus();
   Site& site = it->second;
   site.seen_unix_millis = clock_.UnixMillis();
+  // A block asks for no more than credit, and credit for no more than blocks of what was published.
+  rests_on_blocks_ =
+      rests_on_blocks_ ||
+      (type != MessageType::kChunk && type != MessageType::kCredit && type != MessageType::kLease);
   switch (type) {
     case MessageType::kOffer:
       return OnOffer(site, body);
@@ -187,6 +191,7 @@ Status Coordinator::OnChunk(Site& site, ByteSpan body) {
   }
   if (put.code() == Code::kResourceExhausted) return RefuseUpdate(site, chunk->content, put);
   TG_RETURN_IF_ERROR(put);
+  took_blocks_ = true;
   if (JobRun* job = FindJob(incoming.manifest.key.job); job != nullptr) {
     job->bytes_in += chunk->bytes.size();
   }
@@ -194,6 +199,7 @@ Status Coordinator::OnChunk(Site& site, ByteSpan body) {
     Send(name, Channel::kBulk, MessageType::kCredit, protocols::Encode(*credit));
   }
   if (!receiver.complete()) return OkStatus();
+  rests_on_blocks_ = true;
   if (!std::exchange(incoming.announced, true)) {
     Send(name, Channel::kControl, MessageType::kHave, protocols::Encode(receiver.HaveMessage()));
   }
@@ -394,8 +400,7 @@ Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
     }
     const auto index = outflow.sender.Next();
     if (!index) return OkStatus();
-    const Digest& id = (*outflow.blocks)[*index];
-    const auto block = outflow.base ? bases_->Block(id) : blocks_.Get(id);
+    auto block = BlockOf(outflow, *index);
     if (!block) {
       LogError("{}_block_lost content={} block={} reason={}", outflow.base ? "base" : "adapter",
                ToHex(outflow.content), *index, block.error().ToString());
@@ -403,9 +408,24 @@ Status Coordinator::FillOutflow(Site& site, Outflow& outflow) {
                 DataLoss("block {} of this content was lost here", *index));
       return OkStatus();
     }
-    Send(site.stored.name, Channel::kBulk, MessageType::kChunk,
-         protocols::EncodeChunk({outflow.content, *index, *block}));
+    SendChunk(site.stored.name, {outflow.content, *index, block->first}, std::move(block->second));
   }
+}
+
+// With what keeps its memory.
+Result<std::pair<ByteSpan, std::shared_ptr<const void>>> Coordinator::BlockOf(
+    const Outflow& outflow, uint32_t index) {
+  if (kept_ != nullptr && kept_content_ == outflow.content) {
+    const ByteSpan whole = BytesOf(*kept_);
+    const size_t at = index * protocols::kBlockBytes;
+    return std::pair(whole.subspan(at, std::min(protocols::kBlockBytes, whole.size() - at)),
+                     std::shared_ptr<const void>(kept_));
+  }
+  const Digest& id = (*outflow.blocks)[index];
+  auto read = outflow.base ? bases_->Block(id) : blocks_.Get(id);
+  if (!read) return Unexpected(read.error());
+  const auto block = std::make_shared<const Bytes>(std::move(*read));
+  return std::pair(ByteSpan(*block), std::shared_ptr<const void>(block));
 }
 
 // What a turn before had no room for.

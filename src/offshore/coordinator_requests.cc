@@ -128,7 +128,9 @@ Result<ordered_json> Coordinator::Submit(const json& request, Status* fatal) {
   if (FindJob(stored.id) != nullptr) return AlreadyExists("this job was submitted already");
   const JobFacts facts = FactsOf(stored.manifest, std::move(made.manifest));
   protocols::AdapterManifest version0;
-  auto document = StoreVersion(facts, 0, false, made.parameters, &version0);
+  auto document = StoreVersion(
+      facts, 0, false, std::make_shared<const std::vector<float>>(std::move(made.parameters)),
+      &version0);
   if (!document) {
     return document.error().code() == Code::kResourceExhausted ? Unexpected(document.error())
                                                                : Fatal(document.error(), fatal);
@@ -240,10 +242,11 @@ Result<ordered_json> Coordinator::Export(const json& request) {
   TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
                       model::ParseHfConfig(job->stored.model_config, "the job's base"));
   model::Adapter adapter = model::Adapter::CreateZero(base, federation::LoraOf(m));
-  if (adapter.parameters().size() != parameters->size()) {
+  const std::vector<float>& values = **parameters;
+  if (adapter.parameters().size() != values.size()) {
     return DataLoss("the adapter of job {} does not fit its base", m.name.text);
   }
-  std::copy(parameters->begin(), parameters->end(), adapter.parameters().begin());
+  std::copy(values.begin(), values.end(), adapter.parameters().begin());
   TG_RETURN_IF_ERROR(model::SavePeft(dir, adapter, job->stored.base_name));
   Json answer;
   answer["job"] = ToHex(job->facts.id);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "blocks/content.h"
 #include "crypto/document.h"
 #include "federation/rounds/aggregate.h"
@@ -51,6 +52,7 @@ int64_t Coordinator::MillisToDeadline() const {
 
 // The event is logged already.
 Status Coordinator::Apply(JobRun& job, const federation::Event& event) {
+  rests_on_blocks_ = true;
   auto next = federation::Step(std::move(job.state), event);
   if (!next) return next.error().WithContext("job " + job.facts.manifest.name.text);
   job.state = std::move(next->state);
@@ -70,6 +72,7 @@ Status Coordinator::Do(JobRun& job, const Effect& effect) {
   LogInfo("job_ended job={} finished={} version={}", job.facts.manifest.name.text, end.finished,
           job.state.version);
   job.announcement_document.reset();
+  if (kept_content_ == job.version.content) kept_ = nullptr;
   if (!end.finished) {
     TG_RETURN_IF_ERROR(SendNotice(job, 0, end.reason));
     // 0: no round was opened.
@@ -113,7 +116,10 @@ Status Coordinator::OpenRound(JobRun& job, const federation::OpenRound& effect) 
 
 Result<std::vector<float>> Coordinator::LoadFloats(std::span<const Digest> blocks, uint64_t bytes,
                                                    std::string_view what) {
-  std::vector<float> values(bytes / sizeof(float));
+  std::vector<float> values;
+  values.reserve(bytes / sizeof(float));
+  AdviseHugePages(values.data(), bytes);
+  values.resize(bytes / sizeof(float));
   auto* out = reinterpret_cast<uint8_t*>(values.data());
   uint64_t at = 0;
   for (const Digest& id : blocks) {
@@ -128,9 +134,13 @@ Result<std::vector<float>> Coordinator::LoadFloats(std::span<const Digest> block
   return DataLoss("the blocks of {} have {} bytes, not {}", what, at, bytes);
 }
 
-Result<std::vector<float>> Coordinator::LoadParameters(const protocols::AdapterManifest& manifest) {
-  return LoadFloats(manifest.blocks.items, manifest.content_bytes,
-                    fmt::format("adapter version {}", manifest.version));
+Result<Coordinator::Parameters> Coordinator::LoadParameters(
+    const protocols::AdapterManifest& manifest) {
+  if (kept_ != nullptr && kept_content_ == manifest.content) return kept_;
+  TG_ASSIGN_OR_RETURN(std::vector<float> read,
+                      LoadFloats(manifest.blocks.items, manifest.content_bytes,
+                                 fmt::format("adapter version {}", manifest.version)));
+  return std::make_shared<const std::vector<float>>(std::move(read));
 }
 
 // m and v, one after the other, as the optimizer has them.
@@ -174,11 +184,11 @@ Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round,
   const auto read = [this](const Digest& id) { return blocks_.GetUnverified(id); };
   TG_ASSIGN_OR_RETURN(const federation::WeightedSum sum,
                       SumUpdates(updates, job.facts, key, read, federation::SumThreads()));
-  TG_ASSIGN_OR_RETURN(const std::vector<float> start, LoadParameters(job.version));
+  TG_ASSIGN_OR_RETURN(const Parameters start, LoadParameters(job.version));
   TG_ASSIGN_OR_RETURN(*moments, LoadMoments(job));
   const protocols::JobManifest& m = job.facts.manifest;
-  return federation::ServerStep(federation::RuleOf(m), start, sum.sum(), sum.total_weight(),
-                                m.layout, GroupsOf(m, round), moments);
+  return federation::ServerStep(federation::RuleOf(m), *start, sum.sum(), sum.total_weight(),
+                                m.layout, GroupsOf(m, round), moments, federation::SumThreads());
 }
 
 Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& effect) {
@@ -191,7 +201,9 @@ Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& eff
     TG_RETURN_IF_ERROR(DropRoundLater(job, effect.round));
     return GiveUp(job, status);
   }
-  TG_RETURN_IF_ERROR(PublishVersion(job, effect.round, *parameters, moments));
+  TG_RETURN_IF_ERROR(
+      PublishVersion(job, effect.round,
+                     std::make_shared<const std::vector<float>>(std::move(*parameters)), moments));
   return DropRoundLater(job, effect.round);
 }
 
@@ -204,16 +216,22 @@ Status Coordinator::GiveUp(JobRun& job, const Status& why) {
 }
 
 Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint32_t version,
-                                                    bool final,
-                                                    const std::vector<float>& parameters,
+                                                    bool final, Parameters parameters,
                                                     protocols::AdapterManifest* manifest) {
-  const ByteSpan bytes(reinterpret_cast<const uint8_t*>(parameters.data()),
-                       parameters.size() * sizeof(float));
-  Status stored;
-  const blocks::Content content = blocks::Cut(bytes, [&](const Digest& id, ByteSpan block) {
-    if (stored.ok()) stored = blocks_.PutHashed(id, block);
-  });
-  if (!stored.ok()) return Unexpected(stored);
+  const ByteSpan bytes = BytesOf(*parameters);
+  const auto block = [bytes](size_t i) {
+    const size_t at = i * protocols::kBlockBytes;
+    return bytes.subspan(at, std::min(protocols::kBlockBytes, bytes.size() - at));
+  };
+  blocks::Content content;
+  content.bytes = bytes.size();
+  content.blocks.resize((bytes.size() + protocols::kBlockBytes - 1) / protocols::kBlockBytes);
+  federation::OnThreads(federation::SumThreads(), content.blocks.size(),
+                        [&](size_t i) { content.blocks[i] = blocks::BlockId(block(i)); });
+  content.id = blocks::ContentId(content.blocks);
+  for (size_t i = 0; i < content.blocks.size(); ++i) {
+    TG_RETURN_IF_ERROR(blocks_.PutHashed(content.blocks[i], block(i)));
+  }
   *manifest = {};
   manifest->job = facts.id;
   manifest->version = version;
@@ -223,17 +241,18 @@ Result<protocols::Signed> Coordinator::StoreVersion(const JobFacts& facts, uint3
   manifest->content_bytes = content.bytes;
   manifest->content = content.id;
   manifest->blocks.items = content.blocks;
+  kept_content_ = content.id;
+  kept_ = !final && content.bytes <= kMaxKeptBytes ? std::move(parameters) : nullptr;
   return crypto::SignDocument(keys_.sign, crypto::domains::kAdapter, *manifest);
 }
 
-Status Coordinator::PublishVersion(JobRun& job, uint32_t round,
-                                   const std::vector<float>& parameters,
+Status Coordinator::PublishVersion(JobRun& job, uint32_t round, Parameters parameters,
                                    const federation::ServerMoments& moments) {
   const uint32_t version = job.version.version + 1;
   const uint32_t old = version >= config_.keep_versions ? version - config_.keep_versions : 0;
   const bool final = version == job.facts.manifest.rounds;
   TG_ASSIGN_OR_RETURN(job.version_document,
-                      StoreVersion(job.facts, version, final, parameters, &job.version));
+                      StoreVersion(job.facts, version, final, std::move(parameters), &job.version));
   const federation::VersionPublished event{version, clock_.UnixMillis()};
   TG_ASSIGN_OR_RETURN(const auto before, store_->Moments(job.facts.id));
   std::optional<federation::StoredContent> after;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/memory.h"
 #include "blocks/content.h"
 #include "crypto/checkpoint_note.h"
 #include "crypto/document.h"
@@ -135,7 +136,10 @@ Result<protocols::UpdateView> ReopenUpdate(const ReleaseManifest& release, const
   const uint64_t expected =
       protocols::UpdateBytes(m.layout, GroupsOf(m, release.key.round), m.codec);
   plain->clear();
-  plain->reserve(expected);
+  if (plain->capacity() < expected) {
+    plain->reserve(expected);
+    AdviseHugePages(plain->data(), expected);
+  }
   for (size_t i = 0; i < release.blocks.size(); ++i) {
     TG_ASSIGN_OR_RETURN(const Bytes block, read(release.blocks.items[i]));
     TG_ASSIGN_OR_RETURN(const Bytes part, opener.OpenChunk(block, i + 1 == release.blocks.size()));

@@ -92,7 +92,10 @@ class Loop {
   }
 
   void Deliver(const Outgoing& message) {
-    const Status sent = server_.Send(message.site, message.channel, message.type, message.body);
+    const Status sent =
+        message.type == protocols::MessageType::kChunk
+            ? server_.SendChunk(message.site, message.chunk)
+            : server_.Send(message.site, message.channel, message.type, message.body);
     // Away: it gets all that it lacks when it comes back.
     if (!sent.ok() && sent.code() != Code::kUnavailable) {
       LogWarning("not_sent site={} reason={}", message.site, sent.ToString());

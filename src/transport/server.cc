@@ -112,13 +112,17 @@ class ServerImpl final : public Server {
   }
 
   Status Send(const std::string& site, Channel channel, MessageType type, ByteSpan body) override {
-    std::vector<std::string> ids = IdsOf(site, channel);
-    if (ids.empty()) return Unavailable("site {} is not connected", site);
-    // The stripe that has the least to do.
-    const std::string id = *std::min_element(ids.begin(), ids.end(), [this](auto& a, auto& b) {
-      return peers_.at(a).queued < peers_.at(b).queued;
-    });
-    return Enqueue(id, type, body);
+    const std::optional<std::string> id = IdleStripe(site, channel);
+    if (!id) return Unavailable("site {} is not connected", site);
+    return Enqueue(*id, type, body);
+  }
+  Status SendChunk(const std::string& site, const protocols::Chunk& chunk) override {
+    const std::optional<std::string> id = IdleStripe(site, Channel::kBulk);
+    if (!id) return Unavailable("site {} is not connected", site);
+    Peer& peer = peers_.at(*id);
+    TG_RETURN_IF_ERROR(CheckRoom(peer, chunk.bytes.size()));
+    return EnqueueFrame(*id, peer,
+                        protocols::FrameChunk(options_.federation, ++peer.sequence, chunk));
   }
 
   size_t Queued(const std::string& site, Channel channel) const override {
@@ -157,13 +161,30 @@ class ServerImpl final : public Server {
     return ids;
   }
 
+  // The stripe that has the least to do.
+  std::optional<std::string> IdleStripe(const std::string& site, Channel channel) const {
+    const std::vector<std::string> ids = IdsOf(site, channel);
+    if (ids.empty()) return std::nullopt;
+    return *std::min_element(ids.begin(), ids.end(), [this](auto& a, auto& b) {
+      return peers_.at(a).queued < peers_.at(b).queued;
+    });
+  }
+
+  static Status CheckRoom(const Peer& peer, size_t bytes) {
+    if (peer.queued + bytes <= kMaxQueuedBytes) return OkStatus();
+    return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes,
+                             peer.route.site);
+  }
+
   Status Enqueue(const std::string& id, MessageType type, ByteSpan body) {
     Peer& peer = peers_.at(id);
-    if (peer.queued + body.size() > kMaxQueuedBytes) {
-      return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes,
-                               peer.route.site);
-    }
-    peer.queue.emplace_back(protocols::Frame(type, options_.federation, ++peer.sequence, body));
+    TG_RETURN_IF_ERROR(CheckRoom(peer, body.size()));
+    return EnqueueFrame(id, peer,
+                        protocols::Frame(type, options_.federation, ++peer.sequence, body));
+  }
+
+  Status EnqueueFrame(const std::string& id, Peer& peer, Bytes frame) {
+    peer.queue.emplace_back(std::move(frame));
     peer.queued += peer.queue.back().size();
     FlushPeer(id, peer);
     return OkStatus();

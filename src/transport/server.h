@@ -68,6 +68,8 @@ class Server {
   // other side says LEASE and gets what it lacks.
   virtual Status Send(const std::string& site, protocols::Channel channel,
                       protocols::MessageType type, ByteSpan body) = 0;
+  // As Send of a CHUNK on bulk, without a copy of the block in between.
+  virtual Status SendChunk(const std::string& site, const protocols::Chunk& chunk) = 0;
   // Bytes that wait to be taken by libzmq for this site; for pacing bulk.
   virtual size_t Queued(const std::string& site, protocols::Channel channel) const = 0;
   virtual bool Connected(const std::string& site, protocols::Channel channel) const = 0;

@@ -128,7 +128,7 @@ bool TestFederation::Turn(const std::function<Status()>& what, bool crash) {
   if (!out) return false;
   for (Outgoing& message : *out) {
     if (!connected_[message.site]) continue;
-    for (SiteMessage& answer : sites_.at(message.site)->On(message.type, message.body)) {
+    for (SiteMessage& answer : sites_.at(message.site)->On(message.type, message.Whole())) {
       under_way_.emplace_back(message.site, std::move(answer));
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/memory.h"
 #include "federation/rounds/aggregate_add.h"
 #include "federation/rounds/aggregate_threads.h"
 
@@ -36,6 +37,12 @@ void AddCell(const WeightedSum::Contribution& c, uint64_t begin, uint64_t end, A
 }
 
 }  // namespace
+
+WeightedSum::WeightedSum(size_t values) {
+  sum_.reserve(values);
+  AdviseHugePages(sum_.data(), values * sizeof(int64_t));
+  sum_.resize(values, 0);
+}
 
 Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned threads) {
   uint64_t weight = 0;

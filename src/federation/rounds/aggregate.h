@@ -22,7 +22,7 @@ inline constexpr uint64_t kMaxTotalWeight =
 class WeightedSum {
  public:
   // `values`: parameters of the whole layout.
-  explicit WeightedSum(size_t values) : sum_(values, 0) {}
+  explicit WeightedSum(size_t values);
 
   struct Contribution {
     const protocols::UpdateView* update = nullptr;

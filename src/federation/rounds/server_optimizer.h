@@ -42,10 +42,11 @@ ServerMoments FirstMoments(const ServerRule& rule, size_t values);
 
 // One round. `sum`: the updates times their weights in steps of 2^-32, of the whole layout (see
 // aggregate.h); `groups`: bits of the layout's groups that the round shares. Moments change
-// in place. kFailedPrecondition without an update, kInvalidArgument for sizes that differ.
+// in place. On so many threads; the bits are the same for any number, and with any instruction set.
+// kFailedPrecondition without an update, kInvalidArgument for sizes that differ.
 Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
                                       std::span<const int64_t> sum, uint64_t total_weight,
                                       const protocols::Layout& layout, uint8_t groups,
-                                      ServerMoments* moments);
+                                      ServerMoments* moments, unsigned threads = 1);
 
 }  // namespace tidegate::federation

@@ -53,6 +53,23 @@ TEST(SnapToGrid, IsTheNearestOnTheGridWithTiesToEvenAndKeepsTheSignOfZero) {
   }
 }
 
+TEST(SnapAllToGrid, GivesTheBitsOfSnapToGridForEverySignAndExponent) {
+  std::vector<float> values;
+  for (uint32_t high = 0; high < 512; ++high) {
+    for (uint32_t i = 0; i < 1024; ++i) {
+      const uint32_t mantissa = i < 512 ? i : i * 0x9e3779b1u >> 9;
+      const auto value = std::bit_cast<float>(high << 23 | mantissa);
+      if (std::abs(value) < 4.0f) values.push_back(value);
+    }
+  }
+  std::vector<float> snapped = values;
+  ASSERT_TRUE(SnapAllToGrid(snapped).ok());
+  for (size_t i = 0; i < values.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(snapped[i]), std::bit_cast<uint32_t>(SnapToGrid(values[i])))
+        << values[i];
+  }
+}
+
 TEST(SnapAllToGrid, NamesTheFirstThatIsTooLargeOrNoNumber) {
   std::vector<float> values(1000, 0.1f);
   ASSERT_TRUE(SnapAllToGrid(values).ok());
