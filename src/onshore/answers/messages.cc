@@ -42,6 +42,18 @@ uint64_t IdOf(const json& id) {
   return id.get<uint64_t>();
 }
 
+// A member that may be left out. Of an absurd one no sum would be right.
+int64_t CountOf(const json& from, const char* name) {
+  constexpr int64_t kMost = int64_t{1} << 40;
+  const auto it = from.find(name);
+  if (it == from.end()) return 0;
+  const bool huge = it->is_number_unsigned() && it->get<uint64_t>() > kMost;
+  if (!it->is_number_integer() || huge || it->get<int64_t>() < -kMost) {
+    throw json::other_error::create(501, fmt::format("{} is no whole number", name), &from);
+  }
+  return it->get<int64_t>();
+}
+
 Ask AskOf(const json& from) {
   Ask ask;
   ask.id = IdOf(from.at("id"));
@@ -55,12 +67,12 @@ Ask AskOf(const json& from) {
     ask.messages.push_back(
         {turn.at("role").get<std::string>(), turn.at("content").get<std::string>()});
   }
-  ask.max_new_tokens = from.value("max_new_tokens", int64_t{0});
+  ask.max_new_tokens = CountOf(from, "max_new_tokens");
   ask.temperature = from.value("temperature", 1.0);
   ask.top_p = from.value("top_p", 1.0);
-  ask.top_k = from.value("top_k", int64_t{0});
+  ask.top_k = CountOf(from, "top_k");
   ask.repetition_penalty = from.value("repetition_penalty", 1.0);
-  ask.seed = from.value("seed", uint64_t{0});
+  ask.seed = from.contains("seed") ? IdOf(from.at("seed")) : 0;
   ask.stop = StopsOf(from.value("stop", json::array()));
   return ask;
 }
@@ -138,12 +150,12 @@ Result<AnswerEvent> DecodeEvent(std::string_view line) {
     const auto* found = std::find(std::begin(kKinds), std::end(kKinds), kind);
     if (found == std::end(kKinds)) throw json::other_error::create(501, "unknown event", &from);
     event.kind = static_cast<AnswerEvent::Kind>(found - kKinds);
-    event.id = from.value("id", uint64_t{0});
+    event.id = from.contains("id") ? IdOf(from.at("id")) : 0;
     event.models = from.value("models", std::vector<std::string>());
-    event.prompt_tokens = from.value("prompt_tokens", int64_t{0});
-    event.cached_tokens = from.value("cached_tokens", int64_t{0});
-    event.new_tokens = from.value("new_tokens", int64_t{0});
-    const int code = from.value("code", 0);
+    event.prompt_tokens = CountOf(from, "prompt_tokens");
+    event.cached_tokens = CountOf(from, "cached_tokens");
+    event.new_tokens = CountOf(from, "new_tokens");
+    const int64_t code = CountOf(from, "code");
     event.code =
         code > 0 && code <= static_cast<int>(Code::kInternal) ? static_cast<Code>(code) : Code::kOk;
     for (const char* text : {"text", "reason", "message", "walls"}) {

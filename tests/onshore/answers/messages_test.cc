@@ -77,11 +77,16 @@ TEST(AnswerMessages, WhatIsNoQuestionIsRefused) {
            "{\"ask\":{\"id\":1,\"model\":7}}",
            "{\"ask\":{\"id\":1,\"model\":\"m\",\"stop\":[\"\"]}}",
            "{\"ask\":{\"id\":1,\"model\":\"m\",\"messages\":[{\"role\":\"user\"}]}}",
+           "{\"ask\":{\"id\":1,\"model\":\"m\",\"seed\":-1}}",
+           "{\"ask\":{\"id\":1,\"model\":\"m\",\"top_k\":1e300}}",
+           "{\"ask\":{\"id\":1,\"model\":\"m\",\"max_new_tokens\":18446744073709551615}}",
            "{\"cancel\":\"all\"}",
        }) {
     EXPECT_FALSE(DecodeCommand(line)) << line;
   }
   EXPECT_FALSE(DecodeEvent("{\"event\":\"song\"}"));
+  EXPECT_FALSE(DecodeEvent("{\"event\":\"end\",\"id\":1,\"new_tokens\":9223372036854775807}"));
+  EXPECT_FALSE(DecodeEvent("{\"event\":\"error\",\"id\":1,\"code\":1e99}"));
   Ask ask = Full();
   ask.stop.assign(kMaxStopTexts + 1, "x");
   EXPECT_FALSE(DecodeCommand(EncodeAsk(ask)));
