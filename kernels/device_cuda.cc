@@ -47,6 +47,12 @@ bool Idle(const Context& context) {
   return true;
 }
 
+size_t FreeBytes() {
+  size_t free = 0, total = 0;
+  CheckCuda(cudaMemGetInfo(&free, &total), "asking for its memory");
+  return free;
+}
+
 }  // namespace
 
 void CheckCuda(cudaError_t error, const char* what) {
@@ -66,6 +72,7 @@ const Device& CudaDevice() {
       .zero = Zero,
       .synchronize = Synchronize,
       .idle = Idle,
+      .free_bytes = FreeBytes,
   };
   return device;
 }

@@ -1,8 +1,10 @@
 #include <dlfcn.h>
+#include <link.h>
 
 #include <string>
 
 #include "kernels/internal/cuda_lt.h"
+#include "kernels/table.h"
 
 namespace tidegate::kernels {
 namespace {
@@ -15,6 +17,12 @@ void* OpenLibrary() {
     library = dlopen((TIDEGATE_CUDA_LIBRARY_DIR "/" + name).c_str(), RTLD_NOW | RTLD_LOCAL);
   }
   return library;
+}
+
+// Where the loader found it.
+std::string PathOf(void* library) {
+  link_map* map = nullptr;
+  return library != nullptr && dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 ? map->l_name : "";
 }
 
 template <typename F>
@@ -50,6 +58,16 @@ const LtApi* Load() {
 const LtApi* LoadCublasLt() {
   static const LtApi* const api = Load();
   return api;
+}
+
+std::vector<std::string> OpenCudaLibraries() {
+  std::vector<std::string> paths;
+  // CUDA's runtime opens the driver's by this name, and finds it open.
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  for (const std::string& path : {PathOf(driver), PathOf(OpenLibrary())}) {
+    if (!path.empty()) paths.push_back(path);
+  }
+  return paths;
 }
 
 }  // namespace tidegate::kernels

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "kernels/attention.h"
 #include "kernels/convert.h"
@@ -40,6 +42,7 @@ struct Device {
   void (*zero)(const Context&, void* at, size_t bytes);
   void (*synchronize)(const Context&);
   bool (*idle)(const Context&);  // whether all that was queued on the stream is done
+  size_t (*free_bytes)();        // of the device's memory, now
 };
 
 class DeviceError : public std::runtime_error {
@@ -93,6 +96,11 @@ const KernelTable* TableFor(Backend backend, DType dtype);
 
 // Empty where there are CUDA tables, else what is missing, for a message.
 const char* WhyNoCuda();
+
+// Opens the libraries that a GPU is used through and starts none of them, for a process that will
+// not be able to open any later. Their paths; none where this build has no CUDA or the machine no
+// driver (WhyNoCuda says which, once it may start the driver).
+std::vector<std::string> OpenCudaLibraries();
 
 // Pins the worker threads to the CPUs this process may use, one each, when there are at least
 // `threads` of them. Call once, before the first kernel and after the process walls.

@@ -358,12 +358,14 @@ void BindCoordinator(py::module_& m) {
 void BindModel(py::module_& m) {
   using tg::Call;
   m.def("open_model", [](const std::string& base, const std::vector<std::string>& adapters,
-                         const std::string& name, const std::string& dtype, unsigned load_in_bits,
-                         int threads, int max_new_tokens, const std::string& walls, double t) {
+                         const std::string& name, const std::string& device,
+                         const std::string& dtype, unsigned load_in_bits, int threads,
+                         int max_new_tokens, const std::string& walls, double t) {
     tg::ModelOptions options;
     options.base = base;
     options.adapters = adapters;
     options.name = name;
+    options.device = device;
     options.dtype = dtype;
     options.load_in_bits = load_in_bits;
     options.threads = threads;

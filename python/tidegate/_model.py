@@ -63,12 +63,13 @@ class Model:
     """
 
     def __init__(self, base: Path, adapters: Mapping[str, Path] | Sequence[Path] = (), *,
-                 name: str = "", dtype: str = "auto", load_in_8bit: bool = False,
+                 name: str = "", device: str = "cpu", dtype: str = "auto", load_in_8bit: bool = False,
                  load_in_4bit: bool = False, threads: int = 0, max_new_tokens: int = 0,
                  walls: str = "", timeout: float = 600.0) -> None:
         """Loads it. ``adapters``: PEFT folders by name, or folders that are their own names; each is a
         model that may be asked for, as the base is by ``name`` (its folder's, if not given).
         ``max_new_tokens``: of an answer whose question does not say. ``threads``: 0 for all CPUs.
+        ``device``: "cpu", or "cuda" for a GPU.
         ``walls``: those that must stand; all, if not given."""
         if load_in_8bit and load_in_4bit:
             raise Error("INVALID_ARGUMENT", "load_in_8bit and load_in_4bit: one of them")
@@ -77,7 +78,7 @@ class Model:
             named = [f"{key}={os.path.abspath(folder)}" for key, folder in adapters.items()]
         else:
             named = [os.path.abspath(folder) for folder in adapters]
-        self._native: Any = _native.open_model(os.path.abspath(base), named, name, dtype, bits, threads,
+        self._native: Any = _native.open_model(os.path.abspath(base), named, name, device, dtype, bits, threads,
                                                max_new_tokens, walls, timeout)
         self.models: list[str] = self._native.names()
 

@@ -33,6 +33,28 @@ ordered_json CpuFacts() {
   return cpu;
 }
 
+ordered_json GpuFacts() {
+  const kernels::KernelTable* table =
+      kernels::TableFor(kernels::Backend::kCuda, kernels::DType::kF32);
+  if (table == nullptr) return {{"kernels", "none"}, {"reason", kernels::WhyNoCuda()}};
+  ordered_json gpu = {{"kernels", table->isa}};
+  try {
+    gpu["available_mib"] = static_cast<double>(table->device->free_bytes()) / kMiB;
+  } catch (const kernels::DeviceError& error) {
+    gpu["reason"] = error.what();
+  }
+  return gpu;
+}
+
+std::string GpuText(const ordered_json& gpu) {
+  std::string out = fmt::format("gpu        {}", gpu["kernels"].get<std::string>());
+  if (gpu.contains("available_mib")) {
+    out += fmt::format(", {:.0f} MiB free", gpu["available_mib"].get<double>());
+  }
+  if (gpu.contains("reason")) out += fmt::format(" ({})", gpu["reason"].get<std::string>());
+  return out + '\n';
+}
+
 ordered_json ZmqJson() {
   const auto zmq = FindZmq();
   if (!zmq) return {{"found", false}, {"problem", zmq.error().message()}};
@@ -165,6 +187,7 @@ std::string Text(const ordered_json& report) {
   if (report.contains("idle_percent")) {
     out += fmt::format("idle       {:.0f} %\n", report["idle_percent"].get<double>());
   }
+  out += GpuText(report["gpu"]);
   out += WallText(report["walls"]);
   const ordered_json& zmq = report["zmq"];
   out += fmt::format("libzmq     {}\n",
@@ -198,6 +221,8 @@ Status Run(const Invocation& invocation, const DoctorOptions& options) {
   }
   if (const auto idle = IdlePercent(1000)) report["idle_percent"] = *idle;
   TG_ASSIGN_OR_RETURN(report["walls"], ProbeWalls());
+  // After the probes: a driver that runs does not outlive a fork.
+  report["gpu"] = GpuFacts();
   report["zmq"] = ZmqJson();
   if (!options.base.empty()) report["base"] = std::move(base);
   AddProblems(report);

@@ -46,7 +46,13 @@ Status CheckReport(const std::string& report_to) {
 
 }  // namespace
 
+Status CheckDevice(const std::string& device) {
+  if (device == "cpu" || device == "cuda") return OkStatus();
+  return InvalidArgument("--device {} is not known; give cpu or cuda", device);
+}
+
 Status CheckConfig(const FinetuneConfig& config) {
+  TG_RETURN_IF_ERROR(CheckDevice(config.device));
   const struct {
     const char* name;
     double value, least, most;

@@ -24,6 +24,7 @@ struct FinetuneConfig {
   std::filesystem::path output_dir;  // PEFT folder, metrics.jsonl and state/ go here
   std::string base_name;             // base_model_name_or_path of the adapter; empty: `base`
 
+  std::string device = "cpu";  // "cpu", "cuda"
   std::string dtype = "auto";  // "auto", "bf16", "f32"
   HeldWeights held;
   bool gradient_checkpointing = false;  // a third more time for a fraction of the activations
@@ -71,6 +72,9 @@ struct FinetuneConfig {
 
 // Refuses what is out of range, naming the option, its value and what is allowed. Looks at no file.
 Status CheckConfig(const FinetuneConfig& config);
+
+// Whether that is a device's name; whether it is there is found when it is used.
+Status CheckDevice(const std::string& device);
 
 Result<model::LoraConfig> LoraOf(const FinetuneConfig& config);
 

@@ -6,6 +6,7 @@ namespace tidegate::finetune {
 
 Status CheckEvalConfig(const EvalConfig& config) {
   FinetuneConfig same;
+  same.device = config.device;
   same.dtype = config.dtype;
   same.threads = config.threads;
   same.max_length = config.max_length;
@@ -35,9 +36,9 @@ Result<std::unique_ptr<model::Engine>> MakeEngine(const LoadedBase& base,
 
 Result<EvalSummary> RunEval(const EvalConfig& config, const std::function<bool()>& should_stop) {
   TG_RETURN_IF_ERROR(CheckEvalConfig(config));
-  TG_ASSIGN_OR_RETURN(
-      const LoadedBase base,
-      LoadedBase::Load(config.base, config.dtype, ThreadsOf(config.threads), config.held));
+  TG_ASSIGN_OR_RETURN(const LoadedBase base,
+                      LoadedBase::Load(config.base, config.dtype, ThreadsOf(config.threads),
+                                       config.held, config.device));
   TG_ASSIGN_OR_RETURN(const auto engine, MakeEngine(base, config.adapter));
   TG_ASSIGN_OR_RETURN(Dataset data,
                       LoadDataset(config.data, base,

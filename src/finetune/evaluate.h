@@ -19,6 +19,7 @@ namespace tidegate::finetune {
 struct EvalConfig {
   std::filesystem::path base, data;
   std::filesystem::path adapter;  // empty: the base alone
+  std::string device = "cpu";     // "cpu", "cuda"
   std::string dtype = "auto";
   HeldWeights held;
   int threads = 0;

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "model/memory_plan.h"
 
 namespace tidegate::finetune {
 namespace {
@@ -103,9 +104,10 @@ Result<model::Quantization> QuantizationOf(const HeldWeights& held) {
 }
 
 Result<LoadedBase> LoadedBase::Load(const fs::path& dir, const std::string& dtype, int threads,
-                                    const HeldWeights& held) {
-  model::ComputeOptions compute{.backend = kernels::Backend::kCpu, .threads = threads};
-  TG_ASSIGN_OR_RETURN(compute.dtype, model::ParseDType(dtype));
+                                    const HeldWeights& held, const std::string& device) {
+  model::ComputeOptions compute{.threads = threads};
+  TG_ASSIGN_OR_RETURN(compute.backend, model::ParseDevice(device));
+  TG_ASSIGN_OR_RETURN(compute.dtype, model::ParseDType(dtype, compute.backend));
   TG_ASSIGN_OR_RETURN(compute.quantization, QuantizationOf(held));
   TG_ASSIGN_OR_RETURN(LoadedBase out, LoadText(dir));
   TG_ASSIGN_OR_RETURN(const std::vector<std::string> files, WeightFiles(dir));
@@ -118,6 +120,24 @@ Result<LoadedBase> LoadedBase::Load(const fs::path& dir, const std::string& dtyp
 
 const kernels::KernelTable& LoadedBase::kernels() const {
   return *kernels::TableFor(base->compute().backend, base->compute().dtype);
+}
+
+const kernels::KernelTable& LoadedBase::host_kernels() const {
+  const kernels::KernelTable& own = kernels();
+  return own.device == nullptr ? own
+                               : *kernels::TableFor(kernels::Backend::kCpu, kernels::DType::kF32);
+}
+
+Result<uint64_t> LoadedBase::FreeBytes(uint64_t host_free) const {
+  if (const kernels::Device* device = kernels().device) {
+    try {
+      return device->free_bytes();
+    } catch (const kernels::DeviceError& error) {
+      return Unavailable("{}", error.what());
+    }
+  }
+  const uint64_t weights = model::WeightBytes(config, base->compute());
+  return host_free - std::min(host_free, weights);
 }
 
 std::string LoadedBase::dtype_name() const {

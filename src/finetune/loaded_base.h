@@ -29,14 +29,20 @@ Result<model::Quantization> QuantizationOf(const HeldWeights& held);
 // Copies share what is loaded.
 struct LoadedBase {
   // Reads config.json, *.safetensors, tokenizer.json and the chat template where there is one.
-  // `dtype` is "auto", "bf16" or "f32".
+  // `dtype` is "auto", "bf16" or "f32", `device` "cpu" or "cuda".
   static Result<LoadedBase> Load(const std::filesystem::path& dir, const std::string& dtype,
-                                 int threads, const HeldWeights& held = {});
+                                 int threads, const HeldWeights& held = {},
+                                 const std::string& device = "cpu");
 
   // The same without the weights (`base` stays null): for what only looks at text.
   static Result<LoadedBase> LoadText(const std::filesystem::path& dir);
 
   const kernels::KernelTable& kernels() const;
+  // For what lies in the host's memory, whatever computes: an adapter's masters and moments.
+  const kernels::KernelTable& host_kernels() const;
+  // What the base leaves where it lies, for keys and values: of `host_free` bytes that the host had
+  // before it was loaded, or of its device's memory now.
+  Result<uint64_t> FreeBytes(uint64_t host_free) const;
   std::string dtype_name() const;  // "bf16", "f32", or with what is quantized: "bf16, base in nf4"
 
   std::filesystem::path dir;

@@ -5,8 +5,9 @@ namespace tidegate::finetune {
 
 Result<std::unique_ptr<Session>> Session::Open(const FinetuneConfig& config) {
   TG_RETURN_IF_ERROR(CheckConfig(config));
-  TG_ASSIGN_OR_RETURN(LoadedBase base, LoadedBase::Load(config.base, config.dtype,
-                                                        ThreadsOf(config.threads), config.held));
+  TG_ASSIGN_OR_RETURN(LoadedBase base,
+                      LoadedBase::Load(config.base, config.dtype, ThreadsOf(config.threads),
+                                       config.held, config.device));
   return OpenOn(config, std::move(base));
 }
 

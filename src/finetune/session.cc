@@ -137,8 +137,8 @@ Status Session::Restore(train::TrainState state) {
   loop_.reset();
   TG_ASSIGN_OR_RETURN(
       train::TrainLoop loop,
-      train::TrainLoop::Create(*engine_, *source_, &base_.kernels(), base_.base->compute().threads,
-                               loop_config_, state_));
+      train::TrainLoop::Create(*engine_, *source_, &base_.host_kernels(),
+                               base_.base->compute().threads, loop_config_, state_));
   loop_.emplace(std::move(loop));
   return OkStatus();
 }

@@ -81,8 +81,9 @@ Result<std::vector<std::string>> WorkerCommand(const tg_model_options& o) {
     trainer = found.native();
   }
   std::vector<std::string> out = {
-      trainer, "answer",  "--format",          "json",      "--base",
-      base,    "--dtype", Or(o.dtype, "auto"), "--threads", std::to_string(o.threads)};
+      trainer,    "answer",           "--format",          "json",      "--base",
+      base,       "--dtype",          Or(o.dtype, "auto"), "--threads", std::to_string(o.threads),
+      "--device", Or(o.device, "cpu")};
   for (size_t i = 0; i < o.adapter_count; ++i) {
     TG_ASSIGN_OR_RETURN(const std::string adapter, Given(o.adapters[i], "an adapter's folder"));
     out.insert(out.end(), {"--adapter", adapter});

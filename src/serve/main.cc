@@ -26,7 +26,7 @@ volatile std::sig_atomic_t g_stop = 0;
 
 struct CommandLine {
   ServerOptions server;
-  std::string base, name, dtype = "auto", walls;
+  std::string base, name, device = "cpu", dtype = "auto", walls;
   std::vector<std::string> adapters;
   fs::path api_key_file;
   int threads = 0, max_new_tokens = 1024;
@@ -51,6 +51,7 @@ void AddOptions(CLI::App& app, CommandLine* c) {
   app.add_option("--max_new_tokens,--max-new-tokens", c->max_new_tokens,
                  "Of an answer whose question does not say")
       ->capture_default_str();
+  app.add_option("--device", c->device, "cpu, or cuda for a GPU")->capture_default_str();
   app.add_option("--dtype", c->dtype, "auto, bf16 or f32")->capture_default_str();
   app.add_flag("--load_in_8bit,--load-in-8bit", c->load_in_8bit, "Hold the base in int8");
   app.add_flag("--load_in_4bit,--load-in-4bit", c->load_in_4bit, "Hold the base in NF4");
@@ -82,6 +83,8 @@ Result<std::vector<std::string>> WorkerCommand(const CommandLine& c) {
                                   "answer",
                                   "--base",
                                   c.base,
+                                  "--device",
+                                  c.device,
                                   "--dtype",
                                   c.dtype,
                                   "--threads",

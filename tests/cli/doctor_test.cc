@@ -27,6 +27,8 @@ RunResult RunDoctor(std::vector<std::string> words = {}) {
 void ExpectMachine(const json& report) {
   EXPECT_GE(report["cpu"]["usable_cpus"].get<int>(), 1);
   EXPECT_NE(report["cpu"]["f32_kernels"], "none");
+  // A GPU's kernels, or why there are none.
+  EXPECT_EQ(report["gpu"]["kernels"] == "none", report["gpu"].contains("reason")) << report["gpu"];
   EXPECT_GT(report["available_mib"].get<double>(), 0);
   EXPECT_GE(report["idle_percent"].get<double>(), 0);
   EXPECT_LE(report["idle_percent"].get<double>(), 100);

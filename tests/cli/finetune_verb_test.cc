@@ -98,6 +98,18 @@ RunOptions SignalAtStep(int step, int signal) {
   return options;
 }
 
+TEST_F(FinetuneVerb, ADeviceThatIsNoneOrNotHereIsRefusedByName) {
+  const RunResult none = Finetune("out", {"--device", "gpu"});
+  EXPECT_EQ(none.exit_code, static_cast<int>(Code::kInvalidArgument)) << none.err;
+  EXPECT_NE(none.err.find("--device gpu is not known; give cpu or cuda"), std::string::npos)
+      << none.err;
+  if (fs::exists("/dev/nvidiactl")) return;
+  const RunResult absent = Finetune("out", {"--device", "cuda"});
+  EXPECT_EQ(absent.exit_code, static_cast<int>(Code::kUnsupported)) << absent.err;
+  EXPECT_NE(absent.err.find("--device cuda: "), std::string::npos) << absent.err;
+  EXPECT_NE(absent.err.find("use --device cpu"), std::string::npos) << absent.err;
+}
+
 TEST_F(FinetuneVerb, WritesAPeftFolderMetricsAndAReport) {
   const std::string held_out = Records("held_out.jsonl", 6);
   const RunResult run = Finetune("out", {"--format", "json", "--eval-data", held_out});

@@ -16,6 +16,7 @@ namespace ll = landlock;
 constexpr uint64_t kReadOnly = ll::kReadFile | ll::kReadDir;
 constexpr uint64_t kReadWrite = kReadOnly | ll::kWriteFile | ll::kTruncate | ll::kMakeReg |
                                 ll::kMakeDir | ll::kRemoveFile | ll::kRemoveDir | ll::kRefer;
+constexpr uint64_t kRewrite = kReadOnly | ll::kWriteFile;
 constexpr uint64_t kDevice = ll::kReadFile | ll::kWriteFile | ll::kIoctlDev;
 // The rights that have a meaning for something that is not a directory.
 constexpr uint64_t kFileRights =
@@ -46,6 +47,7 @@ Result<std::vector<PathGrant>> OpenGrants(const WallSpec& spec) {
   std::vector<PathGrant> grants;
   TG_RETURN_IF_ERROR(OpenInto(grants, spec.read_only, kReadOnly));
   TG_RETURN_IF_ERROR(OpenInto(grants, spec.read_write, kReadWrite));
+  TG_RETURN_IF_ERROR(OpenInto(grants, spec.rewritable, kRewrite));
   TG_RETURN_IF_ERROR(OpenInto(grants, spec.devices, kDevice));
   return grants;
 }

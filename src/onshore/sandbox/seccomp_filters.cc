@@ -21,14 +21,15 @@
 
 namespace tidegate::onshore {
 
-Result<FilterBuilder> FilterBuilder::Make(uint32_t default_action, uint32_t bad_arch) {
+Result<FilterBuilder> FilterBuilder::Make(uint32_t default_action, uint32_t bad_arch,
+                                          bool every_thread) {
   FilterBuilder builder;
   builder.context_.reset(seccomp_init(default_action));
   if (!builder.context_) return Internal("cannot start a seccomp filter");
   scmp_filter_ctx context = builder.context_.get();
   // no_new_privs is set by LimitSelf, and after the first filter prctl is refused.
   int failed = seccomp_attr_set(context, SCMP_FLTATR_CTL_NNP, 0);
-  if (failed == 0) failed = seccomp_attr_set(context, SCMP_FLTATR_CTL_TSYNC, 1);
+  if (failed == 0) failed = seccomp_attr_set(context, SCMP_FLTATR_CTL_TSYNC, every_thread ? 1 : 0);
   if (failed == 0) failed = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, bad_arch);
   if (failed != 0) return Unexpected(ErrnoStatus("set up", "a seccomp filter", -failed));
   return builder;
@@ -212,7 +213,7 @@ Status AddRoleRules(FilterBuilder& filter, const WallSpec& spec) {
 Status LoadAllowlist(const WallSpec& spec, const WallFaults& faults) {
   // ENOSYS and not death, so that the self-test can try; LockDown makes it death.
   const uint32_t bad_arch = faults.allow_bad_arch ? kAllow : SCMP_ACT_ERRNO(ENOSYS);
-  TG_ASSIGN_OR_RETURN(FilterBuilder filter, FilterBuilder::Make(SCMP_ACT_ERRNO(ENOSYS), bad_arch));
+  TG_ASSIGN_OR_RETURN(FilterBuilder filter, FilterBuilder::Make(SCMP_ACT_ERRNO(ENOSYS), bad_arch, !faults.without_tsync));
   TG_RETURN_IF_ERROR(filter.AddAll(kAllow, kEverybody));
   TG_RETURN_IF_ERROR(AddThreadRules(filter));
   TG_RETURN_IF_ERROR(AddMemoryRules(filter, spec.role));
@@ -240,6 +241,9 @@ Status LoadStartUpFilter() {
     TG_RETURN_IF_ERROR(filter.Add(kRefuse, name));
   }
   TG_RETURN_IF_ERROR(filter.AddAll(kRefuse, kProcessAttacks));
+  // Threads alone: a process that is started now would not be under the strict filter.
+  TG_RETURN_IF_ERROR(filter.Add(kRefuse, "clone", {SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)}));
+  TG_RETURN_IF_ERROR(filter.Add(SCMP_ACT_ERRNO(ENOSYS), "clone3"));
   TG_RETURN_IF_ERROR(filter.Add(kRefuse, "connect"));
   TG_RETURN_IF_ERROR(filter.Add(kRefuse, "socket", {SCMP_A0(SCMP_CMP_NE, AF_UNIX)}));
   TG_RETURN_IF_ERROR(

@@ -15,7 +15,8 @@ namespace tidegate::onshore {
 class FilterBuilder {
  public:
   // `bad_arch` answers int 0x80 and x32 calls.
-  static Result<FilterBuilder> Make(uint32_t default_action, uint32_t bad_arch);
+  static Result<FilterBuilder> Make(uint32_t default_action, uint32_t bad_arch,
+                                    bool every_thread = true);
 
   // A call that libseccomp does not know is left to the default action, which refuses; so for an
   // allowed one it is an error.
@@ -25,7 +26,7 @@ class FilterBuilder {
     for (const char* name : names) TG_RETURN_IF_ERROR(Add(action, name));
     return OkStatus();
   }
-  Status Load();  // for every thread of the process
+  Status Load();  // for every thread of the process, unless Make was told otherwise
 
  private:
   struct Release {

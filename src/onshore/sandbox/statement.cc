@@ -134,6 +134,9 @@ std::string EncodeStatement(const IsolationStatement& statement) {
     text += fmt::format("pinned {}\n", OneWord(statement.pinned_address));
   }
   if (!statement.proxy.empty()) text += fmt::format("proxy {}\n", OneWord(statement.proxy));
+  for (const std::string& device : statement.devices) {
+    text += fmt::format("device {}\n", OneWord(device));
+  }
   for (const TryRow& row : statement.rows) {
     text += fmt::format("try {} {} {} {}\n", row.name, row.control, row.walled,
                         VerdictName(row.verdict));
@@ -175,6 +178,11 @@ Result<IsolationStatement> DecodeStatement(std::string_view text) {
     TG_ASSIGN_OR_RETURN(const auto words, lines.Next());
     if (words.size() != 2) return lines.Bad("no 'proxy ADDRESS'");
     statement.proxy = std::string(words[1]);
+  }
+  while (lines.NextStartsWith("device ")) {
+    TG_ASSIGN_OR_RETURN(const auto words, lines.Next());
+    if (words.size() != 2) return lines.Bad("no 'device PATH'");
+    statement.devices.emplace_back(words[1]);
   }
   TG_RETURN_IF_ERROR(DecodeTries(lines, statement.rows));
   TG_ASSIGN_OR_RETURN(const auto last, lines.Next());

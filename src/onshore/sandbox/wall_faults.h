@@ -30,6 +30,7 @@ struct WallFaults {
   bool skip_thread_count = false;
   bool allow_bad_arch = false;
   bool allow_sendmsg = false;
+  bool without_tsync = false;  // the strict filter on the calling thread alone
 };
 
 }  // namespace tidegate::onshore

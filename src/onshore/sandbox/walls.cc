@@ -43,7 +43,8 @@ Status CheckSpec(const WallSpec& spec) {
   if (spec.expected_parent <= 0) {
     return InvalidArgument("walls: the supervisor's process id is missing; start through Spawn");
   }
-  if (spec.role != Role::kTrainer && (!spec.devices.empty() || spec.start_up)) {
+  if (spec.role != Role::kTrainer &&
+      (!spec.devices.empty() || !spec.rewritable.empty() || spec.start_up)) {
     return InvalidArgument("walls: devices and a start-up are for the trainer, not for {}",
                            RoleName(spec.role));
   }

@@ -102,6 +102,8 @@ struct WallSpec {
   std::vector<std::filesystem::path> read_write;
   // Device nodes that may be read, written and ioctl-ed (a GPU's). Trainer only.
   std::vector<std::filesystem::path> devices;
+  // What is there may be read and written, nothing made or removed. Trainer only.
+  std::vector<std::filesystem::path> rewritable;
   // The new root directory; empty for none.
   std::filesystem::path chroot;
   // An own uid and gid, for a start as root. Both or neither.
@@ -113,7 +115,8 @@ struct WallSpec {
   int pin_channel = -1;
   uint64_t max_open_files = 256;
   // Trainer with a GPU: what must start under Landlock, on a looser filter, before the strict one
-  // (driver and library contexts). It may start threads; the strict filter covers them.
+  // (driver and library contexts). It may start threads: Landlock is theirs from the start, and the
+  // strict filter is laid on every thread at once.
   std::function<Status()> start_up;
   const WallFaults* faults = nullptr;  // null outside tests
 };

@@ -89,8 +89,12 @@ Result<Started> StartWalled(StartSpec spec) {
                                         }}));
   Started started;
   started.report = tested.report;
+  std::vector<std::string> devices;
+  for (const std::filesystem::path& device : spec.walls.devices) {
+    devices.push_back(device.native());
+  }
   started.statement = EncodeStatement({tested.report, spec.walls.kept_fds, spec.pinned_address,
-                                       std::move(tested.rows), spec.proxy});
+                                       std::move(tested.rows), spec.proxy, std::move(devices)});
   TG_RETURN_IF_ERROR(SendControl(ControlType::kReady, spec.generation, WallBits(tested.report)));
   TG_RETURN_IF_ERROR(WaitForGo());
   return started;

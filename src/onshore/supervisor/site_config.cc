@@ -122,16 +122,27 @@ Status CheckProxy(const std::filesystem::path& file, const SiteConfig& config) {
 
 Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
             const toml::key& key, const toml::node& node, SiteConfig* config) {
-  constexpr std::string_view kKeys[] = {"name",           "base",
-                                        "records",        "heldout",
-                                        "threads",        "dtype",
-                                        "coordinator",    "walls",
-                                        "separate_uids",  "ready_seconds",
-                                        "stripes",        "proxy",
-                                        "proxy_user",     "proxy_password_file",
-                                        "proxy_resolves", "max_spool_bytes",
-                                        "api_socket",     "api_group",
-                                        "api_users",      "free_trainer_seconds"};
+  constexpr std::string_view kKeys[] = {"name",
+                                        "base",
+                                        "records",
+                                        "heldout",
+                                        "threads",
+                                        "dtype",
+                                        "device",
+                                        "coordinator",
+                                        "walls",
+                                        "separate_uids",
+                                        "ready_seconds",
+                                        "stripes",
+                                        "proxy",
+                                        "proxy_user",
+                                        "proxy_password_file",
+                                        "proxy_resolves",
+                                        "max_spool_bytes",
+                                        "api_socket",
+                                        "api_group",
+                                        "api_users",
+                                        "free_trainer_seconds"};
   if (std::find(std::begin(kKeys), std::end(kKeys), key.str()) == std::end(kKeys)) {
     return BadKey(file, key, fmt::format("is not known; the keys are {}", fmt::join(kKeys, ", ")));
   }
@@ -178,6 +189,9 @@ Status Take(const std::filesystem::path& file, const std::filesystem::path& dir,
       return BadKey(file, key, "must be auto, bf16 or f32");
     }
     config->dtype = text;
+  } else if (key == "device") {
+    if (text != "cpu" && text != "cuda") return BadKey(file, key, "must be cpu or cuda");
+    config->device = text;
   } else if (key == "coordinator") {
     config->coordinator = text;
   } else {

@@ -20,6 +20,7 @@ struct SiteConfig {
   int ready_seconds = 120;        // a process that takes longer to start is started again
   int stripes = 1;                // link's connections for bulk
   uint64_t max_spool_bytes = 0;  // of sealed updates that wait for their receipts; 0: as many as go
+  std::string device = "cpu";    // of the trainer and of local jobs: "cpu", "cuda"
   std::string dtype = "auto";
   std::string coordinator;  // "tcp://192.0.2.1:7443" or "tcp://name:7443"
   std::string proxy;        // "socks5://198.51.100.1:1080"; empty: none

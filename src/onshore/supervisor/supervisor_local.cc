@@ -70,6 +70,9 @@ ApiAnswer Supervisor::RunLocal(uint64_t client, const ApiPeer& peer,
                     config_.walls,
                     "--format",
                     request.json != 0 ? "json" : "text"};
+  if (static_cast<LocalVerb>(request.verb) != LocalVerb::kDataCheck) {
+    spec.arguments.insert(spec.arguments.end(), {"--device", config_.device});
+  }
   if (config_.separate_uids) {
     spec.arguments.insert(spec.arguments.end(),
                           {"--uid", std::to_string((*config_.separate_uids)[0])});

@@ -85,6 +85,7 @@ SpawnSpec Supervisor::SpecOf(const Process& process) const {
   } else if (process.kind == Kind::kTrainer) {
     add("--threads", std::to_string(config_.threads));
     add("--dtype", config_.dtype);
+    add("--device", config_.device);
   } else {
     // They try that they cannot read them.
     const bool by_path = state_.sources[0] == DatasetSource::kPath;
@@ -111,8 +112,12 @@ void Supervisor::AddDatasets(SpawnSpec* spec) const {
 
 std::vector<std::string> Supervisor::Environment() const {
   // Sanitizers must not fork or ptrace behind the walls.
-  return {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
-          fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
+  std::vector<std::string> out = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0",
+                                  fmt::format("{}={}", kOpenMpSpins[0], kOpenMpSpins[1])};
+  // Which of a machine's GPUs is the site's.
+  constexpr const char* kGpus = "CUDA_VISIBLE_DEVICES";
+  if (const char* gpus = std::getenv(kGpus)) out.push_back(fmt::format("{}={}", kGpus, gpus));
+  return out;
 }
 
 Status Supervisor::Start(Process& process) {

@@ -277,6 +277,7 @@ CLI::App* AddFederatedVerb(CLI::App& app, SiteOptions& options) {
   verb->add_option("--heldout", options.heldout, "held-out records, JSONL");
   verb->add_option("--threads", options.threads, "threads to train with");
   verb->add_option("--dtype", options.dtype, "auto, bf16 or f32");
+  verb->add_option("--device", options.device, "cpu or cuda");
   return verb;
 }
 

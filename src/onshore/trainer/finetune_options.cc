@@ -40,6 +40,7 @@ void AddFileOptions(CLI::App& verb, FinetuneConfig& c) {
 }
 
 void AddModelOptions(CLI::App& verb, FinetuneConfig& c) {
+  AddDevice(verb, c.device);
   verb.add_option(Flag("dtype"), c.dtype, "auto, bf16 or f32")->capture_default_str();
   AddHeldWeights(verb, c.held);
   AddSwitch(verb, "gradient_checkpointing", c.gradient_checkpointing,

@@ -13,7 +13,7 @@ namespace tidegate::trainer {
 
 struct GenerateConfig {
   std::filesystem::path base, adapter;
-  std::string dtype = "auto";
+  std::string device = "cpu", dtype = "auto";
   finetune::HeldWeights held;
   int threads = 0;
   std::string prompt;

@@ -50,6 +50,7 @@ Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
   config.data = options.records;
   config.eval_data = options.heldout;
   config.output_dir = JobDir(options, id);
+  config.device = options.device;
   config.dtype = options.dtype;
   config.threads = options.threads;
   // One adapter of both, with the shared one's scale (adapter_view.h).

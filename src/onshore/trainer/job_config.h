@@ -19,6 +19,7 @@ struct SiteOptions {
   std::filesystem::path records;  // JSONL
   std::filesystem::path heldout;  // JSONL, may be empty
   int threads = 1;
+  std::string device = "cpu";
   std::string dtype = "auto";
   std::string walls;
 };

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "onshore/trainer/gpu_walls.h"
 
 namespace tidegate::trainer {
 
@@ -39,6 +40,7 @@ Result<onshore::Started> StartOnSite(const SiteOptions& options) {
                        error.message());
   }
   spec.walls.read_write = {TrainerDir(options)};
+  if (options.device == "cuda") AllowGpu(&spec.walls);
   TG_ASSIGN_OR_RETURN(spec.demanded, onshore::ParseWallSet(options.walls));
   spec.tries.forbidden = {{"gate_key", (options.site / "keys" / "gate.key").native()},
                           {"link_key", (options.site / "keys" / "link.key").native()},

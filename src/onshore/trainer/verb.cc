@@ -6,6 +6,8 @@
 #include <cstdio>
 
 #include "base/site_name.h"
+#include "finetune/config.h"
+#include "kernels/table.h"
 #include "onshore/start/start.h"
 #include "onshore/trainer/launch.h"
 
@@ -45,6 +47,8 @@ Status RunGuarded(const Invocation& invocation, const std::string& raised) {
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(
         "out of memory; try --dtype bf16, a smaller --max_length or a smaller batch");
+  } catch (const kernels::DeviceError& e) {
+    return Unavailable("{}", e.what());
   } catch (const std::exception& e) {
     return Internal("{}", e.what());
   }
@@ -112,6 +116,15 @@ void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::
       ->option_text(value ? "[true|false]=true" : "[true|false]=false");
 }
 
+void AddDevice(CLI::App& verb, std::string& device) {
+  verb.add_option("--device", device, "cpu, or cuda for a GPU")->capture_default_str();
+}
+
+Status UseDevice(Invocation& invocation, const std::string& device) {
+  invocation.walls.gpu = device == "cuda";
+  return finetune::CheckDevice(device);
+}
+
 void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held) {
   AddSwitch(verb, "load_in_8bit", held.load_in_8bit, "Hold the base's linear layers in int8");
   AddSwitch(verb, "load_in_4bit", held.load_in_4bit, "Hold the base's linear layers in NF4");
@@ -120,7 +133,7 @@ void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held) {
 }
 
 void AddSupervisedFlags(CLI::App& verb, Invocation& invocation, FlagsFileRules rules) {
-  rules.excluded.insert({"config", "format", "walls", "site", "uid", "flags_fd"});
+  rules.excluded.insert({"config", "format", "walls", "site", "uid", "flags_fd", "device"});
   CLI::Option* site = verb.add_option("--site", invocation.site, "")->group("");
   verb.add_option("--uid", invocation.walls.uid, "")->group("")->needs(site);
   verb.add_option_function<int>("--flags_fd",

@@ -64,6 +64,11 @@ void AddSeed(CLI::App& verb, uint64_t& seed, const std::string& help);
 // A yes or no that is on by itself ("--packing") and takes a value too ("--packing false").
 void AddSwitch(CLI::App& verb, const std::string& name, bool& value, const std::string& help);
 
+// --device: what is not "cpu" stands behind walls that let a GPU's driver work. UseDevice is for
+// `prepare`: it refuses other names, and does not look whether there is one.
+void AddDevice(CLI::App& verb, std::string& device);
+Status UseDevice(Invocation& invocation, const std::string& device);
+
 // --load_in_8bit, --load_in_4bit and --bnb_4bit_use_double_quant.
 void AddHeldWeights(CLI::App& verb, finetune::HeldWeights& held);
 

@@ -24,7 +24,7 @@ struct AnswerConfig {
   fs::path base;
   std::vector<std::string> adapters;  // NAME=DIR or DIR
   std::string name;                   // of the base; empty: its folder's
-  std::string dtype = "auto";
+  std::string device = "cpu", dtype = "auto";
   finetune::HeldWeights held;
   int threads = 0;
   AnswerLimits limits;
@@ -47,6 +47,7 @@ std::string BaseName(const AnswerConfig& config) {
 }
 
 Status Prepare(Invocation& invocation, AnswerConfig& c) {
+  TG_RETURN_IF_ERROR(UseDevice(invocation, c.device));
   finetune::EvalConfig limits;
   limits.threads = c.threads;
   limits.max_new_tokens = c.limits.default_new_tokens;
@@ -107,12 +108,11 @@ class Questions {
 
 Status Run(const AnswerConfig& c, const std::string& raised) {
   CatchStopSignals();
-  TG_ASSIGN_OR_RETURN(
-      const finetune::LoadedBase base,
-      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads), c.held));
+  TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
+                      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads),
+                                                 c.held, c.device));
   AnswerLimits limits = c.limits;
-  const uint64_t weights = model::WeightBytes(base.config, base.base->compute());
-  limits.free_bytes -= std::min(limits.free_bytes, weights);
+  TG_ASSIGN_OR_RETURN(limits.free_bytes, base.FreeBytes(limits.free_bytes));
   AnswerLoop loop(base, limits, WriteEvent);
   TG_RETURN_IF_ERROR(loop.AddModel(BaseName(c), {}));
   for (const std::string& text : c.adapters) {
@@ -146,6 +146,7 @@ void RegisterAnswer(CLI::App& app, Invocation& invocation) {
                    "PEFT folder, or NAME=FOLDER; once for each: a model of its own");
   verb->add_option(Flag("served_model_name"), c->name,
                    "What the base is called; default: its folder's name");
+  AddDevice(*verb, c->device);
   verb->add_option(Flag("dtype"), c->dtype, "auto, bf16 or f32")->capture_default_str();
   AddHeldWeights(*verb, c->held);
   verb->add_option(Flag("threads"), c->threads, "0: all CPUs of this process")

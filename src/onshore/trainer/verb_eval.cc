@@ -11,6 +11,7 @@ using finetune::EvalConfig;
 using nlohmann::ordered_json;
 
 Status PrepareEval(Invocation& invocation, const EvalConfig& c) {
+  TG_RETURN_IF_ERROR(UseDevice(invocation, c.device));
   TG_RETURN_IF_ERROR(finetune::CheckEvalConfig(c));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "base", c.base));
   TG_RETURN_IF_ERROR(AllowRead(invocation, "data", c.data));
@@ -83,6 +84,7 @@ void RegisterEval(CLI::App& app, Invocation& invocation) {
   AddSupervisedFlags(*verb, invocation, {.paths = {"base", "data", "adapter"}});
   AddDataOptions(*verb, *config);
   verb->add_option(Flag("adapter"), config->adapter, "PEFT folder; without it the base alone");
+  AddDevice(*verb, config->device);
   verb->add_option(Flag("dtype"), config->dtype, "auto, bf16 or f32")->capture_default_str();
   AddHeldWeights(*verb, config->held);
   verb->add_option(Flag("threads"), config->threads, "0: all CPUs of this process")

@@ -49,6 +49,7 @@ Status CheckOutputDir(const FinetuneConfig& c) {
 }
 
 Status Prepare(Invocation& invocation, const FinetuneConfig& c) {
+  TG_RETURN_IF_ERROR(UseDevice(invocation, c.device));
   TG_RETURN_IF_ERROR(finetune::CheckConfig(c));
   if (c.output_dir.empty()) return InvalidArgument("--output_dir is empty; give it a folder");
   TG_RETURN_IF_ERROR(CheckOutputDir(c));

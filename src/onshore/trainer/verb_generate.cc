@@ -22,6 +22,7 @@ Status Prepare(Invocation& invocation, GenerateConfig& c) {
     return InvalidArgument("--batch_size {} must be between 1 and {}", c.batch_size,
                            model::kMaxStepSequences);
   }
+  TG_RETURN_IF_ERROR(UseDevice(invocation, c.device));
   finetune::EvalConfig limits;
   limits.threads = c.threads;
   limits.max_new_tokens = c.options.max_new_tokens;
@@ -56,9 +57,9 @@ Status Run(const Invocation& invocation, const GenerateConfig& c) {
   } else {
     prompts.push_back({.where = "--prompt", .line = 0, .text = c.prompt});
   }
-  TG_ASSIGN_OR_RETURN(
-      const finetune::LoadedBase base,
-      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads), c.held));
+  TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
+                      finetune::LoadedBase::Load(c.base, c.dtype, finetune::ThreadsOf(c.threads),
+                                                 c.held, c.device));
   if (!c.style.system.empty() && !base.chat) {
     return FailedPrecondition("--system needs a chat template, and {} has none", c.base.native());
   }
@@ -87,8 +88,7 @@ std::string ReasonName(model::StopReason reason) {
 
 Status Generator::CheckMemory(int64_t sequences, size_t prompt) const {
   const kernels::DType dtype = base.base->compute().dtype;
-  const uint64_t weights = model::WeightBytes(base.config, base.base->compute());
-  const uint64_t left = config.free_bytes > weights ? config.free_bytes - weights : 0;
+  TG_ASSIGN_OR_RETURN(const uint64_t left, base.FreeBytes(config.free_bytes));
   const int64_t positions = static_cast<int64_t>(prompt) + options.max_new_tokens;
   return model::CheckCachesFit(base.config, dtype, sequences, positions, left);
 }
@@ -114,6 +114,7 @@ void RegisterGenerate(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   verb->add_option(Flag("system"), c->style.system, "A system message before a text");
   verb->add_flag(Flag("raw"), c->style.raw, "Continue texts as they are, without the template");
+  AddDevice(*verb, c->device);
   verb->add_option(Flag("dtype"), c->dtype, "auto, bf16 or f32")->capture_default_str();
   AddHeldWeights(*verb, c->held);
   verb->add_option(Flag("threads"), c->threads, "0: all CPUs of this process")

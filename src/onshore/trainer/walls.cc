@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "onshore/sandbox/self_test.h"
+#include "onshore/trainer/gpu_walls.h"
 
 namespace tidegate::trainer {
 namespace {
@@ -62,6 +63,7 @@ Result<std::string> RaiseLocalWalls(const LocalWalls& walls, pid_t parent) {
   for (const int fd : walls.kept_files) {
     spec.walls.kept_fds.push_back({fd, onshore::FdKind::kReadOnlyFile});
   }
+  if (walls.gpu) AllowGpu(&spec.walls);
   if (walls.uid != 0) spec.walls.uid = spec.walls.gid = walls.uid;
   spec.walls.expected_parent = parent;
   spec.tries = TriesOf(walls, parent);

@@ -21,6 +21,7 @@ struct LocalWalls {
   std::vector<int> kept_files;                 // inherited: regular files open for reading only
   std::vector<std::filesystem::path> secrets;  // that must stay out of reach whatever is named
   uint32_t uid = 0;                            // a start as root: the uid to become
+  bool gpu = false;                            // CUDA starts behind the walls (gpu_walls.h)
 
   bool none() const { return demanded == "none"; }
 };

@@ -106,6 +106,7 @@ WallFaults MakeFaults(const HelperOptions& options) {
   const std::string hole = options.Get("hole");
   faults.allow_bad_arch = hole == "bad_arch";
   faults.allow_sendmsg = hole == "sendmsg";
+  faults.without_tsync = hole == "one_thread";
   faults.skip_thread_count = hole == "thread";
   return faults;
 }

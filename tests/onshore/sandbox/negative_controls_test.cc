@@ -134,5 +134,12 @@ TEST(HoleTest, AThreadFromBeforeTheWallsIsFree) {
   EXPECT_EQ(result.Said("early_read"), "0") << result.Everything();
 }
 
+// Why the strict filter is laid on every thread at once: a driver's has been there before it.
+TEST(HoleTest, AFilterOnOneThreadLeavesTheDriversFree) {
+  EXPECT_EQ(RunWith({"gpu"}).Said("driver"), "ok");
+  const HelperResult result = RunWith({"gpu", "hole=one_thread"});
+  EXPECT_EQ(result.Said("driver"), "memfd 0") << result.Everything();
+}
+
 }  // namespace
 }  // namespace tidegate::onshore

@@ -31,6 +31,7 @@ IsolationStatement Example() {
   statement.fds = {{3, FdKind::kChannel}, {4, FdKind::kReadOnlyFile}};
   statement.pinned_address = "192.0.2.7:7443";
   statement.proxy = "198.51.100.1:1080";
+  statement.devices = {"/dev/nvidiactl", "/dev/nvidia0"};
   statement.rows = {Row("socket_udp", 0, 1, Verdict::kRefused),
                     Row("x32_socket", 38, 38, Verdict::kAbsent),
                     Row("int80_socket", -11, -11, Verdict::kAbsent)};
@@ -57,6 +58,8 @@ TEST(StatementTest, TheTextIsTheDocumentedOne) {
             "fd 4 read_only_file\n"
             "pinned 192.0.2.7:7443\n"
             "proxy 198.51.100.1:1080\n"
+            "device /dev/nvidiactl\n"
+            "device /dev/nvidia0\n"
             "try socket_udp 0 1 refused\n"
             "try x32_socket 38 38 absent\n"
             "try int80_socket -11 -11 absent\n"

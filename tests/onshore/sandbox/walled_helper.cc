@@ -28,6 +28,7 @@
 #include "onshore/sandbox/spawn.h"
 #include "onshore/sandbox/statement.h"
 #include "tests/onshore/sandbox/helper_work.h"
+#include "tests/onshore/sandbox/small_driver.h"
 
 namespace tidegate::onshore {
 namespace {
@@ -93,6 +94,44 @@ pid_t StartSibling() {
   ::_exit(0);
 }
 
+SmallDriver& Driver() {
+  static SmallDriver driver;
+  return driver;
+}
+
+// What a GPU driver does, and what it must not be able to do yet.
+Status StartDriver(bool fails) {
+  if (fails) return Unsupported("there is no GPU");
+  const std::string failed = Driver().Start();
+  if (!failed.empty()) return Internal("the driver's start: {}", failed);
+  for (const char* attack : {"sendmsg", "socket", "io_uring", "fork", "execve", "connect"}) {
+    if (Attack(attack) != EPERM) return Internal("stage A is open: {}", attack);
+  }
+  return ::socket(AF_UNIX, SOCK_DGRAM, 0) < 0 ? OkStatus() : Internal("stage A is open: datagrams");
+}
+
+// Behind all walls: the driver goes on with its work, and is as walled as everybody on its thread,
+// which was there before the strict filter.
+std::string DriverBehindTheWalls(const TryContext& context) {
+  if (std::string failed = Driver().Work(); !failed.empty()) return failed;
+  for (const char* attack : {"socket", "memfd", "fork", "execve", "io_uring", "prlimit"}) {
+    const int error = Driver().OnItsThread([attack] { return Attack(attack); });
+    if (error != EPERM) return fmt::format("{} {}", attack, error);
+  }
+  for (const ForbiddenFile& file : context.forbidden) {
+    const int error = Driver().OnItsThread([&file] {
+      const int fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
+      return fd < 0 ? errno : 0;
+    });
+    if (error != EACCES) return fmt::format("read_{} {}", file.name, error);
+  }
+  const int own = Driver().OnItsThread([] {
+    const int fd = ::open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? errno : 0;
+  });
+  return own == 0 ? "ok" : fmt::format("own threads {}", own);
+}
+
 WallSpec MakeSpec(const HelperOptions& options, Role role, const WallFaults* faults) {
   WallSpec spec;
   spec.role = role;
@@ -117,15 +156,8 @@ WallSpec MakeSpec(const HelperOptions& options, Role role, const WallFaults* fau
   spec.expected_parent = *parent;
   if (options.Has("wrong_parent")) spec.expected_parent = 1;
   if (options.Has("gpu")) {
-    spec.start_up = [] {
-      // What a GPU driver does, and what it must not be able to do yet.
-      const int listener = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-      if (listener < 0) return Status(Internal("the driver's socket: {}", errno));
-      const bool closed = Attack("sendmsg") == EPERM && Attack("socket") == EPERM &&
-                          ::socket(AF_UNIX, SOCK_DGRAM, 0) < 0 && Attack("io_uring") == EPERM;
-      ::close(listener);
-      return closed ? OkStatus() : Status(Internal("stage A is open"));
-    };
+    spec.rewritable = {"/proc/self/task"};
+    spec.start_up = [fails = options.Get("gpu") == "none"] { return StartDriver(fails); };
   }
   spec.faults = faults;
   return spec;
@@ -228,6 +260,7 @@ void TellState() {
   Say(EncodeStatement(statement));
   if (options.Has("early_thread")) Say(fmt::format("early_read {}", early_read.load()));
   TellState();
+  if (options.Has("gpu")) Say("driver " + DriverBehindTheWalls(context));
   if (options.Has("work")) Tell("work", Work(options, *role));
   if (options.Has("probe_pin")) Say("probe " + ProbePin());
   if (options.Has("lock_down")) {

@@ -160,14 +160,49 @@ TEST(SeparateUidTest, ARootStartEndsUnderItsOwnUid) {
   EXPECT_NE(result.Everything().find("uid=65534"), std::string::npos) << result.Everything();
 }
 
-TEST(StartUpTest, ADriverStartsUnderTheLooserFilterAndTheStrictOneFollows) {
-  const Site site;
-  HelperCall call{.words = site.Words(Role::kTrainer)};
-  call.words.push_back("gpu");
-  const HelperResult result = RunHelper(call);
+// As every claim: for the root start and for an ordinary user.
+class StartUpTest : public testing::TestWithParam<bool> {
+ protected:
+  HelperResult Run(const std::vector<std::string>& more) const {
+    HelperCall call{.words = site_.Words(Role::kTrainer)};
+    if (GetParam()) call.words.push_back("user");
+    call.words.insert(call.words.end(), more.begin(), more.end());
+    return RunHelper(call);
+  }
+  void SetUp() override {
+    if (GetParam() && ::geteuid() != 0) GTEST_SKIP() << "needs root, errno 1; the other case runs";
+  }
+
+  Site site_;
+};
+
+TEST_P(StartUpTest, ADriverStartsUnderTheLooserFilterAndTheStrictOneFollowsOnItsThreadsToo) {
+  const HelperResult result = Run({"gpu", "lock_down"});
   EXPECT_TRUE(CheckNoneOpen(result.Statement().rows).ok()) << result.Everything();
+  EXPECT_EQ(result.Said("driver"), "ok") << result.Everything();
   EXPECT_EQ(result.Said("work"), "ok") << result.Everything();
+  EXPECT_EQ(result.Said("lock_down"), "ok") << result.Everything();
+  EXPECT_EQ(result.Said("work_again"), "ok") << result.Everything();
 }
+
+TEST_P(StartUpTest, TheSelfTestIsThatOfATrainerWithoutOne) {
+  const auto with = Run({"gpu"}).Statement().rows, without = Run({}).Statement().rows;
+  ASSERT_EQ(with.size(), without.size());
+  for (size_t i = 0; i < with.size(); ++i) {
+    EXPECT_STREQ(with[i].name, without[i].name);
+    EXPECT_EQ(with[i].verdict, without[i].verdict) << with[i].name;
+  }
+}
+
+TEST_P(StartUpTest, WhereItCannotStartTheProcessDoesNot) {
+  const HelperResult result = Run({"gpu=none"});
+  EXPECT_EQ(result.Said("error"), "there is no GPU") << result.Everything();
+}
+
+std::string UserName(const testing::TestParamInfo<bool>& user) {
+  return user.param ? "ordinary_user" : "as_started";
+}
+INSTANTIATE_TEST_SUITE_P(Users, StartUpTest, testing::Bool(), UserName);
 
 TEST(ParentTest, AProcessWithAnotherParentDoesNotStart) {
   const Site site;

@@ -94,6 +94,9 @@ TEST_F(RealLocalJob, FinetunesEvaluatesAndAnswersOnRecordsThatAreHandedOver) {
   const Ran evaluated = Run(LocalVerb::kEval, with + "max_length = 64\n", records.get());
   EXPECT_EQ(evaluated.exit_status, 0) << evaluated.errors;
   EXPECT_NE(evaluated.output.find("\"nll\""), std::string::npos) << evaluated.output;
+  const Ran checked =
+      Run(LocalVerb::kDataCheck, fmt::format("base = \"{}\"\n", Base()), records.get());
+  EXPECT_EQ(checked.exit_status, 0) << checked.errors;
   PipeEnds in = MakePipe();
   ASSERT_TRUE(WriteAll(in.write.get(), AsBytes(std::string("code 3\n")), "input").ok());
   in.write.reset();
@@ -123,7 +126,7 @@ TEST_F(RealLocalJob, WritesNowhereElseAndReachesNoSecretOfTheSite) {
   EXPECT_EQ(ran.errors.find("a secret"), std::string::npos);
   // What only the supervisor says.
   for (const char* key : {"walls = \"none\"\n", "site = \"/\"\n", "uid = 0\n", "flags_fd = 3\n",
-                          "format = \"text\"\n"}) {
+                          "device = \"cuda\"\n", "format = \"text\"\n"}) {
     const Ran refused =
         Run(LocalVerb::kEval, fmt::format("{}base = \"{}\"\n", key, Base()), records.get());
     EXPECT_EQ(refused.exit_status, static_cast<int>(Code::kInvalidArgument)) << refused.errors;

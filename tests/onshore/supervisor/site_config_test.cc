@@ -47,13 +47,14 @@ TEST_F(SiteConfigTest, RelativePathsAreFromTheSiteAndTheRestHasDefaults) {
   EXPECT_EQ(config->threads, 1);
   EXPECT_EQ(config->stripes, 1);
   EXPECT_EQ(config->dtype, "auto");
+  EXPECT_EQ(config->device, "cpu");
   EXPECT_EQ(config->walls, "netns seccomp landlock_fs pinned_address");
 }
 
 TEST_F(SiteConfigTest, EveryKeyIsTaken) {
   const auto config = Load(kWhole +
                            "heldout = \"h.jsonl\"\nthreads = 256\nready_seconds = 3600\nstripes = "
-                           "16\nmax_spool_bytes = 8589934592\ndtype = \"bf16\"\n"
+                           "16\nmax_spool_bytes = 8589934592\ndtype = \"bf16\"\ndevice = \"cuda\"\n"
                            "walls = \"netns,seccomp\"  # a comment\n");
   ASSERT_TRUE(config) << config.error().message();
   EXPECT_EQ(config->heldout, dir_ / "h.jsonl");
@@ -62,6 +63,7 @@ TEST_F(SiteConfigTest, EveryKeyIsTaken) {
   EXPECT_EQ(config->stripes, 16);
   EXPECT_EQ(config->max_spool_bytes, protocols::kMaxSpoolBytes);
   EXPECT_EQ(config->dtype, "bf16");
+  EXPECT_EQ(config->device, "cuda");
   EXPECT_EQ(config->walls, "netns,seccomp");
 }
 
@@ -79,6 +81,7 @@ TEST_F(SiteConfigTest, AWrongLineIsNamedByItsNumber) {
                                  "stripes = 17",
                                  "dtype = \"f16\"",
                                  "dtype = 3",
+                                 "device = \"gpu\"",
                                  "heldout = \"\"",
                                  "walls = \"netns moat\"",
                                  "walls = \"netns netns\"",

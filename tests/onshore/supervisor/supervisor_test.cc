@@ -34,9 +34,10 @@ TEST_F(SupervisorTest, GateAndLinkGetGoAndATrainerStartsWhenTheGateAsks) {
   Do("gate", "need_trainer");
   ASSERT_TRUE(TraceGets("trainer", "go")) << Log();
   Do("gate", "need_trainer");  // says it again
-  EXPECT_EQ(LastStart("trainer"),
-            "start federated --generation 3" + dir + kDefaultDemanded.ToString() + records +
-                " --name lab-1 --base " + (site_ / "model").native() + " --threads 3 --dtype auto");
+  EXPECT_EQ(LastStart("trainer"), "start federated --generation 3" + dir +
+                                      kDefaultDemanded.ToString() + records +
+                                      " --name lab-1 --base " + (site_ / "model").native() +
+                                      " --threads 3 --dtype auto --device cpu");
   EXPECT_EQ(Starts("trainer"), 1);
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 TEST(JobConfig, TheJobDecidesTheTrainingAndTheSiteItsFiles) {
   SampleSite site;
+  site.options().device = "cuda";
   protocols::JobManifest job = SampleJob();
   job.lora_targets = 0b1000101;
   job.packing = true;
@@ -29,6 +30,7 @@ TEST(JobConfig, TheJobDecidesTheTrainingAndTheSiteItsFiles) {
   EXPECT_EQ(config->eval_data, site.options().heldout);
   EXPECT_EQ(config->output_dir, site.trainer() / ToHex(IdOf(job)));
   EXPECT_EQ(config->dtype, "f32");
+  EXPECT_EQ(config->device, "cuda");
   EXPECT_EQ(config->threads, 1);
   EXPECT_EQ(config->lora_r, 4);
   EXPECT_EQ(config->lora_alpha, 8);

@@ -19,6 +19,7 @@ struct ModelOptions {
   std::vector<std::string> adapters;  // PEFT folders, "NAME=FOLDER" or "FOLDER": a model each
   std::string name;                   // of the base; empty: its folder's
   std::string dtype;                  // auto, bf16, f32; empty: auto
+  std::string device;                 // cpu, cuda; empty: cpu
   std::string walls;                  // that must stand; empty: all
   std::string trainer;                // the program; empty: where `tidegate` is looked for
   int threads = 0;                    // 0: all CPUs of this process
@@ -108,6 +109,7 @@ class Model {
     c_options.adapter_count = adapters.size();
     c_options.name = options.name.c_str();
     c_options.dtype = options.dtype.c_str();
+    c_options.device = options.device.c_str();
     c_options.walls = options.walls.c_str();
     c_options.trainer = options.trainer.c_str();
     c_options.threads = options.threads;

@@ -439,6 +439,7 @@ typedef struct tg_model_options {
   int32_t max_new_tokens; /* of an answer whose question does not say; 0: the program's default */
   const char* walls;      /* those that must stand, "none" for none of them; NULL: all */
   const char* trainer;    /* the program; NULL: where `tidegate` is looked for */
+  const char* device;     /* "cpu", "cuda"; NULL: cpu */
 } tg_model_options;
 /* Returns when it is loaded: give a large one minutes. The process' own error is the call's. */
 TG_API int32_t tg_model_open(const tg_model_options* options, const tg_call* call, tg_model** out,
