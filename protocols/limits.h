@@ -28,6 +28,11 @@ inline constexpr size_t kMaxChunkBody = kChunkPrefixBytes + kBlockBytes;
 inline constexpr uint64_t kMaxCreditBytes = 64ull << 20;  // outstanding to one peer
 inline constexpr uint8_t kMaxStripes = 16;                // bulk connections of one site
 
+// What a coordinator keeps for one site that does not read, over all its connections; of that bulk
+// leaves a part to control, so that a site whose bulk stands still hears of rounds and receipts.
+inline constexpr size_t kMaxQueuedForSite = 64u << 20;
+inline constexpr size_t kQueuedControlShare = 8u << 20;
+
 // A site's disk. In the spool the update that waits for its receipt and the next one, in the inbox
 // the adapter in use and the next one, each as large as a content may be.
 inline constexpr uint64_t kMaxSpoolBytes = 2 * kMaxContentBytes;
@@ -59,6 +64,8 @@ inline constexpr size_t kMaxFolderMessages = 128;  // for one site
 inline constexpr size_t kMaxFolderBlocks = 1u << 18;
 
 static_assert(kMaxChunkBody < (1u << 20) + (1u << 18), "CHUNK stays under ZMQ_MAXMSGSIZE");
+static_assert(kQueuedControlShare >= 4 * kMaxControlBody && kMaxQueuedForSite >= 32u << 20,
+              "messages of every kind find room, and a coordinator's turn for one site too");
 static_assert(kMaxBlocks * 32 < kMaxSignedBody, "a manifest with every block id fits a message");
 static_assert(6 + 16 + 8 + kGridBits <= 62, "the integer sum can not overflow int64");
 static_assert(kMaxTensors * (kMaxTensorName + 16) < kMaxSignedBody,

@@ -97,8 +97,8 @@ class Loop {
             ? server_.SendChunk(message.site, message.chunk)
             : server_.Send(message.site, message.channel, message.type, message.body);
     // Away: it gets all that it lacks when it comes back.
-    if (!sent.ok() && sent.code() != Code::kUnavailable) {
-      LogWarning("not_sent site={} reason={}", message.site, sent.ToString());
+    if (!sent.ok() && sent.code() != Code::kUnavailable && IsSaid(++not_sent_)) {
+      LogWarning("not_sent site={} times={} reason={}", message.site, not_sent_, sent.ToString());
     }
   }
 
@@ -179,6 +179,7 @@ class Loop {
   web::StatusServer* web_;
   bool changed_ = true;
   int64_t publish_at_ = 0, last_turn_ = 0;
+  uint64_t not_sent_ = 0;
   Status fatal_;
 };
 

@@ -120,14 +120,17 @@ class ServerImpl final : public Server {
     const std::optional<std::string> id = IdleStripe(site, Channel::kBulk);
     if (!id) return Unavailable("site {} is not connected", site);
     Peer& peer = peers_.at(*id);
-    TG_RETURN_IF_ERROR(CheckRoom(peer, chunk.bytes.size()));
-    return EnqueueFrame(*id, peer,
-                        protocols::FrameChunk(options_.federation, ++peer.sequence, chunk));
+    TG_RETURN_IF_ERROR(CheckRoom(peer.route, chunk.bytes.size()));
+    EnqueueFrame(*id, peer, protocols::FrameChunk(options_.federation, ++peer.sequence, chunk));
+    return OkStatus();
   }
 
   size_t Queued(const std::string& site, Channel channel) const override {
     size_t queued = 0;
-    for (const std::string& id : IdsOf(site, channel)) queued += peers_.at(id).queued;
+    for (auto it = routes_.lower_bound({site, channel, 0});
+         it != routes_.end() && it->first.site == site && it->first.channel == channel; ++it) {
+      queued += peers_.at(it->second).queued;
+    }
     return queued;
   }
   bool Connected(const std::string& site, Channel channel) const override {
@@ -170,24 +173,29 @@ class ServerImpl final : public Server {
     });
   }
 
-  static Status CheckRoom(const Peer& peer, size_t bytes) {
-    if (peer.queued + bytes <= kMaxQueuedBytes) return OkStatus();
-    return ResourceExhausted("more than {} bytes wait for site {}", kMaxQueuedBytes,
-                             peer.route.site);
+  // A site may have many connections and read none of them: one bound for all that waits for it.
+  Status CheckRoom(const Route& route, size_t bytes) const {
+    const size_t most = route.channel == Channel::kControl
+                            ? protocols::kMaxQueuedForSite
+                            : protocols::kMaxQueuedForSite - protocols::kQueuedControlShare;
+    const size_t queued =
+        Queued(route.site, Channel::kControl) + Queued(route.site, Channel::kBulk);
+    if (queued + bytes <= most) return OkStatus();
+    return ResourceExhausted("{} bytes wait for site {}, which does not read; {} is the most",
+                             queued, route.site, most);
   }
 
   Status Enqueue(const std::string& id, MessageType type, ByteSpan body) {
     Peer& peer = peers_.at(id);
-    TG_RETURN_IF_ERROR(CheckRoom(peer, body.size()));
-    return EnqueueFrame(id, peer,
-                        protocols::Frame(type, options_.federation, ++peer.sequence, body));
+    TG_RETURN_IF_ERROR(CheckRoom(peer.route, body.size()));
+    EnqueueFrame(id, peer, protocols::Frame(type, options_.federation, ++peer.sequence, body));
+    return OkStatus();
   }
 
-  Status EnqueueFrame(const std::string& id, Peer& peer, Bytes frame) {
+  void EnqueueFrame(const std::string& id, Peer& peer, Bytes frame) {
     peer.queue.emplace_back(std::move(frame));
     peer.queued += peer.queue.back().size();
     FlushPeer(id, peer);
-    return OkStatus();
   }
 
   // A client with a key that nobody knows must be refused, or nothing is served.
@@ -307,8 +315,10 @@ class ServerImpl final : public Server {
     answer.stripe = hello->stripe;
     answer.session = hello->session;
     answer.lease_millis = options_.lease_millis;
-    const Status sent = Enqueue(id, MessageType::kHello, protocols::Encode(answer));
-    if (!sent.ok()) LogWarning("hello_not_answered site={}", user);
+    // Whatever else waits for the site: one small message a connection.
+    EnqueueFrame(id, peer,
+                 protocols::Frame(MessageType::kHello, options_.federation, ++peer.sequence,
+                                  protocols::Encode(answer)));
     if (!was_whole && Whole(user)) {
       Tell({Event::Kind::kConnected, user, hello->channel, MessageType::kHello, {}});
     }

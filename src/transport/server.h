@@ -64,8 +64,9 @@ class Server {
 
   // Queues a message, on the bulk channel for the stripe that has the least to do, so that bulk
   // messages may overtake each other. kUnavailable when the site is not connected on that channel,
-  // kResourceExhausted when more than kMaxQueuedBytes wait for it. Lost when the connection is: the
-  // other side says LEASE and gets what it lacks.
+  // kResourceExhausted when more than kMaxQueuedForSite would wait for it on all its connections,
+  // or more than that less kQueuedControlShare and the message is bulk. Lost when the connection
+  // is: the other side says LEASE and gets what it lacks.
   virtual Status Send(const std::string& site, protocols::Channel channel,
                       protocols::MessageType type, ByteSpan body) = 0;
   // As Send of a CHUNK on bulk, without a copy of the block in between.
@@ -80,8 +81,6 @@ class Server {
 
   virtual const std::string& address() const = 0;  // with the real port
   virtual uint64_t refused() const = 0;            // messages and connections
-
-  static constexpr size_t kMaxQueuedBytes = 64u << 20;
 };
 
 }  // namespace tidegate::transport

@@ -19,7 +19,8 @@ constexpr long kAllowedKb = 96 * 1024;
 class RawPeer {
  public:
   RawPeer(const std::string& address, const CurveKey& server, const crypto::CurveKeyPair& own) {
-    const int no_wait = 0, timeout = 5000;
+    const int no_wait = 0, timeout = 5000, few = 1;
+    zmq_setsockopt(socket_, ZMQ_RCVHWM, &few, sizeof(few));
     zmq_setsockopt(socket_, ZMQ_LINGER, &no_wait, sizeof(no_wait));
     zmq_setsockopt(socket_, ZMQ_SNDTIMEO, &timeout, sizeof(timeout));
     zmq_setsockopt(socket_, ZMQ_CURVE_SERVERKEY, server.data(), 32);
@@ -46,10 +47,11 @@ class RawPeer {
   bool answered_ = false;
 };
 
-Bytes HelloFrame(Channel channel) {
+Bytes HelloFrame(Channel channel, uint8_t stripe = 0) {
   protocols::Hello hello;
   std::copy_n("north", 5, hello.site.begin());
   hello.channel = channel;
+  hello.stripe = stripe;
   return protocols::Frame(MessageType::kHello, Federation(), 1, protocols::Encode(hello));
 }
 
@@ -240,6 +242,40 @@ TEST_F(HostileTest, AMessageBeforeHelloCutsThePeer) {
                                           protocols::Encode(protocols::Lease{}))));
   EXPECT_TRUE(UntilRefused());
   for (const auto& event : at_server_) EXPECT_NE(event.kind, Server::Event::Kind::kMessage);
+  ExpectHonestServed();
+}
+
+// Each stripe has a queue, and the site reads none of them.
+TEST_F(HostileTest, ASiteThatReadsNoneOfItsStripesFillsOneQueueForAll) {
+  std::vector<std::unique_ptr<RawPeer>> lines;
+  for (size_t i = 0; i < 5; ++i) {
+    lines.push_back(Enrolled());
+    ASSERT_TRUE(lines[i]->Send(i == 0 ? HelloFrame(Channel::kControl)
+                                      : HelloFrame(Channel::kBulk, static_cast<uint8_t>(i - 1))));
+    ASSERT_TRUE(Until(honest_.get(), [&] { return lines[i]->Answered(); }));
+  }
+  const auto until_full = [&](Channel channel, size_t bytes) {
+    const Bytes body(bytes, 1);
+    Status status;
+    for (int i = 0; status.ok() && i < 1500; ++i) {
+      status = server_->Send("north", channel, MessageType::kChunk, body);
+    }
+    EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  };
+  until_full(Channel::kBulk, protocols::kBlockBytes);
+  const size_t bulk = server_->Queued("north", Channel::kBulk);
+  EXPECT_LE(bulk, protocols::kMaxQueuedForSite - protocols::kQueuedControlShare);
+  until_full(Channel::kControl, protocols::kMaxControlBody);
+  const size_t control = server_->Queued("north", Channel::kControl);
+  EXPECT_GT(control, protocols::kQueuedControlShare / 2) << "bulk leaves it a share";
+  EXPECT_LE(bulk + control, protocols::kMaxQueuedForSite);
+  const auto another = Enrolled();
+  ASSERT_TRUE(another->Send(HelloFrame(Channel::kBulk, 4)));
+  EXPECT_TRUE(Until(honest_.get(), [&] { return another->Answered(); })) << "all the same";
+  // What waits for a connection goes with it.
+  lines.pop_back();
+  ASSERT_TRUE(
+      Until(honest_.get(), [&] { return server_->Queued("north", Channel::kBulk) < bulk; }));
   ExpectHonestServed();
 }
 

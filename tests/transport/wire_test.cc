@@ -167,7 +167,7 @@ TEST_F(WireTest, ASiteThatTakesNothingFillsItsOwnQueueAlone) {
     sent += status.ok() ? 1 : 0;
   }
   EXPECT_EQ(status.code(), Code::kResourceExhausted);
-  EXPECT_LE(server_->Queued("south", Channel::kBulk), Server::kMaxQueuedBytes);
+  EXPECT_LE(server_->Queued("south", Channel::kBulk), protocols::kMaxQueuedForSite);
   ExpectServed(*client);
   // Nothing was dropped in silence: what was taken arrives once south reads.
   std::vector<Client::Event> events;
