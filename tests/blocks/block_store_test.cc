@@ -160,16 +160,83 @@ TEST_F(BlockStoreTest, AFailureWithinPutIsToldByTheNextSyncToo) {
   const Digest first = BlockId(block);
   ASSERT_TRUE(store->Put(first, block).ok());
   fs::remove(PathOf(first).string() + ".tmp");
+  // Turn by turn, until one hears of it: there is no room for more to wait.
   Status put;
-  for (uint8_t i = 2; i <= 8; ++i) {
+  for (uint8_t i = 2; i <= 160 && put.ok(); ++i) {
     block[0] = i;
-    ASSERT_TRUE(put.ok()) << "only the last one fills the turn";
     put = store->Put(BlockId(block), block);
   }
   EXPECT_FALSE(put.ok());
   EXPECT_FALSE(store->Has(first));
   EXPECT_FALSE(store->Sync().ok());
   EXPECT_TRUE(store->Sync().ok()) << "told once";
+}
+
+TEST_F(BlockStoreTest, WhatIsRemovedSoonIsGoneAtOnceAndFromTheDiskBySync) {
+  auto store = BlockStore::Open(dir_, 64 << 20);
+  std::vector<Digest> ids;
+  for (uint8_t i = 0; i < 40; ++i) {
+    const Bytes block(1000, i);
+    ids.push_back(BlockId(block));
+    ASSERT_TRUE(store->Put(ids.back(), block).ok());
+  }
+  ASSERT_TRUE(store->RemoveSoon(ids[0]).ok()) << "that has no name yet";
+  ASSERT_TRUE(store->Sync().ok());
+  for (size_t i = 0; i < 39; ++i) ASSERT_TRUE(store->RemoveSoon(ids[i]).ok());
+  EXPECT_EQ(store->used_bytes(), 1000u);
+  EXPECT_EQ(*store->List(), std::vector<Digest>{ids[39]});
+  EXPECT_FALSE(store->Has(ids[5]));
+  EXPECT_EQ(store->Get(ids[5]).error().code(), Code::kNotFound);
+  // Put anew while it is on its way out, it stays.
+  ASSERT_TRUE(store->Put(ids[7], Bytes(1000, 7)).ok());
+  ASSERT_TRUE(store->Sync().ok());
+  EXPECT_FALSE(fs::exists(PathOf(ids[5])));
+  EXPECT_TRUE(fs::exists(PathOf(ids[7])));
+  EXPECT_EQ(*store->Get(ids[7]), Bytes(1000, 7));
+  EXPECT_EQ(store->used_bytes(), 2000u);
+}
+
+// Files of whole blocks are written over, with all that a store promises of new ones.
+TEST_F(BlockStoreTest, FilesThatAreUsedAgainHoldWhatIsPutLast) {
+  const auto block = [](uint8_t i) { return Bytes(protocols::kBlockBytes, i); };
+  const auto files = [this] {
+    size_t count = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(dir_)) {
+      count += entry.is_regular_file() ? 1 : 0;
+    }
+    return count;
+  };
+  constexpr uint8_t kBlocks = 20;
+  {
+    auto store = BlockStore::Open(dir_, 2 * kBlocks * protocols::kBlockBytes);
+    for (uint8_t round = 0; round < 5; ++round) {
+      for (uint8_t i = 0; i < kBlocks; ++i) {
+        const Bytes fresh = block(static_cast<uint8_t>(round * kBlocks + i));
+        ASSERT_TRUE(store->Put(BlockId(fresh), fresh).ok());
+        EXPECT_EQ(*store->Get(BlockId(fresh)), fresh);
+      }
+      ASSERT_TRUE(store->Sync().ok());
+      EXPECT_EQ(store->used_bytes(), (round == 0 ? 1 : 2) * kBlocks * protocols::kBlockBytes);
+      EXPECT_LE(files(), 2u * kBlocks) << "spares are within the quota";
+      for (uint8_t i = 0; round > 0 && i < kBlocks; ++i) {
+        const Digest old = BlockId(block(static_cast<uint8_t>((round - 1) * kBlocks + i)));
+        ASSERT_TRUE(store->RemoveSoon(old).ok());
+        EXPECT_FALSE(store->Has(old));
+      }
+    }
+    ASSERT_TRUE(store->Sync().ok());
+    EXPECT_EQ(files(), 2u * kBlocks) << "the removed ones wait to be used again";
+  }
+  EXPECT_EQ(files(), kBlocks) << "with the store they go";
+  auto store = BlockStore::Open(dir_, 1 << 30);
+  EXPECT_EQ(store->used_bytes(), kBlocks * protocols::kBlockBytes);
+  for (uint8_t i = 0; i < 5 * kBlocks; ++i) {
+    const Bytes put = block(i);
+    ASSERT_EQ(store->Has(BlockId(put)), i >= 4 * kBlocks);
+    if (i >= 4 * kBlocks) {
+      EXPECT_EQ(*store->Get(BlockId(put)), put);
+    }
+  }
 }
 
 TEST(Content, CutsAtBlocksAndNamesTheWhole) {
