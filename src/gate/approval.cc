@@ -63,11 +63,13 @@ Standing StandingOf(const Policy& policy, const protocols::UpdateKey& key,
                              Word{leaf.decision, leaf.reason.text, one.unix_millis, {}});
     }
   }
+  // Not the age: an approver may date a release as far back as an int64 goes.
+  const int64_t oldest = unix_millis - policy.approval_hours * kHourMillis;
   Standing standing;
   for (auto& [name, word] : words) {
     if (word.decision == Decision::kRefuse) {
       standing.refusal = {name, word.reason};
-    } else if (unix_millis - word.unix_millis <= policy.approval_hours * kHourMillis) {
+    } else if (word.unix_millis >= oldest) {
       ++standing.released;
       if (word.document) standing.releases.push_back(std::move(*word.document));
     }

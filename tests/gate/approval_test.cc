@@ -78,7 +78,8 @@ TEST_F(ApprovalTest, IsForTheseVeryBytesAndNoOthers) {
       {"site", [](Approval& a) { a.key.site = "south"; }},
       {"plaintext", [](Approval& a) { a.plaintext[31] ^= 1; }},
       {"tomorrow", [](Approval& a) { a.unix_millis = kNow + 2 * kHour; }},
-      {"last week", [](Approval& a) { a.unix_millis = kNow - 73 * kHour; }}};
+      {"last week", [](Approval& a) { a.unix_millis = kNow - 73 * kHour; }},
+      {"as long ago as can be said", [](Approval& a) { a.unix_millis = INT64_MIN; }}};
   for (const auto& [what, change] : other) {
     Approval approval = Of("alice");
     change(approval);
