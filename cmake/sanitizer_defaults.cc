@@ -21,9 +21,11 @@ const char* __tsan_default_options() { return "halt_on_error=1:atexit_sleep_ms=0
 
 // Debian's libzmq, and libsodium under it, are not instrumented: what their threads hand to each
 // other looks like a race, and so does a message's buffer that libzmq's thread gives back to us.
-// What our own code does with their messages is watched.
+// What our own code does with their messages is watched. Neither is libdnnl, whose cache of kernels
+// ranks of a test share.
 const char* __tsan_default_suppressions() {
-  return "called_from_lib:libzmq.so\ncalled_from_lib:libsodium.so\nrace:transport/socket.cc\n";
+  return "called_from_lib:libzmq.so\ncalled_from_lib:libsodium.so\nrace:transport/socket.cc\n"
+         "race:libdnnl.so\n";
 }
 
 }  // extern "C"
