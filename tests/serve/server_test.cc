@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <thread>
 
 #include "base/subprocess.h"
@@ -43,7 +44,7 @@ class Served : public testing::Test {
  protected:
   void Serve(const ServerOptions& options = Options()) {
     auto server = Server::Start(options);
-    ASSERT_TRUE(server) << server.error().ToString();
+    if (!server) throw std::runtime_error(server.error().ToString());  // ends the test, not us
     server_ = std::move(*server);
     client_ = std::make_unique<httplib::Client>("127.0.0.1", server_->port());
     client_->set_read_timeout(60);
