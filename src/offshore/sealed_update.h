@@ -10,6 +10,7 @@
 #include "crypto/checkpoint_note.h"
 #include "crypto/sign.h"
 #include "federation/rounds/aggregate.h"
+#include "federation/rounds/server_optimizer.h"
 #include "federation/server/store.h"
 #include "protocols/update.h"
 
@@ -53,6 +54,19 @@ Result<protocols::UpdateView> ReopenUpdate(const protocols::ReleaseManifest& rel
                                            const JobFacts& job,
                                            const crypto::AgreeSecretKey& recipient,
                                            const BlockReader& read, Bytes* plain);
+
+// The next parameters, of a round's updates: their sum and the server's step of it. Where all of
+// them, open at once, take no more memory than the sum, without that.
+struct StepInput {
+  const federation::ServerRule& rule;
+  std::span<const float> parameters;
+  uint8_t groups = 0;
+};
+Result<std::vector<float>> StepOfUpdates(std::span<const federation::StoredUpdate> updates,
+                                         const JobFacts& job,
+                                         const crypto::AgreeSecretKey& recipient,
+                                         const BlockReader& read, const StepInput& input,
+                                         federation::ServerMoments* moments, unsigned threads);
 
 // The sum of a round's updates, opened and checked a few at a time and added on so many threads.
 // What is open takes no more memory than the sum does: 16 bytes a value of the layout, whatever the

@@ -25,13 +25,55 @@ Status OpenStored(const federation::StoredUpdate& update, const JobFacts& job,
 
 // As many updates as are no larger than the sum, so that one walk over it adds them all; each
 // thread opens as many.
-size_t OpenAtOnce(const JobFacts& job, uint64_t update_bytes, unsigned threads) {
-  constexpr uint64_t kMost = 8;
-  const uint64_t fit = std::clamp<uint64_t>(sizeof(int64_t) * job.values / update_bytes, 1, kMost);
+constexpr uint64_t kMostOpen = 8;
+
+uint64_t FitInSum(std::span<const federation::StoredUpdate> updates, const JobFacts& job) {
+  const uint64_t bytes = protocols::UpdateBytes(
+      job.manifest.layout, GroupsOf(job.manifest, updates[0].key.round), job.manifest.codec);
+  return std::clamp<uint64_t>(sizeof(int64_t) * job.values / bytes, 1, kMostOpen);
+}
+
+size_t OpenAtOnce(uint64_t fit, unsigned threads) {
   return fit < threads ? fit : fit / threads * threads;
 }
 
+using Contributions = std::vector<federation::WeightedSum::Contribution>;
+
+// A thread each: where the blocks are no longer in the page cache, most of them wait for the disk.
+Result<Contributions> OpenBatch(std::span<const federation::StoredUpdate> batch,
+                                const JobFacts& job, const crypto::AgreeSecretKey& recipient,
+                                const BlockReader& read, std::span<Opened> open) {
+  federation::OnThreads(static_cast<unsigned>(batch.size()), batch.size(), [&](size_t i) {
+    open[i].status = OpenStored(batch[i], job, recipient, read, &open[i]);
+  });
+  Contributions contributions;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    TG_RETURN_IF_ERROR(open[i].status);
+    contributions.push_back({&*open[i].view, batch[i].weight});
+  }
+  return contributions;
+}
+
 }  // namespace
+
+Result<std::vector<float>> StepOfUpdates(std::span<const federation::StoredUpdate> updates,
+                                         const JobFacts& job,
+                                         const crypto::AgreeSecretKey& recipient,
+                                         const BlockReader& read, const StepInput& input,
+                                         federation::ServerMoments* moments, unsigned threads) {
+  const protocols::Layout& layout = job.manifest.layout;
+  if (!updates.empty() && updates.size() <= FitInSum(updates, job)) {
+    std::vector<Opened> open(updates.size());
+    TG_ASSIGN_OR_RETURN(const Contributions contributions,
+                        OpenBatch(updates, job, recipient, read, open));
+    return federation::ServerStep(input.rule, input.parameters, contributions, layout, input.groups,
+                                  moments, threads);
+  }
+  TG_ASSIGN_OR_RETURN(const federation::WeightedSum sum,
+                      SumUpdates(updates, job, recipient, read, threads));
+  return federation::ServerStep(input.rule, input.parameters, sum.sum(), sum.total_weight(), layout,
+                                input.groups, moments, threads);
+}
 
 Result<federation::WeightedSum> SumUpdates(std::span<const federation::StoredUpdate> updates,
                                            const JobFacts& job,
@@ -39,22 +81,11 @@ Result<federation::WeightedSum> SumUpdates(std::span<const federation::StoredUpd
                                            const BlockReader& read, unsigned threads) {
   federation::WeightedSum sum(job.values);
   if (updates.empty()) return sum;
-  const uint64_t bytes = protocols::UpdateBytes(
-      job.manifest.layout, GroupsOf(job.manifest, updates[0].key.round), job.manifest.codec);
-  std::vector<Opened> open(std::min(updates.size(), OpenAtOnce(job, bytes, threads)));
-  std::vector<federation::WeightedSum::Contribution> contributions;
+  std::vector<Opened> open(std::min(updates.size(), OpenAtOnce(FitInSum(updates, job), threads)));
   for (size_t first = 0; first < updates.size(); first += open.size()) {
     const auto batch = updates.subspan(first, std::min(open.size(), updates.size() - first));
-    // A thread each: where the blocks are no longer in the page cache, most of them wait for the
-    // disk.
-    federation::OnThreads(static_cast<unsigned>(batch.size()), batch.size(), [&](size_t i) {
-      open[i].status = OpenStored(batch[i], job, recipient, read, &open[i]);
-    });
-    contributions.clear();
-    for (size_t i = 0; i < batch.size(); ++i) {
-      TG_RETURN_IF_ERROR(open[i].status);
-      contributions.push_back({&*open[i].view, batch[i].weight});
-    }
+    TG_ASSIGN_OR_RETURN(const Contributions contributions,
+                        OpenBatch(batch, job, recipient, read, open));
     TG_RETURN_IF_ERROR(sum.Add(contributions, threads));
   }
   return sum;

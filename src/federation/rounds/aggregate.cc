@@ -44,23 +44,35 @@ WeightedSum::WeightedSum(size_t values) {
   sum_.resize(values, 0);
 }
 
-Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned threads) {
+namespace {
+
+uint64_t WeightOf(std::span<const WeightedSum::Contribution> contributions) {
   uint64_t weight = 0;
+  for (const auto& c : contributions) weight += c.weight;
+  return weight;
+}
+
+}  // namespace
+
+Status WeightedSum::Check(std::span<const Contribution> contributions, size_t values,
+                          uint64_t weight_before) {
   for (const Contribution& c : contributions) {
     if (c.weight < 1 || c.weight > protocols::kMaxWeight) {
       return InvalidArgument("a weight of {} is not in 1 … {}", c.weight, protocols::kMaxWeight);
     }
     for (const UpdateTensor& t : c.update->tensors()) {
-      if (t.first_value + t.count > sum_.size()) {
+      if (t.first_value + t.count > values) {
         return InvalidArgument("an update has more values than the sum");
       }
     }
-    weight += c.weight;
   }
-  if (weight > kMaxTotalWeight - total_weight_) {
-    return ResourceExhausted("a sum takes updates of a weight of at most {} together",
-                             kMaxTotalWeight);
-  }
+  if (WeightOf(contributions) <= kMaxTotalWeight - weight_before) return OkStatus();
+  return ResourceExhausted("a sum takes updates of a weight of at most {} together",
+                           kMaxTotalWeight);
+}
+
+Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned threads) {
+  TG_RETURN_IF_ERROR(Check(contributions, sum_.size(), total_weight_));
   const AddLoop loop = FastestAddLoop();
   const uint64_t cells = (sum_.size() + kCell - 1) / kCell;
   OnThreads(threads, (cells + kCellsOfATask - 1) / kCellsOfATask, [&](size_t task) {
@@ -70,7 +82,7 @@ Status WeightedSum::Add(std::span<const Contribution> contributions, unsigned th
       for (const Contribution& c : contributions) AddCell(c, first, last, loop, sum_.data());
     }
   });
-  total_weight_ += weight;
+  total_weight_ += WeightOf(contributions);
   return OkStatus();
 }
 

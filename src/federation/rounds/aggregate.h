@@ -34,6 +34,10 @@ class WeightedSum {
   Status Add(std::span<const Contribution> contributions, unsigned threads = 1);
   Status Add(const protocols::UpdateView& update, uint32_t weight);
 
+  // Whether these may be added to a sum of so many values and so much weight: the errors of Add.
+  static Status Check(std::span<const Contribution> contributions, size_t values,
+                      uint64_t weight_before = 0);
+
   std::span<const int64_t> sum() const { return sum_; }
   uint64_t total_weight() const { return total_weight_; }
 

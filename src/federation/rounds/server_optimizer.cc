@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "base/memory.h"
 #include "federation/rounds/aggregate_add.h"
@@ -73,8 +74,18 @@ void StepSlice(const ServerRule& rule, const Slice& s, uint64_t total_weight) {
   (wide ? StepAvx512 : StepBase)(rule, s, total_weight);
 }
 
-// Values of a slice, a task of one thread.
-constexpr size_t kSliceValues = 64 * 1024;
+// Values of a slice, a task of one thread; a multiple of update.h's kRun. Their sums stay in a
+// cache.
+constexpr size_t kSliceValues = 16 * 1024;
+
+// Where a slice is: `begin` values into the tensor whose first has the flat position `first`.
+struct Place {
+  size_t first = 0, begin = 0, count = 0;
+  size_t flat() const { return first + begin; }
+};
+
+// Gives the sums of a slice, perhaps in `room`.
+using SumsOf = std::function<std::span<const int64_t>(const Place& place, std::span<int64_t> room)>;
 
 Status OutOfRange(const char* name, double value, const char* range) {
   return InvalidArgument("{} {} is not in {}", name, value, range);
@@ -116,45 +127,84 @@ ServerMoments FirstMoments(const ServerRule& rule, size_t values) {
   return moments;
 }
 
-Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
-                                      std::span<const int64_t> sum, uint64_t total_weight,
-                                      const protocols::Layout& layout, uint8_t groups,
-                                      ServerMoments* moments, unsigned threads) {
+namespace {
+
+Result<std::vector<float>> StepAll(const ServerRule& rule, std::span<const float> parameters,
+                                   const SumsOf& sums, uint64_t total_weight,
+                                   const protocols::Layout& layout, uint8_t groups,
+                                   ServerMoments* moments, unsigned threads) {
   if (total_weight == 0) return FailedPrecondition("there is no update to average");
   const size_t count = parameters.size();
-  if (sum.size() != count) {
-    return InvalidArgument("{} parameters do not fit a sum of {}", count, sum.size());
-  }
   if (moments->m.size() != (HasM(rule.optimizer) ? count : 0) ||
       moments->v.size() != (HasV(rule.optimizer) ? count : 0)) {
     return InvalidArgument("moments of {} and {} values do not fit {} parameters",
                            moments->m.size(), moments->v.size(), count);
   }
-  std::vector<float> out;
-  out.reserve(count);
-  AdviseHugePages(out.data(), count * sizeof(float));
-  out.assign(parameters.begin(), parameters.end());
-  std::vector<Slice> slices;
+  std::vector<Place> places;
   size_t at = 0;
   for (const protocols::LayoutTensor& t : layout.tensors.items) {
     const size_t n = static_cast<size_t>(t.rows) * t.cols;
     if (n > count - at) return InvalidArgument("a layout of more than {} values", count);
     const bool shared = (groups >> t.group & 1) != 0;
-    for (size_t end = at + n; at < end;) {
-      const size_t step = std::min(kSliceValues, end - at);
-      const auto part = [&](auto& values) {
-        return std::span(values).subspan(values.empty() ? 0 : at, values.empty() ? 0 : step);
-      };
-      if (shared) {
-        slices.push_back({parameters.subspan(at, step), sum.subspan(at, step), part(moments->m),
-                          part(moments->v), part(out)});
-      }
-      at += step;
+    for (size_t begin = 0; shared && begin < n; begin += kSliceValues) {
+      places.push_back({at, begin, std::min(kSliceValues, n - begin)});
     }
+    at += n;
   }
   if (at != count) return InvalidArgument("a layout of {} values for {} parameters", at, count);
-  OnThreads(threads, slices.size(), [&](size_t i) { StepSlice(rule, slices[i], total_weight); });
+  std::vector<float> out;
+  out.reserve(count);
+  AdviseHugePages(out.data(), count * sizeof(float));
+  out.assign(parameters.begin(), parameters.end());
+  OnThreads(threads, places.size(), [&](size_t i) {
+    const Place& place = places[i];
+    std::vector<int64_t> room(kSliceValues);
+    const auto part = [&place](auto values) {
+      return values.empty() ? values : values.subspan(place.flat(), place.count);
+    };
+    StepSlice(rule,
+              {part(parameters), sums(place, room), part(std::span(moments->m)),
+               part(std::span(moments->v)), part(std::span(out))},
+              total_weight);
+  });
   return out;
+}
+
+}  // namespace
+
+Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
+                                      std::span<const int64_t> sum, uint64_t total_weight,
+                                      const protocols::Layout& layout, uint8_t groups,
+                                      ServerMoments* moments, unsigned threads) {
+  if (sum.size() != parameters.size()) {
+    return InvalidArgument("{} parameters do not fit a sum of {}", parameters.size(), sum.size());
+  }
+  const auto sums = [sum](const Place& place, std::span<int64_t>) {
+    return sum.subspan(place.flat(), place.count);
+  };
+  return StepAll(rule, parameters, sums, total_weight, layout, groups, moments, threads);
+}
+
+Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
+                                      std::span<const WeightedSum::Contribution> updates,
+                                      const protocols::Layout& layout, uint8_t groups,
+                                      ServerMoments* moments, unsigned threads) {
+  TG_RETURN_IF_ERROR(WeightedSum::Check(updates, parameters.size()));
+  uint64_t total_weight = 0;
+  for (const auto& update : updates) total_weight += update.weight;
+  const AddLoop loop = FastestAddLoop();
+  const auto sums = [updates, loop](const Place& place, std::span<int64_t> room) {
+    for (const auto& update : updates) {
+      const auto& tensors = update.update->tensors();
+      const auto tensor =
+          std::partition_point(tensors.begin(), tensors.end(),
+                               [&place](const auto& t) { return t.first_value < place.first; });
+      if (tensor == tensors.end() || tensor->first_value != place.first) continue;
+      AddValues(loop, *tensor, place.begin, place.begin + place.count, update.weight, room.data());
+    }
+    return std::span<const int64_t>(room.first(place.count));
+  };
+  return StepAll(rule, parameters, sums, total_weight, layout, groups, moments, threads);
 }
 
 }  // namespace tidegate::federation

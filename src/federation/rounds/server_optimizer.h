@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "federation/rounds/aggregate.h"
 #include "protocols/documents.h"
 
 namespace tidegate::federation {
@@ -46,6 +47,12 @@ ServerMoments FirstMoments(const ServerRule& rule, size_t values);
 // kFailedPrecondition without an update, kInvalidArgument for sizes that differ.
 Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
                                       std::span<const int64_t> sum, uint64_t total_weight,
+                                      const protocols::Layout& layout, uint8_t groups,
+                                      ServerMoments* moments, unsigned threads = 1);
+// The same from the updates themselves, a piece at a time, without their sum in memory; errors of
+// WeightedSum::Add too. `groups` are those of each update.
+Result<std::vector<float>> ServerStep(const ServerRule& rule, std::span<const float> parameters,
+                                      std::span<const WeightedSum::Contribution> updates,
                                       const protocols::Layout& layout, uint8_t groups,
                                       ServerMoments* moments, unsigned threads = 1);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/rng.h"
+#include "federation/shared/delta_codec.h"
 #include "federation/shared/grid.h"
 #include "protocols/strategy.h"
 
@@ -119,6 +120,79 @@ INSTANTIATE_TEST_SUITE_P(
       }
       return all;
     }()));
+
+// A layout of several slices, one of them of a few values; three updates of its phase's groups.
+struct Large {
+  static constexpr uint32_t kRows = 41'003;
+  protocols::Layout layout;
+  std::vector<float> start;
+  std::vector<Bytes> bytes;
+  std::vector<protocols::UpdateView> views;
+  std::vector<WeightedSum::Contribution> updates;
+
+  Large(protocols::Codec codec, uint8_t groups) {
+    layout.tensors.items = {{"a", kRows, 1, 0}, {"b", 3, 5, 1}, {"c", 2, kRows, 1}};
+    const size_t count = 3 * size_t{kRows} + 15;
+    for (size_t i = 0; i < count; ++i) start.push_back(SnapToGrid(Random(2000, i)));
+    for (uint32_t site = 0; site < 3; ++site) {
+      std::vector<float> result = start;
+      for (size_t i = 0; i < count; ++i) {
+        result[i] = SnapToGrid(double{result[i]} + 0.01 * Random(3000 + site, i));
+      }
+      protocols::UpdateHeader header;
+      header.codec = codec;
+      header.groups = groups;
+      header.weight = 1;
+      bytes.push_back(*EncodeUpdate(header, layout, start, result, 0));
+    }
+    for (const Bytes& update : bytes)
+      views.push_back(*protocols::UpdateView::Parse(update, layout));
+    for (uint32_t i = 0; i < 3; ++i) updates.push_back({&views[i], 1 + 1000 * i});
+  }
+};
+
+TEST(ServerStep, OfUpdatesGivesTheBitsOfTheStepOfTheirSumOnAnyNumberOfThreads) {
+  const ServerRule rules[] = {{ServerOptimizer::kFedAvg, 0.7},
+                              {ServerOptimizer::kFedAvgM, 0.7, 0.9},
+                              {ServerOptimizer::kFedAdam, 1e-3, 0.9, 0.99, 1e-3},
+                              {ServerOptimizer::kFedYogi, 1e-2, 0.9, 0.99, 1e-3}};
+  for (const auto codec : {protocols::Codec::kInt8, protocols::Codec::kFixed32}) {
+    for (const uint8_t groups : {uint8_t{1}, uint8_t{2}, protocols::kBothGroups}) {
+      const Large large(codec, groups);
+      WeightedSum sum(large.start.size());
+      ASSERT_TRUE(sum.Add(large.updates).ok());
+      for (const ServerRule& rule : rules) {
+        ServerMoments expected_moments = FirstMoments(rule, large.start.size());
+        const auto expected = ServerStep(rule, large.start, sum.sum(), sum.total_weight(),
+                                         large.layout, groups, &expected_moments);
+        ASSERT_TRUE(expected.has_value()) << expected.error().ToString();
+        EXPECT_NE(*expected, large.start);
+        for (const unsigned threads : {1u, 3u}) {
+          ServerMoments moments = FirstMoments(rule, large.start.size());
+          EXPECT_EQ(*ServerStep(rule, large.start, large.updates, large.layout, groups, &moments,
+                                threads),
+                    *expected);
+          EXPECT_EQ(moments, expected_moments);
+        }
+      }
+    }
+  }
+}
+
+TEST(ServerStep, OfUpdatesRefusesWhatASumRefuses) {
+  Large large(protocols::Codec::kInt8, protocols::kBothGroups);
+  ServerMoments none;
+  const auto code = [&](std::span<const float> parameters) {
+    return ServerStep({}, parameters, large.updates, large.layout, protocols::kBothGroups, &none)
+        .error()
+        .code();
+  };
+  EXPECT_EQ(code(std::span(large.start).first(100)), Code::kInvalidArgument);
+  large.updates[1].weight = 0;
+  EXPECT_EQ(code(large.start), Code::kInvalidArgument);
+  large.updates.clear();
+  EXPECT_EQ(code(large.start), Code::kFailedPrecondition);
+}
 
 // With momentum 0 FedAvgM is FedAvg, to the bit; the adaptive ones are not.
 TEST(ServerStep, WithoutMomentumFedAvgMIsFedAvg) {
