@@ -9,6 +9,8 @@ namespace {
 
 // An optimizer step of a large model may take minutes, and it saves its state after it.
 constexpr int64_t kPauseMillis = 1'800'000;
+// One that trains nothing has nothing to save, and must not stay for a client that holds it up.
+constexpr int64_t kOutsideMillis = 10'000;
 constexpr size_t kNameBytesAtOnce = 32;
 
 int64_t MonotonicNow() { return SystemClock().MonotonicMillis(); }
@@ -122,11 +124,13 @@ void Supervisor::ClearHold(Hold hold) {
   }
 }
 
-// After the optimizer step at hand, with its state saved. One whose job has ended ends by itself.
+// After the optimizer step at hand, with its state saved. One whose job has ended ends by itself,
+// but one that a client holds up.
 void Supervisor::StopTrainer() {
   Process& process = trainer();
-  if (!process.running() || process.stop_by || job_ended_ || !process.control.valid()) return;
-  process.stop_by = MonotonicNow() + kPauseMillis;
+  const bool ends_itself = job_ended_ && !process.outside;
+  if (!process.running() || process.stop_by || ends_itself || !process.control.valid()) return;
+  process.stop_by = MonotonicNow() + (process.outside ? kOutsideMillis : kPauseMillis);
   Say(process, ControlType::kStop);
 }
 

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstring>
+#include <deque>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -39,28 +41,35 @@ constexpr size_t kReadAtOnce = 32 << 10;
 constexpr uint64_t kWeightsBeside = 16 << 20;
 constexpr uint32_t kMostMilli = 1'000'000;
 
-// Frames over the client's two pipes. Nothing here waits.
+// Frames over the client's two pipes. Nothing here waits, whatever the client does to the pipes'
+// flags, which are its own too: what poll() calls ready is read, and written by so much as fits
+// then. And nothing grows with what it does not read.
 class Pipes {
  public:
-  bool wants_write() const { return at_ < out_.size(); }
+  bool wants_write() const { return !out_.empty(); }
   bool closed() const { return closed_; }
+  // A client that does not read what is wrong with its updates is not listened to meanwhile.
+  bool listens() const { return CountOf(RoundFrameType::kBad) < kMostBad; }
 
   void Say(RoundFrame frame, std::string_view text, ByteSpan weights = {}) {
+    const auto type = static_cast<RoundFrameType>(frame.type);
+    // The round before can be trained no more.
+    if (type == RoundFrameType::kRound) KeepLatest(type, 0);
+    if (type == RoundFrameType::kResult) KeepLatest(type, kMostResults - 1);
     frame.text_bytes = text.size();
     frame.weights_bytes = weights.size();
-    if (at_ == out_.size()) {
-      out_.clear();
-      at_ = 0;
-    }
     const auto* head = reinterpret_cast<const uint8_t*>(&frame);
-    out_.insert(out_.end(), head, head + sizeof(frame));
-    out_.insert(out_.end(), text.begin(), text.end());
-    out_.insert(out_.end(), weights.begin(), weights.end());
+    Bytes bytes(head, head + sizeof(frame));
+    bytes.insert(bytes.end(), text.begin(), text.end());
+    bytes.insert(bytes.end(), weights.begin(), weights.end());
+    out_.push_back({type, std::move(bytes)});
   }
 
   void Write() {
-    while (at_ < out_.size()) {
-      const ssize_t n = ::write(STDOUT_FILENO, out_.data() + at_, out_.size() - at_);
+    while (!out_.empty() && Ready(STDOUT_FILENO, POLLOUT)) {
+      const Bytes& bytes = out_.front().bytes;
+      const ssize_t n = ::write(STDOUT_FILENO, bytes.data() + at_,
+                                std::min<size_t>(bytes.size() - at_, PIPE_BUF));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && errno == EAGAIN) return;
       if (n < 0) {
@@ -68,6 +77,9 @@ class Pipes {
         return;
       }
       at_ += static_cast<size_t>(n);
+      if (at_ < bytes.size()) continue;
+      out_.pop_front();
+      at_ = 0;
     }
   }
 
@@ -76,6 +88,7 @@ class Pipes {
     for (;;) {
       TG_ASSIGN_OR_RETURN(const size_t missing, reader_.Missing(most_weights));
       if (missing == 0) break;
+      if (!listens() || !Ready(STDIN_FILENO, POLLIN)) return std::nullopt;
       uint8_t bytes[kReadAtOnce];
       const ssize_t n = ::read(STDIN_FILENO, bytes, std::min(missing, sizeof(bytes)));
       if (n < 0 && errno == EINTR) continue;
@@ -94,38 +107,84 @@ class Pipes {
   }
 
  private:
+  struct Frame {
+    RoundFrameType type;
+    Bytes bytes;
+  };
+  static constexpr int64_t kMostBad = 8, kMostResults = 64;  // that wait to be read
+
+  static bool Ready(int fd, short events) {
+    pollfd one{fd, events, 0};
+    return ::poll(&one, 1, 0) > 0;
+  }
+  int64_t CountOf(RoundFrameType type) const {
+    return std::count_if(out_.begin(), out_.end(),
+                         [type](const Frame& frame) { return frame.type == type; });
+  }
+  // Of those that no byte has left of.
+  void KeepLatest(RoundFrameType type, int64_t most) {
+    auto it = out_.begin() + (at_ > 0 ? 1 : 0);
+    int64_t over = CountOf(type) - most;
+    while (it != out_.end() && over > 0) {
+      if (it->type != type) {
+        ++it;
+        continue;
+      }
+      it = out_.erase(it);
+      --over;
+    }
+  }
+
   onshore::api::RoundReader reader_;
-  Bytes out_;
-  size_t at_ = 0;
+  std::deque<Frame> out_;
+  size_t at_ = 0;  // in the first of them
   bool closed_ = false;
 };
 
 // The update that was handed over last, on disk: one that is held is asked for again once people
-// have decided, and whoever trained it may be gone by then.
+// have decided, and whoever trained it may be gone by then. Whose it is stays with it: the ledger
+// is to say so, whichever client is there when it leaves.
 class KeptUpdate {
  public:
+  struct Found {
+    uint32_t uid = 0;
+    Bytes update;
+  };
+
   explicit KeptUpdate(fs::path file) : file_(std::move(file)) {}
 
-  Status Keep(const protocols::Id16& job, uint32_t round, ByteSpan update) const {
+  Status Keep(const protocols::Id16& job, uint32_t round, uint32_t uid, ByteSpan update) const {
     Bytes bytes = Head(job, round);
+    Put(uid, &bytes);
     bytes.insert(bytes.end(), update.begin(), update.end());
     return WriteFileDurably(file_, bytes, 0600);
   }
-  std::optional<Bytes> Of(const protocols::Id16& job, uint32_t round) const {
-    auto bytes = ReadFile(file_, onshore::MaxBulkBytes(onshore::BulkKind::kUpdate) + 20);
+  std::optional<Found> Of(const protocols::Id16& job, uint32_t round) const {
     const Bytes head = Head(job, round);
-    if (!bytes || bytes->size() < head.size() ||
-        !std::equal(head.begin(), head.end(), bytes->begin())) {
+    const size_t begin = head.size() + sizeof(uint32_t);
+    const auto bytes = ReadFile(file_, onshore::MaxBulkBytes(onshore::BulkKind::kUpdate) + begin);
+    if (!bytes || bytes->size() < begin || !std::equal(head.begin(), head.end(), bytes->begin())) {
       return std::nullopt;
     }
-    return Bytes(bytes->begin() + static_cast<ptrdiff_t>(head.size()), bytes->end());
+    Found found;
+    for (size_t i = 0; i < sizeof(uint32_t); ++i) {
+      found.uid |= static_cast<uint32_t>((*bytes)[head.size() + i]) << (8 * i);
+    }
+    found.update.assign(bytes->begin() + static_cast<ptrdiff_t>(begin), bytes->end());
+    return found;
   }
 
  private:
+  static void Put(uint32_t number, Bytes* out) {
+    for (int shift = 0; shift < 32; shift += 8) {
+      out->push_back(static_cast<uint8_t>(number >> shift));
+    }
+  }
   static Bytes Head(const protocols::Id16& job, uint32_t round) {
-    Bytes head(job.begin(), job.end());
-    for (int shift = 0; shift < 32; shift += 8)
-      head.push_back(static_cast<uint8_t>(round >> shift));
+    constexpr std::string_view kMagic = "TTK2";  // files before it said no uid
+    Bytes head(kMagic.begin(), kMagic.end());
+    head.insert(head.end(), job.begin(), job.end());
+    Put(round, &head);
     return head;
   }
   fs::path file_;
@@ -166,7 +225,7 @@ class OutsideLoop {
     pollfd fds[] = {
         {gate_.fd(), static_cast<short>(POLLIN | (gate_.WantsWrite() ? POLLOUT : 0)), 0},
         {onshore::kControlFd, POLLIN, 0},
-        {STDIN_FILENO, POLLIN, 0},
+        {pipes_.listens() ? STDIN_FILENO : -1, POLLIN, 0},
         {pipes_.wants_write() ? STDOUT_FILENO : -1, POLLOUT, 0}};
     return onshore::WaitFor(fds, -1);
   }
@@ -234,8 +293,8 @@ class OutsideLoop {
   Status Begin(const onshore::RoundStart& start) {
     if (!job_ || start.job != id_ || version_ != start.adapter_version) return OkStatus();
     round_ = start;
-    if (const auto update = kept_.Of(id_, start.round)) {
-      return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, start.round, *update);
+    if (const auto kept = kept_.Of(id_, start.round)) {
+      return Send(kept->uid, kept->update);
     }
     std::copy(start_.begin(), start_.end(), adapter_->parameters().begin());
     TG_RETURN_IF_ERROR(model::SavePeft(dir_, *adapter_, options_.site.base.filename().native()));
@@ -268,8 +327,14 @@ class OutsideLoop {
       pipes_.Say(frame, update.error().message());
       return OkStatus();
     }
-    TG_RETURN_IF_ERROR(kept_.Keep(id_, round_->round, *update));
-    return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, round_->round, *update);
+    TG_RETURN_IF_ERROR(kept_.Keep(id_, round_->round, options_.uid, *update));
+    return Send(options_.uid, *update);
+  }
+
+  // Whose it is before it: it may be of the client before this one.
+  Status Send(uint32_t uid, const Bytes& update) {
+    TG_RETURN_IF_ERROR(gate_.Send(IpcType::kOutside, onshore::Outside{uid}));
+    return gate_.SendBulk(onshore::BulkKind::kUpdate, {}, round_->round, update);
   }
 
   Result<Bytes> Encode(const RoundMessage& message) {
@@ -294,7 +359,8 @@ class OutsideLoop {
     std::vector<float> result = start_;
     const AdapterView view(adapter_->tensors(), adapter.tensors());
     view.PutShared(adapter.parameters(), job_->phase_groups.items.at(round_->phase), result);
-    TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
+    size_t saturated = 0;
+    TG_RETURN_IF_ERROR(federation::SnapResultToGrid(start_, result, &saturated));
     std::vector<double> delta = federation::Difference(start_, result);
     return federation::EncodeDelta(HeaderOf(*job_, id_, options_.site.name, *round_, WithOf(frame)),
                                    job_->layout, delta,

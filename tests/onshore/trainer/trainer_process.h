@@ -41,6 +41,9 @@ class TrainerProcess : public testing::Test {
     EXPECT_TRUE(onshore::Reap(child_, true).has_value());
   }
 
+  // For another verb than federated.
+  virtual void Change(onshore::SpawnSpec* /*spec*/) {}
+
   // Starts the trainer and says GO; false when it ended before READY.
   bool Start() {
     ++generation_;
@@ -76,6 +79,7 @@ class TrainerProcess : public testing::Test {
     spec.environment = {"LC_ALL=C", "ASAN_OPTIONS=detect_leaks=0"};
     spec.fds = {control.child.get(), pair_.child.get()};
     spec.log_fd = log_write.get();
+    Change(&spec);
     child_ = *onshore::Spawn(spec);
     control.child.reset();
     control_ = std::move(control.supervisor);
