@@ -230,7 +230,8 @@ Result<Times> AggregateOnce(const Options& options, const JobFacts& job,
                                                std::vector<float>(job.values, 0.125f), sum.sum(),
                                                sum.total_weight(), job.manifest.layout, 3, &none));
   }
-  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(parameters));
+  size_t saturated = 0;
+  TG_RETURN_IF_ERROR(federation::SaturateAllToGrid(parameters, &saturated));
   times.average = Since(start);
   start = Clock::now();
   Status stored;

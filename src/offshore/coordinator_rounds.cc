@@ -194,12 +194,19 @@ Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round,
 Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& effect) {
   federation::ServerMoments moments;
   auto parameters = SumRound(job, effect.round, &moments);
-  // A run that diverged, or a spool that the disk damaged, would fail again after every restart.
-  const Status status = parameters ? federation::SnapAllToGrid(*parameters) : parameters.error();
+  // However far one site pushes a value, it does not end the job of all. A spool that the disk
+  // damaged would fail again after every restart.
+  size_t saturated = 0;
+  const Status status =
+      parameters ? federation::SaturateAllToGrid(*parameters, &saturated) : parameters.error();
   if (!status.ok()) {
     TG_RETURN_IF_ERROR(SendNotice(job, effect.round, protocols::AbandonReason::kInternal));
     TG_RETURN_IF_ERROR(DropRoundLater(job, effect.round));
     return GiveUp(job, status);
+  }
+  if (saturated > 0) {
+    LogWarning("parameters_saturated job={} round={} values={} limit={}",
+               job.facts.manifest.name.text, effect.round, saturated, federation::kLargestOnGrid);
   }
   TG_RETURN_IF_ERROR(
       PublishVersion(job, effect.round,

@@ -93,6 +93,30 @@ TEST_F(CoordinatorTest, AJobOfTwoSitesEndsWithTheMeansOfTheirDeltas) {
   }
 }
 
+// A site may send up to 64 for a value: of two sites one gets any value past the grid's end.
+TEST_F(CoordinatorTest, ASiteThatPushesAParameterPastTheGridSpoilsItAndTheJobGoesOn) {
+  federation.site("north").push = 7.5f;
+  ConnectBoth();
+  testing::internal::CaptureStderr();
+  const std::string id = federation.Submit(kJob);
+  federation.Settle();
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(Job(id)["state"], "finished") << log;
+  const FakeSite& south = federation.site("south");
+  ASSERT_TRUE(south.adapter.has_value());
+  EXPECT_TRUE(south.adapter->final);
+  EXPECT_EQ(south.adapter->version, 3u);
+  EXPECT_EQ(south.parameters[0], federation::kLargestOnGrid);
+  EXPECT_EQ(south.parameters[1], -federation::kLargestOnGrid);
+  std::vector<float> snapped = south.parameters;
+  EXPECT_TRUE(federation::SnapAllToGrid(snapped).ok());
+  EXPECT_EQ(snapped, south.parameters) << "sites take it";
+  EXPECT_EQ(log.find("parameters_saturated job=triage round=1"), std::string::npos) << log;
+  EXPECT_NE(log.find("parameters_saturated job=triage round=2 values=2 limit=3.9999"),
+            std::string::npos)
+      << log;
+}
+
 class CrashTest : public CoordinatorTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(CrashTest, InAnyTurnChangesNoBitOfTheResult) {

@@ -43,7 +43,8 @@ const FakeSite::Spool& FakeSite::Make(uint32_t round) {
   const protocols::RoundAnnouncement& announced = rounds.at(round);
   std::vector<float> result = parameters;
   for (size_t i = 0; i < result.size(); ++i) {
-    const float delta = other_values ? 0.0f : Delta(name_, round, i);
+    const float pushed = i == 0 ? push : i == 1 ? -push : 0.0f;
+    const float delta = other_values ? 0.0f : Delta(name_, round, i) + pushed;
     result[i] = federation::SnapToGrid(static_cast<double>(result[i]) + static_cast<double>(delta));
   }
   protocols::UpdateHeader header;

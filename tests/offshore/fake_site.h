@@ -67,6 +67,7 @@ class FakeSite {
   bool silent = false;        // trains no round
   uint32_t weight = 1;        // in the update's header
   bool other_values = false;  // another delta than Delta's
+  float push = 0;             // added to its first parameter each round, taken off its second
 
  private:
   std::vector<SiteMessage> OnAdapter(ByteSpan body);

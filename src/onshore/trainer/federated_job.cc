@@ -230,7 +230,12 @@ Result<Bytes> FederatedJob::RunRound(const onshore::RoundStart& start) {
 Result<Bytes> FederatedJob::Encode(const onshore::RoundStart& start, const RoundNote& note) const {
   std::vector<float> result = start_;
   view_->PutShared(session_->state().parameters, job_.phase_groups.items.at(start.phase), result);
-  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(result));
+  size_t saturated = 0;
+  TG_RETURN_IF_ERROR(federation::SnapResultToGrid(start_, result, &saturated));
+  if (saturated > 0 && !leaves_nothing_) {
+    LogWarning("parameters_saturated site={} round={} values={} limit={}", options_.name,
+               start.round, saturated, federation::kLargestOnGrid);
+  }
   std::vector<double> delta = federation::Difference(start_, result);
   if (protocols::CarriesOver(job_)) TG_RETURN_IF_ERROR(AddResidual(note, start.phase, &delta));
   const TrainedWith with{note.weight, note.train_loss_milli, note.heldout_loss_milli};

@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/rng.h"
 #include "crypto/base_hash.h"
 #include "crypto/hash.h"
@@ -284,7 +285,12 @@ Status Simulation::Publish(uint32_t round, std::span<const int64_t> sum, uint64_
   const uint8_t groups = job.phase_groups.items.at((round - 1) % job.phase_groups.size());
   TG_ASSIGN_OR_RETURN(parameters_, federation::ServerStep(federation::RuleOf(job), parameters_, sum,
                                                           weight, job.layout, groups, &moments_));
-  TG_RETURN_IF_ERROR(federation::SnapAllToGrid(parameters_));
+  size_t saturated = 0;
+  TG_RETURN_IF_ERROR(federation::SaturateAllToGrid(parameters_, &saturated));
+  if (saturated > 0 && options_.rank == 0) {
+    LogWarning("parameters_saturated job={} round={} values={} limit={}", job.name.text, round,
+               saturated, federation::kLargestOnGrid);
+  }
   return Apply(federation::VersionPublished{state_.version + 1});
 }
 

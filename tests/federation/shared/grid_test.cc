@@ -83,5 +83,48 @@ TEST(SnapAllToGrid, NamesTheFirstThatIsTooLargeOrNoNumber) {
   EXPECT_THAT(std::string(SnapAllToGrid(values).message()), ::testing::HasSubstr("700"));
 }
 
+TEST(SaturateAllToGrid, PutsWhatIsBeyondTheGridAtItsEndAndCountsIt) {
+  EXPECT_EQ(kLargestOnGrid, std::nextafter(4.0f, 0.0f));
+  EXPECT_EQ(SnapToGrid(double{kLargestOnGrid}), kLargestOnGrid);
+  std::vector<float> values(1000, 0.1f);
+  size_t saturated = 7;
+  ASSERT_TRUE(SaturateAllToGrid(values, &saturated).ok());
+  EXPECT_EQ(saturated, 0u);
+  EXPECT_EQ(values[999], Reference(0.1f));
+  values[10] = 4.0f;
+  values[20] = -32.5f;
+  values[30] = -std::numeric_limits<float>::infinity();
+  values[40] = kLargestOnGrid;
+  values[50] = 0.1f;
+  ASSERT_TRUE(SaturateAllToGrid(values, &saturated).ok());
+  EXPECT_EQ(saturated, 3u);
+  EXPECT_EQ(values[10], kLargestOnGrid);
+  EXPECT_EQ(values[20], -kLargestOnGrid);
+  EXPECT_EQ(values[30], -kLargestOnGrid);
+  EXPECT_EQ(values[40], kLargestOnGrid);
+  EXPECT_EQ(values[50], Reference(0.1f)) << "the others are snapped";
+  EXPECT_TRUE(SnapAllToGrid(values).ok()) << "a site takes it";
+  values[60] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(std::string(SaturateAllToGrid(values, &saturated).message()),
+              ::testing::HasSubstr("parameter 60 is nan"));
+}
+
+TEST(SnapResultToGrid, SaturatesWhereTheVersionWasNearTheEndAndRefusesElsewhere) {
+  std::vector<float> start = {kLargestOnGrid, -2.0f, 1.99f, 0.1f};
+  std::vector<float> result = {4.25f, -5.0f, 3.5f, 0.1f};
+  size_t saturated = 0;
+  ASSERT_TRUE(SnapResultToGrid(start, result, &saturated).ok());
+  EXPECT_EQ(saturated, 2u);
+  EXPECT_EQ(result, (std::vector<float>{kLargestOnGrid, -kLargestOnGrid, 3.5f, Reference(0.1f)}));
+  result[2] = 4.0f;
+  EXPECT_THAT(std::string(SnapResultToGrid(start, result, &saturated).message()),
+              ::testing::HasSubstr("parameter 2 is 4"));
+  result[2] = 0;
+  result[0] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(SnapResultToGrid(start, result, &saturated).code(), Code::kFailedPrecondition);
+  EXPECT_EQ(SnapResultToGrid(std::span(start).first(3), result, &saturated).code(),
+            Code::kInternal);
+}
+
 }  // namespace
 }  // namespace tidegate::federation

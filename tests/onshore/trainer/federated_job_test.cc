@@ -229,5 +229,27 @@ TEST_F(Job, ParametersBeyondTheGridAreAFailureAndNoUpdate) {
   EXPECT_NE(update.error().message().find("lower the learning rate"), std::string::npos);
 }
 
+// Another site has pushed values to the end of the grid: this one's steps from there are no
+// divergence of its own.
+TEST_F(Job, FromAVersionAtTheEndOfTheGridAnUpdateIsMade) {
+  protocols::JobManifest manifest = SampleJob();
+  manifest.learning_rate = 1e-2;
+  const auto job = Open(manifest);
+  ASSERT_NE(job, nullptr);
+  std::vector<float> start = InitialParameters();
+  for (size_t i = 0; i < start.size(); i += 5) {
+    start[i] = i % 2 == 0 ? federation::kLargestOnGrid : -federation::kLargestOnGrid;
+  }
+  ASSERT_TRUE(job->SetAdapter(0, BytesOf(start)).ok());
+  const auto update = job->RunRound(Start(*job, 1, 0));
+  ASSERT_TRUE(update.has_value()) << update.error().ToString();
+  std::vector<float> result = Applied(start, *update, manifest.layout);
+  size_t stayed = 0, left = 0;
+  for (size_t i = 0; i < start.size(); i += 5) (result[i] == start[i] ? stayed : left) += 1;
+  EXPECT_GT(stayed, 0u) << "or nothing went outwards";
+  EXPECT_GT(left, 0u);
+  EXPECT_TRUE(federation::SnapAllToGrid(result).ok());
+}
+
 }  // namespace
 }  // namespace tidegate::trainer

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 #include <thread>
@@ -98,14 +99,13 @@ class SimulationTest : public testing::Test {
   static std::string LightRecord(int i) {
     return fmt::format("{{\"prompt\":\"what is {} \",\"completion\":\"it is {}\"}}\n", i, i * 7);
   }
+  void IsByHand(const SimulationOptions& options, std::vector<float>* last);
   std::vector<std::unique_ptr<SampleSite>> samples_;
 };
 
-// By hand: each site's trainer, the sum of what it encodes, the server's step.
-TEST_F(SimulationTest, IsWhatTheSitesAndTheCoordinatorDo) {
-  const SimulationOptions options = Options(
-      "rounds = 3\nweighting = \"tokens\"\nserver_optimizer = \"fedavgm\"\nstrategy = \"rolora\"\n",
-      2, "twin");
+// The simulation's last version, which is the one by hand: each site's trainer, the sum of what it
+// encodes, the server's step.
+void SimulationTest::IsByHand(const SimulationOptions& options, std::vector<float>* last) {
   const SimulationResult result = Run(options);
   EXPECT_TRUE(result.finished);
   ASSERT_EQ(result.rounds.size(), 3u);
@@ -129,7 +129,7 @@ TEST_F(SimulationTest, IsWhatTheSitesAndTheCoordinatorDo) {
   federation::ServerMoments moments =
       federation::FirstMoments(federation::RuleOf(job), parameters.size());
   for (uint32_t round = 1; round <= 3; ++round) {
-    const auto phase = static_cast<uint8_t>((round - 1) % 2);
+    const auto phase = static_cast<uint8_t>((round - 1) % job.phase_groups.size());
     federation::WeightedSum sum(parameters.size());
     for (const auto& site : sites) {
       ASSERT_TRUE(site->SetAdapter(round - 1, BytesOf(parameters)).ok());
@@ -144,9 +144,31 @@ TEST_F(SimulationTest, IsWhatTheSitesAndTheCoordinatorDo) {
         federation::ServerStep(federation::RuleOf(job), parameters, sum.sum(), sum.total_weight(),
                                job.layout, job.phase_groups.items[phase], &moments)
             .value();
+    size_t saturated = 0;
+    ASSERT_TRUE(federation::SaturateAllToGrid(parameters, &saturated).ok());
     EXPECT_EQ(result.rounds[round - 1].version, round);
   }
   EXPECT_EQ(Adapter(options), parameters);
+  *last = parameters;
+}
+
+TEST_F(SimulationTest, IsWhatTheSitesAndTheCoordinatorDo) {
+  std::vector<float> last;
+  IsByHand(Options("rounds = 3\nweighting = \"tokens\"\nserver_optimizer = \"fedavgm\"\n"
+                   "strategy = \"rolora\"\n",
+                   2, "twin"),
+           &last);
+}
+
+// A rate of the server's that drives parameters past the grid's end.
+TEST_F(SimulationTest, IsWhatTheyDoAlsoWhereParametersSaturate) {
+  SimulationOptions options = Options("rounds = 3\nserver_learning_rate = 10\n", 2, "saturated");
+  const std::string rate = "learning_rate = 5e-3";
+  options.job_toml.replace(options.job_toml.rfind(rate), rate.size(), "learning_rate = 0.2");
+  std::vector<float> last;
+  IsByHand(options, &last);
+  EXPECT_GT(std::ranges::count(last, federation::kLargestOnGrid), 0);
+  EXPECT_GT(std::ranges::count(last, -federation::kLargestOnGrid), 0);
 }
 
 // Ten sites are more than stay in memory; the same job again gives the same bits.
