@@ -120,11 +120,11 @@ Status Coordinator::LoadHistory(JobRun& job, const std::vector<Event>& events) {
   return OkStatus();
 }
 
-// Blocks of offers that were never taken can only be told apart when no round is open.
+// Blocks of offers that were never taken. Where a job is open its sites may go on with them.
 Status Coordinator::RemoveOrphans() {
   std::set<Digest> keep;
   for (const auto& job : jobs_) {
-    if (!job->ended()) return OkStatus();
+    if (!job->ended()) return RememberOrphans();
     const uint32_t newest = job->version.version;
     for (uint32_t v = newest; v + config_.keep_versions > newest; --v) {
       TG_ASSIGN_OR_RETURN(const auto document, store_->Version(job->facts.id, v));

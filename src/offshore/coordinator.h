@@ -230,8 +230,12 @@ class Coordinator {
                                       federation::ServerMoments* moments);
   void LeaveOff(Site& site, const Incoming& incoming);
   void RemoveLater(const std::vector<Digest>& blocks);
+  // Blocks that open jobs, versions that are kept and offers under way have.
+  Result<std::set<Digest>> NeededBlocks();
   // Takes out of `remove_blocks_` what is still needed.
   Status SpareNeeded();
+  Status RememberOrphans();
+  void DropOrphans();
   Status DropRoundLater(const JobRun& job, uint32_t round);
 
   // coordinator_messages.cc: what sites say
@@ -289,6 +293,10 @@ class Coordinator {
   std::vector<Outgoing> outbox_;
   std::vector<AccessChange> access_;
   std::vector<Digest> remove_blocks_;  // once the turn is committed
+  // Blocks that lay in the store at the start and that nothing had, to be dropped when the rounds
+  // that were open or due then are over.
+  std::vector<Digest> orphans_;
+  std::vector<std::pair<protocols::Id16, uint32_t>> orphan_rounds_;
   // The version that was made last, as it was hashed and stored: its sites ask for it now, and the
   // next one is made of it. Up to kMaxKeptBytes; what is not here is read and verified.
   Digest kept_content_{};

@@ -289,8 +289,7 @@ void Coordinator::RemoveLater(const std::vector<Digest>& blocks) {
 // A block may be in several contents: parts of an adapter that did not change, zeros of moments,
 // and whatever a site has named in a release of its own. What is to go stays while anything else
 // has it.
-Status Coordinator::SpareNeeded() {
-  if (remove_blocks_.empty()) return OkStatus();
+Result<std::set<Digest>> Coordinator::NeededBlocks() {
   std::set<Digest> needed;
   const auto need = [&needed](const auto& manifest) {
     needed.insert(manifest.blocks.items.begin(), manifest.blocks.items.end());
@@ -307,7 +306,7 @@ Status Coordinator::SpareNeeded() {
     }
     TG_ASSIGN_OR_RETURN(const auto moments, store_->Moments(job->facts.id));
     if (moments) needed.insert(moments->blocks.begin(), moments->blocks.end());
-    if (!job->collecting()) continue;
+    if (job->ended()) continue;
     TG_ASSIGN_OR_RETURN(const auto updates,
                         store_->Updates(job->facts.id, federation::CurrentRound(job->state)));
     for (const federation::StoredUpdate& update : updates) {
@@ -319,8 +318,37 @@ Status Coordinator::SpareNeeded() {
   for (const auto& [name, site] : sites_) {
     for (const auto& [content, incoming] : site.offers) need(incoming.manifest);
   }
+  return needed;
+}
+
+Status Coordinator::SpareNeeded() {
+  DropOrphans();
+  if (remove_blocks_.empty()) return OkStatus();
+  TG_ASSIGN_OR_RETURN(const std::set<Digest> needed, NeededBlocks());
   std::erase_if(remove_blocks_, [&needed](const Digest& id) { return needed.contains(id); });
   return OkStatus();
+}
+
+// Which offers they were of is not known any more, so they wait for all of these rounds.
+Status Coordinator::RememberOrphans() {
+  TG_ASSIGN_OR_RETURN(const std::set<Digest> needed, NeededBlocks());
+  TG_ASSIGN_OR_RETURN(orphans_, blocks_.List());
+  std::erase_if(orphans_, [&needed](const Digest& id) { return needed.contains(id); });
+  for (const auto& job : jobs_) {
+    if (job->ended()) continue;
+    orphan_rounds_.emplace_back(job->facts.id, federation::CurrentRound(job->state));
+  }
+  return OkStatus();
+}
+
+void Coordinator::DropOrphans() {
+  if (orphans_.empty()) return;
+  for (const auto& [id, round] : orphan_rounds_) {
+    const JobRun* job = FindJob(id);
+    // An ended job's round is 0.
+    if (job != nullptr && federation::CurrentRound(job->state) == round) return;
+  }
+  RemoveLater(std::exchange(orphans_, {}));
 }
 
 Status Coordinator::SendNotice(JobRun& job, uint32_t round, protocols::AbandonReason reason) {

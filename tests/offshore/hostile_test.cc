@@ -243,6 +243,42 @@ TEST_F(HostileTest, OffersThatAreNeverEndedDoNotFillTheStore) {
   EXPECT_EQ(blocks(), before);
 }
 
+// A coordinator that was started anew does not know whose they were: a site may go on with them,
+// but not after the rounds that were open.
+TEST_F(HostileTest, BlocksThatAnOfferLeftBeforeARestartGoWithTheRoundsThatWereOpen) {
+  const std::string other = federation.Submit("name = \"other\"\nsites = [\"west\"]\n");
+  const Bytes block(federation.site("north").Make(1).release.ciphertext_bytes, 7);
+  const Digest id = blocks::BlockId(block);
+  Digest content{};
+  EXPECT_EQ(Refusal([&](ReleaseManifest& r) {
+              r.blocks.items[0] = id;
+              content = r.content = blocks::ContentId(r.blocks.items);
+            }),
+            "");
+  federation.Say(
+      "north", {Channel::kBulk, MessageType::kChunk, protocols::EncodeChunk({content, 0, block})});
+  const auto there = [&] { return federation.coordinator().BlockOf(id).has_value(); };
+  ASSERT_TRUE(there());
+  federation.Crash();
+  federation.Open();
+  for (const char* name : {"north", "south", "west"}) federation.Connect(name);
+  federation.Settle();
+  EXPECT_TRUE(there()) << "it can be gone on with";
+  for (const char* name : {"north", "south"}) {
+    federation.Say(name, FakeSite::OfferOf(federation.site(name).Make(1)));
+  }
+  federation.Settle();
+  ASSERT_EQ(federation.site("north").adapter->version, 1u);
+  EXPECT_TRUE(there()) << "it may be of the other job's round";
+  federation.Request({{"verb", "job_stop"}, {"job", other}});
+  EXPECT_FALSE(there()) << "while a job is open";
+  for (const char* name : {"north", "south"}) {
+    federation.Say(name, FakeSite::OfferOf(federation.site(name).Make(2)));
+  }
+  federation.Settle();
+  EXPECT_EQ(federation.site("south").adapter->version, 2u) << "nothing else went";
+}
+
 // A WANT of 60 bytes is answered with megabytes, and many come in one turn.
 TEST_F(HostileTest, ATurnSaysNoMoreToASiteThanItsBound) {
   const protocols::AdapterManifest adapter = *federation.site("north").adapter;
