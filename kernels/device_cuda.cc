@@ -47,6 +47,24 @@ bool Idle(const Context& context) {
   return true;
 }
 
+void* MakeEvent() {
+  cudaEvent_t event = nullptr;
+  CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  return event;
+}
+
+void ReleaseEvent(void* event) { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+
+void Record(const Context& context, void* event) {
+  CheckCuda(cudaEventRecord(static_cast<cudaEvent_t>(event), StreamOf(context)),
+            "recording an event");
+}
+
+void Follow(const Context& context, void* event) {
+  CheckCuda(cudaStreamWaitEvent(StreamOf(context), static_cast<cudaEvent_t>(event), 0),
+            "following an event");
+}
+
 size_t FreeBytes() {
   size_t free = 0, total = 0;
   CheckCuda(cudaMemGetInfo(&free, &total), "asking for its memory");
@@ -73,6 +91,10 @@ const Device& CudaDevice() {
       .synchronize = Synchronize,
       .idle = Idle,
       .free_bytes = FreeBytes,
+      .make_event = MakeEvent,
+      .release_event = ReleaseEvent,
+      .record = Record,
+      .follow = Follow,
   };
   return device;
 }

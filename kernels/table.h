@@ -43,6 +43,13 @@ struct Device {
   void (*synchronize)(const Context&);
   bool (*idle)(const Context&);  // whether all that was queued on the stream is done
   size_t (*free_bytes)();        // of the device's memory, now
+  // An event stands for what was queued on a stream when it was recorded there; a stream that
+  // follows it begins what is queued on it from then on when that is done. May be recorded anew
+  // once whoever follows it is done.
+  void* (*make_event)();
+  void (*release_event)(void* event);
+  void (*record)(const Context&, void* event);
+  void (*follow)(const Context&, void* event);
 };
 
 class DeviceError : public std::runtime_error {

@@ -79,6 +79,11 @@ class Collectives {
   // its stream; those of the other backends have ended when they return, and this does nothing.
   virtual Status Finish() { return OkStatus(); }
 
+  // The device's queue that calls go to, of a group whose calls are queued (NCCL): what a call
+  // reads must be there when that queue gets to it, not before. Null where calls have ended when
+  // they return.
+  virtual void* stream() const { return nullptr; }
+
   // Ends the group for every rank: calls that wait, and all later ones, return kCancelled with this
   // rank and reason. The first one counts. Does not wait for the others.
   virtual void Abort(std::string_view reason) = 0;

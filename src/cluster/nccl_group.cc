@@ -48,6 +48,7 @@ class NcclRank final : public NcclGroup {
   int rank() const override { return bootstrap_->rank(); }
   int size() const override { return bootstrap_->size(); }
   std::string_view backend() const override { return "nccl"; }
+  void* stream() const override { return stream_.handle; }
 
   Status Rejoin(std::shared_ptr<Collectives> bootstrap) override {
     Drop();

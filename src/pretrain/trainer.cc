@@ -47,9 +47,17 @@ Trainer::Trainer(model::FullModel& model, SampleSource& source, const Partition&
       config_(config) {
   if (data_ != nullptr) stream_ = std::make_unique<cluster::CollectiveStream>(*data_);
   if (config_.ordered) tree_ = std::make_unique<GradientTree>(model.layout().count, leaves());
+  const kernels::Device* device = model_.table().device;
+  const bool queued = device != nullptr && data_ != nullptr && data_->stream() != nullptr;
   for (const Bucket& bucket : partition_.buckets()) {
     stretches_.push_back(partition_.StretchesOf(bucket));
+    if (queued) events_.push_back(device->make_event());
   }
+}
+
+Trainer::~Trainer() {
+  stream_.reset();  // its calls follow the events
+  for (void* event : events_) model_.table().device->release_event(event);
 }
 
 Result<std::unique_ptr<Trainer>> Trainer::Create(model::FullModel& model, SampleSource& source,
@@ -76,6 +84,8 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(model::FullModel& model, Sample
         new Trainer(model, source, partition, shard, control, data, config));
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("the sums of gradients do not fit in memory: use --reduction fast");
+  } catch (const kernels::DeviceError& error) {
+    return Unavailable("{}", error.what());
   }
 }
 
@@ -84,9 +94,32 @@ void Trainer::Reduce(const Bucket& bucket) {
   float* in = gradients() + bucket.begin;
   float* out = gradients() + bucket.piece_begin;
   const size_t count = static_cast<size_t>(bucket.piece);
-  (void)stream_->Submit([in, out, count](cluster::Collectives& group) {
+  SubmitAfter(bucket, [in, out, count](cluster::Collectives& group) {
     return group.ReduceScatter("gradients", in, out, count, DType::kF32);
   });
+}
+
+void Trainer::SubmitAfter(const Bucket& bucket, cluster::CollectiveStream::Work call) {
+  if (events_.empty()) {
+    (void)stream_->Submit(std::move(call));
+    return;
+  }
+  const kernels::Device& device = *model_.table().device;
+  void* const event = events_[IndexOf(bucket)];
+  device.record(model_.context(), event);
+  (void)stream_->Submit(
+      [&device, event, call = std::move(call)](cluster::Collectives& group) -> Status {
+        try {
+          device.follow({1, nullptr, group.stream()}, event);
+        } catch (const kernels::DeviceError& error) {
+          return Unavailable("{}", error.what());
+        }
+        return call(group);
+      });
+}
+
+size_t Trainer::IndexOf(const Bucket& bucket) const {
+  return static_cast<size_t>(&bucket - partition_.buckets().data());
 }
 
 void Trainer::OnFinal(int64_t leaf, int64_t begin) {
@@ -101,8 +134,6 @@ void Trainer::OnFinal(int64_t leaf, int64_t begin) {
 // The losses of this rank's micro-batches; the sums of gradients are in its pieces.
 Result<std::vector<double>> Trainer::Passes(int64_t step) {
   model_.Zero(gradients(), static_cast<size_t>(model_.layout().count) * sizeof(float));
-  // On a device a pass is only queued when it says that it is done.
-  const bool overlaps = model_.table().device == nullptr;
   std::vector<double> losses;
   for (int64_t leaf = 0; leaf < leaves(); ++leaf) {
     const int64_t slot = rank() * leaves() + leaf;
@@ -113,9 +144,9 @@ Result<std::vector<double>> Trainer::Passes(int64_t step) {
     const auto on_final = [this, leaf](int64_t begin) { OnFinal(leaf, begin); };
     TG_ASSIGN_OR_RETURN(
         const model::LossSum sum,
-        model_.ForwardBackward(batch, overlaps ? on_final : std::function<void(int64_t)>()));
+        model_.ForwardBackward(batch, Overlaps() ? on_final : std::function<void(int64_t)>()));
     losses.push_back(sum.loss);
-    if (overlaps) continue;
+    if (Overlaps()) continue;
     model_.Wait();
     OnFinal(leaf, 0);
   }
@@ -164,11 +195,10 @@ Status Trainer::OnControl(const cluster::CollectiveStream::Work& call) {
 }
 
 void Trainer::Apply(const Bucket& bucket, double grad_scale, double learning_rate) {
-  const size_t index = static_cast<size_t>(&bucket - partition_.buckets().data());
   const auto at = [](const model::AlignedBuffer& buffer, int64_t local) {
     return reinterpret_cast<float*>(buffer.data()) + local;
   };
-  for (const Stretch& s : stretches_[index]) {
+  for (const Stretch& s : stretches_[IndexOf(bucket)]) {
     kernels::AdamWArgs args;
     args.count = s.end - s.begin;
     args.p = at(shard_.masters, s.local_begin);
@@ -197,10 +227,10 @@ void Trainer::SpreadBucket(const Bucket& bucket) {
       {bucket.piece, reinterpret_cast<const float*>(shard_.masters.data()) + bucket.local_begin,
        1.0, piece});
   if (stream_ == nullptr) return;
-  if (model_.table().device != nullptr) model_.Wait();
+  if (!Overlaps()) model_.Wait();
   std::byte* out = weights + static_cast<size_t>(bucket.begin) * element;
   const size_t count = static_cast<size_t>(bucket.piece);
-  (void)stream_->Submit([piece, out, count, dtype](cluster::Collectives& group) {
+  SubmitAfter(bucket, [piece, out, count, dtype](cluster::Collectives& group) {
     return group.AllGather("weights", piece, out, count, WireType(dtype));
   });
 }

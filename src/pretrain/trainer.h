@@ -3,8 +3,10 @@
 // and the new weights are gathered. Not thread-safe.
 //
 // A step is a pure function of the state: which sequences it reads does not depend on the number of
-// ranks. With `ordered` sums and a power of two of micro-batches a rank, weights, losses and norms
-// are the same bits for any number of ranks; without, sums differ in their last bits.
+// ranks. Sums of gradients begin as the pass that makes them goes on, and weights travel as the
+// next are updated, on a device by its events. With `ordered` sums and a power of two of
+// micro-batches a rank, weights, losses and norms are the same bits for any number of ranks;
+// without, sums differ in their last bits.
 #pragma once
 
 #include <memory>
@@ -52,6 +54,9 @@ class Trainer {
                                                  cluster::Collectives* control,
                                                  cluster::Collectives* data,
                                                  const StepConfig& config);
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
   // After the masters were set: every rank's weights are made of them.
   Status SpreadWeights();
   // kFailedPrecondition, with nothing changed, where the loss or the norm is not finite. After any
@@ -77,7 +82,12 @@ class Trainer {
   Result<std::vector<double>> Passes(int64_t step);
   // Of micro-batch `leaf`, when nothing more is added to [begin, …).
   void OnFinal(int64_t leaf, int64_t begin);
+  // On a device without a stream for its sums a pass must end before they begin.
+  bool Overlaps() const { return model_.table().device == nullptr || !events_.empty(); }
   void Reduce(const Bucket& bucket);
+  // Hands the call over, for when what the model's stream was asked for by now has been done.
+  void SubmitAfter(const Bucket& bucket, cluster::CollectiveStream::Work call);
+  size_t IndexOf(const Bucket& bucket) const;
   Status Chunks(std::vector<double>* sums);
   Result<std::vector<double>> Gather(const std::vector<double>& mine);
   Status OnControl(const cluster::CollectiveStream::Work& call);
@@ -95,6 +105,7 @@ class Trainer {
   std::unique_ptr<cluster::CollectiveStream> stream_;  // of data_; null for a rank alone
   std::unique_ptr<GradientTree> tree_;                 // with ordered sums
   std::vector<std::vector<Stretch>> stretches_;        // of each bucket
+  std::vector<void*> events_;                          // of each bucket, on a device with a stream
   size_t reduced_ = 0;                                 // buckets of this step, from the first
 };
 

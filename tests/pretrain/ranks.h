@@ -72,17 +72,20 @@ inline StepConfig TinyStep() {
   return config;
 }
 
-// One rank: its model, shard and trainer. `group` is null for a rank alone.
+// One rank: its model, shard and trainer. `group` is null for a rank alone; gradients and weights
+// go over `data` where there is one.
 struct Rank {
   Rank(const model::ModelConfig& config, const StepConfig& step, cluster::Collectives* group,
-       const model::ComputeOptions& compute = {}, int64_t bucket_elements = 1)
+       const model::ComputeOptions& compute = {}, int64_t bucket_elements = 1,
+       cluster::Collectives* data = nullptr)
       : ranks(group == nullptr ? 1 : group->size()),
         rank(group == nullptr ? 0 : group->rank()),
         model(Must(model::FullModel::Create(config, compute, {}, FlatMultiple(ranks)))),
         partition(model->layout(), ranks, rank, bucket_elements),
         shard(Must(NewShard(*model, partition))),
         source(32),
-        trainer(Must(Trainer::Create(*model, source, partition, shard, group, group, step))) {}
+        trainer(Must(Trainer::Create(*model, source, partition, shard, group,
+                                     data == nullptr ? group : data, step))) {}
 
   int ranks, rank;
   std::unique_ptr<model::FullModel> model;
