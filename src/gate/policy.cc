@@ -197,7 +197,13 @@ Status TakeApprovers(const Where& at, const toml::node& node, Policy* p) {
     return Bad(at, "must be a table: { alice = \"ed25519:…\", bob = \"uid:1001\" }");
   }
   for (const auto& [name, value] : *table) {
-    if (name.str().size() > protocols::kMaxName) return Bad(at, "has a name that is too long");
+    // A name stands in the ledger's leaves, which have printable ASCII.
+    if (name.str().empty() || name.str().size() > protocols::kMaxName ||
+        !std::all_of(name.str().begin(), name.str().end(),
+                     [](char c) { return c >= 0x20 && c <= 0x7e; })) {
+      return Bad(at, fmt::format("has the name '{}': give 1 to {} printable ASCII characters",
+                                 name.str(), protocols::kMaxName));
+    }
     const std::string text = value.value<std::string>().value_or("");
     if (text.starts_with("uid:")) {
       TG_RETURN_IF_ERROR(TakeApproverUid(at, std::string(name.str()), text, p));

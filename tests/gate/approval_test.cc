@@ -167,6 +167,8 @@ TEST(ApprovalPolicy, MistakesAreNamed) {
       {"[approval]\napprovers = [\"x\"]\n", "must be a table"},
       {"[approval]\napprovers = { alice = \"ed25519:AA\" }\n", "alice"},
       {"[approval]\napprovers = { alice = \"uid:0\" }\n", "above 0"},
+      {"[approval]\napprovers = { \"José\" = \"uid:12\" }\n", "printable ASCII"},
+      {"[approval]\napprovers = { \"\" = \"uid:12\" }\n", "printable ASCII"},
       {"[approval]\napprovers = { alice = \"uid:12x\" }\n", "above 0"},
       {"[approval]\napprovers = { alice = \"uid:12\", bob = \"uid:12\" }\n", "same user"},
       {"[approval]\napprovers = { alice = \"" + key + "\", bob = \"" + key + "\" }\n",
