@@ -99,7 +99,7 @@ Result<std::map<std::string, protocols::ReleaseManifest>> GateSpool::Recover(
 
 Status GateSpool::Remove(const protocols::ReleaseManifest& manifest) {
   TG_RETURN_IF_ERROR(RemoveFile(dir_ / "releases" / NameOf(manifest.key)));
-  for (const Digest& id : manifest.blocks.items) TG_RETURN_IF_ERROR(spool_.Remove(id));
+  for (const Digest& id : manifest.blocks.items) TG_RETURN_IF_ERROR(spool_.RemoveSoon(id));
   return OkStatus();
 }
 
@@ -162,7 +162,7 @@ Status GateSpool::TrimInbox(const protocols::AdapterManifest& keep) {
   const std::set<Digest> used(keep.blocks.items.begin(), keep.blocks.items.end());
   TG_ASSIGN_OR_RETURN(const std::vector<Digest> blocks, inbox_.List());
   for (const Digest& id : blocks) {
-    if (!used.contains(id)) TG_RETURN_IF_ERROR(inbox_.Remove(id));
+    if (!used.contains(id)) TG_RETURN_IF_ERROR(inbox_.RemoveSoon(id));
   }
   return OkStatus();
 }
