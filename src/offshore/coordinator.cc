@@ -154,7 +154,7 @@ Result<std::vector<Outgoing>> Coordinator::EndTurn() {
   TG_RETURN_IF_ERROR(store_->Commit());
   for (auto& [name, site] : sites_) site.turn_bytes = 0;
   for (const Digest& id : std::exchange(remove_blocks_, {})) {
-    TG_RETURN_IF_ERROR(blocks_.Remove(id));
+    TG_RETURN_IF_ERROR(blocks_.RemoveSoon(id));
   }
   if (std::exchange(checkpoint_, false)) TG_RETURN_IF_ERROR(store_->Checkpoint());
   return std::exchange(outbox_, {});

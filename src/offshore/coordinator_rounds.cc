@@ -182,13 +182,12 @@ Result<std::vector<float>> Coordinator::SumRound(JobRun& job, uint32_t round,
   TG_ASSIGN_OR_RETURN(const crypto::AgreeSecretKey key, store_->RecipientKey(job.facts.id, round));
   TG_ASSIGN_OR_RETURN(const auto updates, store_->Updates(job.facts.id, round));
   const auto read = [this](const Digest& id) { return blocks_.GetUnverified(id); };
-  TG_ASSIGN_OR_RETURN(const federation::WeightedSum sum,
-                      SumUpdates(updates, job.facts, key, read, federation::SumThreads()));
   TG_ASSIGN_OR_RETURN(const Parameters start, LoadParameters(job.version));
   TG_ASSIGN_OR_RETURN(*moments, LoadMoments(job));
   const protocols::JobManifest& m = job.facts.manifest;
-  return federation::ServerStep(federation::RuleOf(m), *start, sum.sum(), sum.total_weight(),
-                                m.layout, GroupsOf(m, round), moments, federation::SumThreads());
+  const federation::ServerRule rule = federation::RuleOf(m);
+  return StepOfUpdates(updates, job.facts, key, read, {rule, *start, GroupsOf(m, round)}, moments,
+                       federation::SumThreads());
 }
 
 Status Coordinator::AggregateRound(JobRun& job, const federation::Aggregate& effect) {
