@@ -1,10 +1,12 @@
 // tidegate-serve: an OpenAI-compatible endpoint for a base and its adapters, which a walled
 // tidegate-trainer holds. What `tidegate serve` becomes.
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -23,6 +25,7 @@ constexpr uint64_t kMaxKeyBytes = 4096;
 constexpr int kLookMillis = 200;
 
 volatile std::sig_atomic_t g_stop = 0;
+int g_wake = -1;  // written to at a signal, for a wait that is under way
 
 struct CommandLine {
   ServerOptions server;
@@ -105,11 +108,24 @@ Status Run(CommandLine& c) {
   TG_RETURN_IF_ERROR(ReadKey(&c));
   TG_ASSIGN_OR_RETURN(c.server.worker, WorkerCommand(c));
   struct sigaction action {};
-  action.sa_handler = [](int) { g_stop = 1; };
+  int wake[2];
+  if (::pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus("make", "a pipe", errno);
+  const Fd wake_read(wake[0]), wake_write(wake[1]);
+  c.server.cancel = wake_read.get();
+  g_wake = wake_write.get();
+  action.sa_handler = [](int) {
+    const int saved = errno;
+    g_stop = 1;
+    (void)!::write(g_wake, "", 1);
+    errno = saved;
+  };
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   (void)::setenv(kOpenMpSpins[0], kOpenMpSpins[1], 0);
-  TG_ASSIGN_OR_RETURN(const auto server, Server::Start(c.server));
+  const auto started = Server::Start(c.server);
+  if (!started && g_stop != 0) return OkStatus();
+  if (!started) return started.error();
+  const auto& server = *started;
   std::string names;
   for (const std::string& name : server->models()) names += (names.empty() ? "" : ", ") + name;
   std::printf("serving %s on http://%s:%d/v1 (walls: %s)\n", names.c_str(), c.server.host.c_str(),
@@ -117,7 +133,8 @@ Status Run(CommandLine& c) {
   std::fflush(stdout);
   while (g_stop == 0) {
     ::poll(nullptr, 0, kLookMillis);
-    TG_RETURN_IF_ERROR(server->KeepAlive());
+    const Status alive = server->KeepAlive();
+    if (!alive.ok() && g_stop == 0) return alive;
   }
   return OkStatus();
 }

@@ -138,8 +138,9 @@ class ServerImpl final : public Server {
 
  private:
   Status StartWorker() {
-    TG_ASSIGN_OR_RETURN(std::shared_ptr<AnswerWorker> worker,
-                        AnswerWorker::Start(options_.worker, options_.ready_within));
+    TG_ASSIGN_OR_RETURN(
+        std::shared_ptr<AnswerWorker> worker,
+        AnswerWorker::Start(options_.worker, options_.ready_within, {.cancel = options_.cancel}));
     const std::lock_guard lock(mutex_);
     worker_ = std::move(worker);
     return OkStatus();

@@ -24,6 +24,7 @@ struct ServerOptions {
   size_t connections = 64;
   std::vector<std::string> worker;  // what to start: tidegate-trainer answer …
   std::chrono::seconds ready_within{600};
+  int cancel = -1;  // ends the wait for the worker, with kCancelled, when it can be read; -1: none
   std::chrono::seconds answer_within{600};  // from one event of an answer to the next
 };
 

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/file.h"
 #include "base/subprocess.h"
 
 namespace tidegate::serve {
@@ -240,6 +241,20 @@ TEST_F(Served, AClientThatLeavesIsNotAnsweredToTheEnd) {
   EXPECT_EQ(pieces, 3);
   client_ = std::make_unique<httplib::Client>("127.0.0.1", server_->port());
   EXPECT_EQ(Post(Chat("next"))->status, 200);
+}
+
+TEST(ServeStart, EndsItsWaitForTheModelWhenItIsTold) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const Fd read(ends[0]), write(ends[1]);
+  ASSERT_EQ(::write(write.get(), "", 1), 1);
+  ServerOptions options;
+  options.port = 0;
+  options.worker = {"/bin/sleep", "600"};  // is never ready
+  options.cancel = read.get();
+  const auto started = Server::Start(options);
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code(), Code::kCancelled) << started.error().ToString();
 }
 
 TEST(ServeProgram, ServesUntilASignalAndNamesWhatIsWrong) {
