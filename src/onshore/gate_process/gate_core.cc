@@ -320,6 +320,10 @@ Result<GateEffects> GateCore::OnDataset(const Dataset& dataset) {
 
 Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
   GateEffects out;
+  if (none.round == kWholeJob) {
+    TG_RETURN_IF_ERROR(RefuseJob(none, &out));
+    return out;
+  }
   const bool open = job_ && round_ && !round_->closed && !job_ended_ && none.job == job_->id &&
                     none.round == round_->announcement.round;
   // One leaf a round, however often a trainer says so.
@@ -335,6 +339,25 @@ Result<GateEffects> GateCore::OnNoUpdate(const NoUpdate& none) {
   out.push_back(Event(EventCode::kUpdateRefused, {none.round, 0, 0, 0}));
   TG_RETURN_IF_ERROR(Drive(&out));
   return out;
+}
+
+// As if it had been refused when it came; until the gate's next start, for by then the base may be
+// another. The next job is taken as ever.
+Status GateCore::RefuseJob(const NoUpdate& none, GateEffects* out) {
+  if (!job_ || job_ended_ || none.job != job_->id) return OkStatus();
+  TG_RETURN_IF_ERROR(
+      Refuse("job", none.job, 0, "trainer",
+             "the trainer cannot run it on the base of site.toml: its layout, LoRA shape, lengths "
+             "or base hash are not that base's; put the job's base there, or wait for another job",
+             out));
+  out->push_back(Event(EventCode::kJobRefused));
+  held_.reset();
+  if (trainer_up_) {
+    EndJob(out);
+  } else {
+    job_ended_ = true;
+  }
+  return Drive(out);
 }
 
 // Seal, spool, debit, offer: each durable before the next.

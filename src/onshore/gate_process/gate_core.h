@@ -67,7 +67,8 @@ class GateCore {
   Result<GateEffects> OnNeedBlock(const NeedBlock& need);
   // What the trainer says that it trains on; once a start of it.
   Result<GateEffects> OnDataset(const Dataset& dataset);
-  // A trainer that could make no update: the round is refused, as by a rule.
+  // A trainer that could make no update: the round is refused, as by a rule. Or the job is, which
+  // has ended then.
   Result<GateEffects> OnNoUpdate(const NoUpdate& none);
   // The coordinator answered an OFFER or its COMMIT with ERROR: for good (IsFinal), or to be
   // offered again later.
@@ -154,6 +155,7 @@ class GateCore {
   Status DriveTrainer(GateEffects* out);
   bool WaitsForCoordinator() const;
   void EndJob(GateEffects* out);
+  Status RefuseJob(const NoUpdate& none, GateEffects* out);
   void TellEnd(GateEffects* out);
   void WantMissingBlocks(GateEffects* out);
   Status OfferOpen(GateEffects* out);

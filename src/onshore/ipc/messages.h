@@ -36,7 +36,7 @@ enum class IpcType : uint16_t {
   kWantBlocks = 9,     // gate → link: fetch these blocks from the coordinator
   kKnown = 10,         // gate → link: what LEASE is to say
   kLinkState = 11,     // link → gate: is the coordinator connected
-  kNoUpdate = 14,      // trainer → gate: this round has none, and why
+  kNoUpdate = 14,      // trainer → gate: this round, or this job, has none, and why
   kDataset = 15,       // trainer → gate: what it trains on, by digest
   kOfferRefused = 13,  // link → gate: the coordinator answered an OFFER or its COMMIT with ERROR
   kAskWaiting = 16,    // carrier → gate: is anything to be done before the coordinator says more
@@ -138,11 +138,15 @@ struct Outside {
   }
 };
 
-// A loss that is not finite, a delta that the codec cannot hold: the round is over for the site.
+// In a NoUpdate: of no round will there be one, for the job is not one of the site's base.
+inline constexpr uint32_t kWholeJob = 0;
+
+// A loss that is not finite, a delta that the codec cannot hold: the round is over for the site. Or
+// the job is.
 struct NoUpdate {
   Id16 job{};
-  uint32_t round = 0;
-  uint8_t code = 0;  // base/status.h; the trainer's words do not go into the ledger
+  uint32_t round = 0;  // or kWholeJob
+  uint8_t code = 0;    // base/status.h; the trainer's words do not go into the ledger
   template <class A>
   void serialize(A& ar) {
     ar(job, round, code);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "crypto/hash.h"
 #include "kernels/table.h"
+#include "model/config.h"
 #include "onshore/ipc/peer.h"
 #include "onshore/start/start.h"
 #include "onshore/start/stop.h"
@@ -167,11 +168,7 @@ class Loop {
       // A gate that was started again may not have heard it.
       if (job_ && bulk.bytes == job_bytes_) return TellDataset();
       if (job_) return FailedPrecondition("a trainer lives for one job; this is another");
-      TG_RETURN_IF_ERROR(ReadDatasets());
-      TG_RETURN_IF_ERROR(BeginAnewWithOtherRecords(JobDirOf(bulk.bytes), dataset_.records));
-      TG_ASSIGN_OR_RETURN(job_, FederatedJob::Open(bulk.bytes, options_, Events()));
-      job_bytes_ = bulk.bytes;
-      return TellDataset();
+      return Open(bulk.bytes);
     }
     if (bulk.kind == onshore::BulkKind::kParameters && job_) {
       const Status status = job_->SetAdapter(bulk.index, bulk.bytes);
@@ -179,6 +176,36 @@ class Loop {
       return status.code() == Code::kCancelled ? OkStatus() : status;
     }
     return OkStatus();
+  }
+
+  // What is wrong with the job is told to the gate, and ends the job, not the trainer: the
+  // coordinator chose it. What is wrong at the site ends the trainer.
+  Status Open(const Bytes& job) {
+    auto manifest = protocols::Decode<protocols::JobManifest>(job);
+    if (!manifest) return DataLoss("a job manifest: {}", manifest.error().reason);
+    const protocols::Id16 id = IdOf(job);
+    TG_ASSIGN_OR_RETURN(const model::ModelConfig base,
+                        model::LoadHfConfig(options_.base / "config.json"));
+    if (const Status fits = CheckJobFits(*manifest, id, options_, base); !fits.ok()) {
+      return TellNoJob(id, fits);
+    }
+    TG_RETURN_IF_ERROR(ReadDatasets());
+    TG_RETURN_IF_ERROR(BeginAnewWithOtherRecords(JobDir(options_, id), dataset_.records));
+    auto opened = FederatedJob::Open(job, options_, Events());
+    // Above all another base than the job's.
+    if (!opened && opened.error().code() == Code::kFailedPrecondition) {
+      return TellNoJob(id, opened.error());
+    }
+    if (!opened) return opened.error();
+    job_ = std::move(*opened);
+    job_bytes_ = job;
+    return TellDataset();
+  }
+
+  Status TellNoJob(const protocols::Id16& job, const Status& status) {
+    LogWarning("job_does_not_fit {}", status.ToString());
+    return gate_.Send(IpcType::kNoUpdate, onshore::NoUpdate{job, onshore::kWholeJob,
+                                                            static_cast<uint8_t>(status.code())});
   }
 
   Status DoRound() {
@@ -218,11 +245,11 @@ class Loop {
     return OkStatus();
   }
 
-  std::filesystem::path JobDirOf(ByteSpan job) const {
+  static protocols::Id16 IdOf(ByteSpan job) {
     protocols::Id16 id{};
     const Digest digest = crypto::Sha256::Of(job);
     std::copy_n(digest.begin(), id.size(), id.begin());
-    return JobDir(options_, id);
+    return id;
   }
 
   // What the numbers made impossible is the round's end, not the trainer's; the rest is.

@@ -1,6 +1,8 @@
 #include "onshore/trainer/job_config.h"
 
 #include "base/bytes.h"
+#include "federation/shared/layout.h"
+#include "model/adapter.h"
 #include "protocols/strategy.h"
 
 namespace tidegate::trainer {
@@ -77,6 +79,29 @@ Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
   config.seed = job.seed;
   TG_RETURN_IF_ERROR(finetune::CheckConfig(config));
   return config;
+}
+
+Status CheckJobFits(const protocols::JobManifest& job, const protocols::Id16& id,
+                    const SiteOptions& options, const model::ModelConfig& base) {
+  // The site's own part is looked at when it is used.
+  SiteOptions any = options;
+  any.device = "cpu";
+  any.threads = 1;
+  TG_ASSIGN_OR_RETURN(const finetune::FinetuneConfig config, ConfigOf(job, id, any));
+  if (config.max_length > base.max_positions) {
+    return InvalidArgument("the job's max_length {} is beyond the {} positions of the base",
+                           config.max_length, base.max_positions);
+  }
+  TG_ASSIGN_OR_RETURN(model::LoraConfig shared, finetune::LoraOf(config));
+  TG_RETURN_IF_ERROR(model::CheckLoraFits(shared, base));
+  shared.r = job.lora_r;
+  shared.alpha = job.lora_alpha;
+  TG_RETURN_IF_ERROR(model::CheckLora(shared));
+  TG_ASSIGN_OR_RETURN(const protocols::Layout layout,
+                      federation::LayoutOf(model::Adapter::CreateZero(base, shared)));
+  if (layout == job.layout) return OkStatus();
+  return FailedPrecondition("the job's layout is not that of the base in {} and its LoRA shape",
+                            options.base.native());
 }
 
 }  // namespace tidegate::trainer

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "finetune/config.h"
+#include "model/config.h"
 #include "protocols/documents.h"
 
 namespace tidegate::trainer {
@@ -31,5 +32,10 @@ std::filesystem::path JobDir(const SiteOptions& options, const protocols::Id16& 
 // kUnsupported for what this trainer does not do, by name.
 Result<finetune::FinetuneConfig> ConfigOf(const protocols::JobManifest& job,
                                           const protocols::Id16& id, const SiteOptions& options);
+
+// What the shape of this site's base says of the job, before anything is loaded: its LoRA, its
+// lengths and its layout. An error is the job's fault alone. `base`: of its config.json.
+Status CheckJobFits(const protocols::JobManifest& job, const protocols::Id16& id,
+                    const SiteOptions& options, const model::ModelConfig& base);
 
 }  // namespace tidegate::trainer

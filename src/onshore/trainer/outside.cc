@@ -265,11 +265,13 @@ class OutsideLoop {
       job_ = std::move(*manifest);
       const Digest digest = crypto::Sha256::Of(bulk.bytes);
       std::copy_n(digest.begin(), id_.size(), id_.begin());
+      if (const Status fits = CheckJobFits(*job_, id_, options_.site, base_); !fits.ok()) {
+        job_.reset();
+        return gate_.Send(IpcType::kNoUpdate, onshore::NoUpdate{id_, onshore::kWholeJob,
+                                                                static_cast<uint8_t>(fits.code())});
+      }
       adapter_ = model::Adapter::CreateZero(base_, federation::LoraOf(*job_));
-      TG_ASSIGN_OR_RETURN(const protocols::Layout layout, federation::LayoutOf(*adapter_));
-      if (layout == job_->layout) return OkStatus();
-      return FailedPrecondition("the job's layout is not that of the base in {}",
-                                options_.site.base.native());
+      return OkStatus();
     }
     if (bulk.kind != onshore::BulkKind::kParameters || !job_) return OkStatus();
     std::vector<float> values(adapter_->parameters().size());

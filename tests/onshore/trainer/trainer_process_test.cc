@@ -110,15 +110,35 @@ TEST_F(TrainerProcess, ARoundThatIsAbandonedIsLeftAtTheNextStep) {
   EXPECT_FALSE(fs::exists(site_.job_dir(job) / "state"));
 }
 
-TEST_F(TrainerProcess, AJobForAnotherBaseEndsItWithAReason) {
-  ASSERT_NO_FATAL_FAILURE(StartOrSkip());
-  if (IsSkipped()) return;
-  protocols::JobManifest job = SampleJob();
-  job.base_hash[5] ^= 1;
-  OpenRound(job);
-  EXPECT_FALSE(Next(IpcType::kBulkBegin).has_value()) << "it sent something";
-  EXPECT_EQ(End().exit_status, 4);
-  EXPECT_NE(Log().find("give the site the job's base"), std::string::npos);
+// A coordinator's doing: were it the trainer's end, three of them would be the site's.
+TEST_F(TrainerProcess, AJobThatIsNotOneOfTheSitesBaseIsToldAndEndsNothing) {
+  using Job = protocols::JobManifest;
+  const struct {
+    const char* what;
+    void (*spoil)(Job&);
+  } cases[] = {
+      {"another base", [](Job& job) { job.base_hash[5] ^= 1; }},
+      {"another shape", [](Job& job) { ++job.layout.tensors.items[0].cols; }},
+      {"another rank than its layout's", [](Job& job) { ++job.lora_r; }},
+      {"a module of which the layout knows nothing", [](Job& job) { job.lora_targets = 3; }},
+      {"no module", [](Job& job) { job.lora_targets = 0; }},
+      {"rows longer than the base's", [](Job& job) { job.max_length = 1 << 19; }},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.what);
+    ASSERT_NO_FATAL_FAILURE(StartOrSkip());
+    if (IsSkipped()) return;
+    Job job = SampleJob();
+    c.spoil(job);
+    OpenRound(job);
+    const auto told = Next(IpcType::kNoUpdate);
+    ASSERT_TRUE(told.has_value()) << Log();
+    const auto none = *protocols::Decode<onshore::NoUpdate>(told->body);
+    EXPECT_EQ(none.job, IdOf(job));
+    EXPECT_EQ(none.round, onshore::kWholeJob);
+    ASSERT_TRUE(gate_->Send(IpcType::kStop, onshore::Stop{IdOf(job), 0}).ok());
+    EXPECT_EQ(End().end, onshore::End::kClean) << Log();
+  }
 }
 
 TEST_F(TrainerProcess, ALossThatIsNotFiniteIsToldAndMakesNoUpdate) {
