@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -198,6 +199,42 @@ Result<uint64_t> Ledger::AppendBody(LeafType type, Bytes body) {
   frontier_ = std::move(frontier);
   head_ = std::move(*head);
   return leaves_.size() - 1;
+}
+
+std::set<protocols::Id16> Ledger::JobsNamed(std::string_view name) const {
+  std::set<protocols::Id16> jobs;
+  for (const LedgerLeaf& leaf : leaves_) {
+    if (leaf.entry.type != LeafType::kJob) continue;
+    const auto job = protocols::Decode<JobLeaf>(leaf.entry.body.items);
+    if (job && (name.empty() || job->name.text == name)) jobs.insert(job->job);
+  }
+  return jobs;
+}
+
+JobProgress Ledger::ProgressOf(const protocols::Id16& job) const {
+  JobProgress progress;
+  for (const LedgerLeaf& leaf : leaves_) {
+    const Bytes& body = leaf.entry.body.items;
+    if (leaf.entry.type == LeafType::kIntent) {
+      const auto intent = protocols::Decode<IntentLeaf>(body);
+      if (intent && intent->key.job == job) {
+        progress.round = std::max(progress.round, intent->key.round);
+      }
+    } else if (leaf.entry.type == LeafType::kRefusal) {
+      const auto refusal = protocols::Decode<RefusalLeaf>(body);
+      if (refusal && refusal->what.text == "update" && refusal->job == job) {
+        progress.round = std::max(progress.round, refusal->round);
+      }
+    } else if (leaf.entry.type == LeafType::kAdapter) {
+      const auto adapter = protocols::Decode<AdapterLeaf>(body);
+      if (!adapter || adapter->job != job || adapter->version < progress.version.value_or(0)) {
+        continue;
+      }
+      progress.version = adapter->version;
+      progress.adapter = adapter->manifest;
+    }
+  }
+  return progress;
 }
 
 Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round) const {

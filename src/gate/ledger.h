@@ -10,7 +10,10 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -32,6 +35,13 @@ struct Spent {
   uint64_t bytes_today = 0, bytes_of_round = 0, bytes_of_job = 0;
   double bits_of_round = 0, bits_of_job = 0;  // the most that they could carry
   uint32_t exports_today = 0, exports_of_job = 0, exports_of_round = 0;
+};
+
+// How far this site has gone with a job.
+struct JobProgress {
+  uint32_t round = 0;               // the highest that was exported, or whose update was refused
+  std::optional<uint32_t> version;  // the highest adapter that was stored,
+  Hash32 adapter{};                 // and its manifest's digest
 };
 
 // What the ledger asks of the file system. As the calls of these names: -1 and errno, but Allocate
@@ -68,6 +78,9 @@ class Ledger {
   uint64_t size() const { return leaves_.size(); }
 
   Spent SpentOn(const protocols::Id16& job, uint32_t round) const;
+  JobProgress ProgressOf(const protocols::Id16& job) const;
+  // The jobs that were accepted, of this name; "": all.
+  std::set<protocols::Id16> JobsNamed(std::string_view name) const;
 
   // That a note is a head of this ledger, signed by this site, over leaf `index` among others.
   // kUnauthenticated or kDataLoss name what does not fit.

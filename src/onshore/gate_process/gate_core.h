@@ -47,6 +47,9 @@ struct TellSupervisor {
 using GateEffect = std::variant<SendMessage, SendBulkTo, TellSupervisor>;
 using GateEffects = std::vector<GateEffect>;
 
+// Different jobs that one ledger takes: each leaves leaves behind, and the coordinator makes them.
+inline constexpr size_t kMaxLedgerJobs = 4096;
+
 class GateCore {
  public:
   // `dir`: SITE/gate, or "/" once chrooted into it. `own_statement`: the gate's isolation
@@ -98,6 +101,7 @@ class GateCore {
     protocols::JobManifest manifest;
     Id16 id{};
     Hash32 layout_digest{};
+    gate::JobProgress before{};  // it may have been here, before another one
   };
   struct Adapter {
     protocols::Signed document;

@@ -1,6 +1,7 @@
 // What the coordinator's documents do to the gate's state (gate_core.h, OnBulk): each is verified,
 // judged, stored and only then acted upon.
 #include <algorithm>
+#include <set>
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -28,8 +29,17 @@ Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
   }
   // One job at a time: this one is told of again when the one that runs here has ended.
   if (job_ && !job_ended_) return OkStatus();
+  const std::set<Id16> jobs = ledger_->JobsNamed("");
+  if (!jobs.contains(id) && jobs.size() >= kMaxLedgerJobs) {
+    out->push_back(Event(EventCode::kJobRefused));
+    return Refuse("job", id, 0, "ledger",
+                  fmt::format("the ledger has {} jobs, the most that it takes; keep it, and enrol "
+                              "the site under another name for more",
+                              jobs.size()),
+                  out);
+  }
   TG_RETURN_IF_ERROR(spool_.StoreDocument("job", document));
-  job_ = Job{document, std::move(*manifest), id, {}};
+  job_ = Job{document, std::move(*manifest), id, {}, ledger_->ProgressOf(id)};
   job_->layout_digest = crypto::Sha256::Of(protocols::Encode(job_->manifest.layout));
   adapter_.reset();
   round_.reset();
@@ -64,6 +74,14 @@ Status GateCore::TakeAdapter(const protocols::Signed& document, GateEffects* out
   if (adapter_ && manifest->version <= adapter_->manifest.version) {
     return refuse("version", fmt::format("adapter version {} is not above {}", manifest->version,
                                          adapter_->manifest.version));
+  }
+  const gate::JobProgress& before = job_->before;
+  if (!adapter_ && before.version &&
+      (manifest->version < *before.version ||
+       (manifest->version == *before.version && digest != before.adapter))) {
+    return refuse("version", fmt::format("adapter version {} is not above {}, which this site has "
+                                         "had, nor that one",
+                                         manifest->version, *before.version));
   }
   uint64_t values = 0;
   for (const auto& t : job_->manifest.layout.tensors.items) {
@@ -112,6 +130,10 @@ Status GateCore::TakeRound(const protocols::Signed& document, GateEffects* out) 
   if (round_ && announcement->round <= round_->announcement.round) {
     return refuse("round", fmt::format("round {} is not above {}", announcement->round,
                                        round_->announcement.round));
+  }
+  if (!round_ && announcement->round < job_->before.round) {
+    return refuse("round", fmt::format("round {} is below {}, which this site has worked in",
+                                       announcement->round, job_->before.round));
   }
   const auto& phases = job_->manifest.phase_groups.items;
   if (announcement->round < 1 || announcement->round > protocols::kMaxRounds ||

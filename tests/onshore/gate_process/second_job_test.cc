@@ -1,4 +1,5 @@
-// Jobs that the trainer cannot run, and those after them.
+// What one job leaves behind for those after it: its rounds, its versions, its budgets; and jobs
+// that the trainer cannot run.
 #include <gtest/gtest.h>
 
 #include "gate_core_fixture.h"
@@ -19,6 +20,10 @@ class SecondJob : public GateCoreTest {
     notice.job = id_;
     Bulk(To::kLink, BulkKind::kAbandon, Sign(crypto::domains::kAbandon, notice));
   }
+  bool Releases(uint32_t round) {
+    return BulkOf(Bulk(To::kTrainer, BulkKind::kUpdate, Update(round)), BulkKind::kOffer) !=
+           nullptr;
+  }
   GateEffects SayTrainer() {
     GateEffects all = *core_->OnHello(To::kTrainer);
     Add(&all, core_->OnIsolation(To::kTrainer, Statement(Role::kTrainer)));
@@ -28,6 +33,87 @@ class SecondJob : public GateCoreTest {
     return {id_, kWholeJob, static_cast<uint8_t>(Code::kFailedPrecondition)};
   }
 };
+
+TEST_F(SecondJob, AJobThatComesAgainAfterAnotherGoesOnWhereItWas) {
+  Start();
+  Take();
+  OpenRound(1);
+  ASSERT_TRUE(Releases(1));
+  OpenRound(2);
+  ASSERT_TRUE(Releases(2)) << LastRefusal();
+  EndByAbandon();
+  Become(77);
+  Take();
+  OpenRound(1);
+  EndByAbandon();
+  job_ = gate::SampleJob();
+  id_ = gate::IdOf(job_);
+  EXPECT_TRUE(Tells(Take(), ControlType::kNeedTrainer)) << LastRefusal();
+  for (const bool again : {false, true}) {
+    SCOPED_TRACE(again ? "after a restart" : "at once");
+    if (again) Start();
+    const GateEffects adapter =
+        Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, AdapterOf(0)));
+    EXPECT_EQ(MessageOf(adapter, IpcType::kWantBlocks), nullptr);
+    if (!again) {
+      EXPECT_NE(LastRefusal().find("version 0 is not above 1"), std::string::npos) << LastRefusal();
+    }
+    const GateEffects round =
+        Bulk(To::kLink, BulkKind::kRound, Sign(crypto::domains::kRound, RoundOf(1)));
+    EXPECT_EQ(MessageOf(round, IpcType::kRoundStart), nullptr);
+    EXPECT_NE(LastRefusal().find("round 1 is below 2"), std::string::npos) << LastRefusal();
+    EXPECT_EQ(Leaves(gate::LeafType::kRefusal), 2) << "the same words stand there once";
+  }
+  // Nor is the version that it had another one now.
+  protocols::AdapterManifest other = AdapterOf(1);
+  other.blocks.items = {blocks::BlockId(ParametersOf(9))};
+  other.content = blocks::ContentId(other.blocks.items);
+  const GateEffects effects =
+      Bulk(To::kLink, BulkKind::kAdapter, Sign(crypto::domains::kAdapter, other));
+  EXPECT_EQ(MessageOf(effects, IpcType::kWantBlocks), nullptr);
+  SayTrainer();
+  EXPECT_NE(MessageOf(OpenRound(3), IpcType::kRoundStart), nullptr) << LastRefusal();
+}
+
+TEST_F(SecondJob, JobsBeyondWhatTheLedgerTakesAreRefusedAndThoseInItAreNot) {
+  class NoSync : public gate::LedgerIo {
+    int Sync(int) override { return 0; }
+  } quick;
+  Start();
+  Take();
+  EndByAbandon();
+  core_.reset();
+  Become(78);
+  const protocols::JobManifest of_ledger = job_;
+  const protocols::Id16 known = id_;
+  {
+    const GateIdentity identity = Identity();
+    gate::OpenedLeaf opened;
+    opened.federation = identity.approval.federation;
+    opened.site = identity.approval.site;
+    opened.site_key = identity.approval.site_sign_key;
+    opened.coordinator_key = identity.approval.coordinator_sign_key;
+    auto ledger = *gate::Ledger::Open(dir_ / "ledger", identity.key, opened, clock_, quick);
+    gate::JobLeaf leaf;
+    leaf.name = "triage";
+    for (uint32_t i = 1; i < kMaxLedgerJobs; ++i) {
+      std::memcpy(leaf.job.data(), &i, sizeof(i));
+      if (i == 1) leaf.job = known;
+      ASSERT_TRUE(ledger->Append(gate::LeafType::kJob, leaf).has_value());
+    }
+  }
+  Start();
+  Become(77);
+  const int jobs = Leaves(gate::LeafType::kJob);
+  EXPECT_EQ(MessageOf(Take(), IpcType::kKnown), nullptr);
+  EXPECT_NE(LastRefusal().find("rule=ledger"), std::string::npos) << LastRefusal();
+  EXPECT_EQ(Leaves(gate::LeafType::kJob), jobs);
+  job_ = of_ledger;
+  id_ = known;
+  EXPECT_TRUE(Tells(Take(), ControlType::kNeedTrainer)) << LastRefusal();
+  SayTrainer();
+  EXPECT_NE(MessageOf(OpenRound(1), IpcType::kRoundStart), nullptr) << LastRefusal();
+}
 
 // The coordinator chose it: the site is not to end over it, and says so.
 TEST_F(SecondJob, AJobThatTheTrainerCannotRunIsRefusedAndTheNextOneIsTaken) {
