@@ -77,9 +77,13 @@ Status Ledger::Load() {
                       leaves_.size());
     }
     // One that could not be read would not be counted.
-    if (entry->type == LeafType::kIntent && !protocols::Decode<IntentLeaf>(entry->body.items)) {
-      return DataLoss("{}: the intent at leaf {} does not decode, so the budgets have no sum",
-                      path_.native(), leaves_.size());
+    const bool counted = entry->type == LeafType::kIntent
+                             ? protocols::Decode<IntentLeaf>(entry->body.items).has_value()
+                             : entry->type != LeafType::kJob ||
+                                   protocols::Decode<JobLeaf>(entry->body.items).has_value();
+    if (!counted) {
+      return DataLoss("{}: the {} at leaf {} does not decode, so the budgets have no sum",
+                      path_.native(), LeafTypeName(entry->type), leaves_.size());
     }
     leaves_.push_back({std::move(*entry), crypto::MerkleLeafHash(record.payload)});
     frontier_.Append(leaves_.back().hash);
@@ -237,14 +241,18 @@ JobProgress Ledger::ProgressOf(const protocols::Id16& job) const {
   return progress;
 }
 
-Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round) const {
+Spent Ledger::SpentOn(const protocols::Id16& job, uint32_t round, std::string_view name) const {
+  std::set<protocols::Id16> jobs;
+  if (!name.empty()) jobs = JobsNamed(name);
+  jobs.insert(job);
   Spent spent;
   const int64_t today = clock_.UnixMillis() / kDayMillis;
   for (const LedgerLeaf& leaf : leaves_) {
     if (leaf.entry.type != LeafType::kIntent) continue;
     const auto intent = protocols::Decode<IntentLeaf>(leaf.entry.body.items);
     if (!intent) continue;  // Load has refused such a ledger
-    if (intent->key.job == job) {
+    if (intent->key.job == job) ++spent.exports_of_id;
+    if (jobs.contains(intent->key.job)) {
       ++spent.exports_of_job;
       spent.bytes_of_job += intent->ciphertext_bytes;
       spent.bits_of_job += intent->capacity_bits;

@@ -35,6 +35,7 @@ struct Spent {
   uint64_t bytes_today = 0, bytes_of_round = 0, bytes_of_job = 0;
   double bits_of_round = 0, bits_of_job = 0;  // the most that they could carry
   uint32_t exports_today = 0, exports_of_job = 0, exports_of_round = 0;
+  uint32_t exports_of_id = 0;  // of this very job, where the others are of all of its name
 };
 
 // How far this site has gone with a job.
@@ -77,7 +78,8 @@ class Ledger {
   const std::string& head() const { return head_; }
   uint64_t size() const { return leaves_.size(); }
 
-  Spent SpentOn(const protocols::Id16& job, uint32_t round) const;
+  // What is "of the job" is of all jobs that were accepted under `name` too, unless it is empty.
+  Spent SpentOn(const protocols::Id16& job, uint32_t round, std::string_view name = "") const;
   JobProgress ProgressOf(const protocols::Id16& job) const;
   // The jobs that were accepted, of this name; "": all.
   std::set<protocols::Id16> JobsNamed(std::string_view name) const;

@@ -102,7 +102,7 @@ Review::Verdict Review::JudgeUpdate(UpdateCase c) {
   binding.key = {c.job_id, header.round, header.phase, c.site};
   binding.bytes = c.update.size();
   binding.digest = crypto::Sha256::Of(c.update);
-  if (Holds(c.policy, c.spent.exports_of_job)) {
+  if (Holds(c.policy, c.spent.exports_of_id)) {
     Standing standing =
         StandingOf(c.policy, binding.key, binding.digest, c.approvals, c.said, c.unix_millis);
     verdict.refusal = ApprovalRule(c, standing);

@@ -97,20 +97,57 @@ TEST_F(LedgerTest, BudgetsAreSumsOfTodayAndOfTheJob) {
 }
 
 // Left out of the sums it would open the budgets again.
-TEST_F(LedgerTest, AnIntentThatDoesNotDecodeIsDamageAndNotNothingSpent) {
+TEST_F(LedgerTest, AnIntentOrAJobThatDoesNotDecodeIsDamageAndNotNothingSpent) {
   ASSERT_TRUE(Debit(*Open(), 1).ok());
-  LedgerEntry entry;
-  entry.index = 2;
-  entry.type = LeafType::kIntent;
-  entry.body.items = {1, 2, 3};
-  Bytes file = Trimmed();
-  const Bytes record = EncodeRecord(RecordKind::kLeaf, protocols::Encode(entry));
-  file.insert(file.end(), record.begin(), record.end());
-  ASSERT_TRUE(WriteFileDurably(path_, file).ok());
-  const auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_);
-  ASSERT_FALSE(ledger.has_value());
-  EXPECT_EQ(ledger.error().code(), Code::kDataLoss);
-  EXPECT_NE(ledger.error().message().find("leaf 2"), std::string::npos) << ledger.error().message();
+  const Bytes whole = Trimmed();
+  for (const LeafType type : {LeafType::kIntent, LeafType::kJob}) {
+    SCOPED_TRACE(LeafTypeName(type));
+    LedgerEntry entry;
+    entry.index = 2;
+    entry.type = type;
+    entry.body.items = {1, 2, 3};
+    Bytes file = whole;
+    const Bytes record = EncodeRecord(RecordKind::kLeaf, protocols::Encode(entry));
+    file.insert(file.end(), record.begin(), record.end());
+    ASSERT_TRUE(WriteFileDurably(path_, file).ok());
+    const auto ledger = Ledger::Open(path_, SiteKey(), opened_, clock_);
+    ASSERT_FALSE(ledger.has_value());
+    EXPECT_EQ(ledger.error().code(), Code::kDataLoss);
+    EXPECT_NE(ledger.error().message().find("leaf 2"), std::string::npos)
+        << ledger.error().message();
+  }
+}
+
+// Who allows a name has one budget for all the jobs that will have it.
+TEST_F(LedgerTest, OfANameBudgetsAreSumsOverAllItsJobs) {
+  auto ledger = Open();
+  const auto accept = [&](const protocols::JobManifest& job) {
+    JobLeaf leaf;
+    leaf.job = IdOf(job);
+    leaf.name = job.name;
+    ASSERT_TRUE(ledger->Append(LeafType::kJob, leaf).has_value());
+  };
+  protocols::JobManifest next = SampleJob(), other = SampleJob();
+  next.seed = 77;
+  other.name = "another";
+  accept(SampleJob());
+  ASSERT_TRUE(Debit(*ledger, 1).ok());
+  ASSERT_TRUE(Debit(*ledger, 2).ok());
+  accept(next);
+  accept(other);
+  const Spent spent = ledger->SpentOn(IdOf(next), 1, "triage");
+  EXPECT_EQ(spent.exports_of_job, 2u);
+  EXPECT_EQ(spent.bytes_of_job, 2 * SampleExportBytes());
+  EXPECT_GT(spent.bits_of_job, 0);
+  EXPECT_EQ(spent.exports_of_id, 0u);
+  EXPECT_EQ(spent.exports_of_round, 0u) << "a round is one job's";
+  EXPECT_EQ(ledger->SpentOn(IdOf(next), 1).exports_of_job, 0u);
+  EXPECT_EQ(ledger->SpentOn(IdOf(other), 1, "another").exports_of_job, 0u);
+  EXPECT_EQ(ledger->SpentOn(IdOf(SampleJob()), 1, "triage").exports_of_id, 2u);
+  EXPECT_EQ(ledger->JobsNamed("triage").size(), 2u);
+  EXPECT_EQ(ledger->JobsNamed("").size(), 3u);
+  EXPECT_EQ(ledger->ProgressOf(IdOf(SampleJob())).round, 2u);
+  EXPECT_EQ(ledger->ProgressOf(IdOf(next)).round, 0u);
 }
 
 TEST_F(LedgerTest, ItsOwnHeadsAreKnownAndNoOther) {

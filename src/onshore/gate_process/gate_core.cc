@@ -218,6 +218,15 @@ bool GateCore::RefusedForGood(uint32_t round, const Hash32& content) const {
   });
 }
 
+// Whoever allows a name does not know how many jobs will have it: its limits are for them all. An
+// id is one job's.
+gate::Spent GateCore::SpentNow() const {
+  const auto& allowed = identity_.policy.jobs;
+  const bool by_id = std::find(allowed.begin(), allowed.end(), ToHex(job_->id)) != allowed.end();
+  return ledger_->SpentOn(job_->id, round_->announcement.round,
+                          by_id ? "" : job_->manifest.name.text);
+}
+
 std::optional<std::string> GateCore::RoundRefused(uint32_t round) const {
   for (const gate::LedgerLeaf& leaf : ledger_->leaves()) {
     if (leaf.entry.type != gate::LeafType::kRefusal) continue;
@@ -270,11 +279,11 @@ Status GateCore::TakeUpdate(ByteSpan update, GateEffects* out) {
   TG_ASSIGN_OR_RETURN(const std::vector<protocols::Signed> approvals,
                       spool_.Approvals(GateSpool::NameOf(key)));
   const std::vector<gate::Said> said = SaidOf(key);
-  auto verdict = gate::Review::JudgeUpdate(
-      {identity_.policy, job_->manifest, round_->announcement, job_->id,
-       identity_.approval.site.text, job_->layout_digest, update,
-       crypto::SealedSizeOf(update.size()).bytes, ledger_->SpentOn(job_->id, round), false,
-       std::nullopt, approvals, said, clock_.UnixMillis()});
+  auto verdict =
+      gate::Review::JudgeUpdate({identity_.policy, job_->manifest, round_->announcement, job_->id,
+                                 identity_.approval.site.text, job_->layout_digest, update,
+                                 crypto::SealedSizeOf(update.size()).bytes, SpentNow(), false,
+                                 std::nullopt, approvals, said, clock_.UnixMillis()});
   if (verdict.held) return HoldUpdate(*verdict.held, update, out);
   held_.reset();
   if (!verdict.refusal) return Release(std::move(verdict), update, out);

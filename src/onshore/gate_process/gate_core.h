@@ -143,6 +143,8 @@ class GateCore {
   // Whether what people say by now decides the update that is held.
   Result<bool> HeldIsDecided() const;
 
+  // What the policy's limits per job are held against.
+  gate::Spent SpentNow() const;
   void CountRefusal(const gate::RefusalLeaf& leaf);
   Status Refuse(const std::string& what, const Id16& job, uint32_t round, const std::string& rule,
                 const std::string& reason, GateEffects* out);

@@ -115,6 +115,52 @@ TEST_F(SecondJob, JobsBeyondWhatTheLedgerTakesAreRefusedAndThoseInItAreNot) {
   EXPECT_NE(MessageOf(OpenRound(1), IpcType::kRoundStart), nullptr) << LastRefusal();
 }
 
+TEST_F(SecondJob, LimitsPerJobAreForAllJobsOfANameAndForOneOfAnId) {
+  const std::string limit = "max_exports_per_job = 7";
+  policy_.replace(policy_.find(limit), limit.size(), "max_exports_per_job = 1");
+  Start();
+  Take();
+  OpenRound(1);
+  ASSERT_TRUE(Releases(1));
+  EndByAbandon();
+  Become(77);
+  Take();
+  OpenRound(1);
+  EXPECT_FALSE(Releases(1)) << "another job, the same name";
+  EXPECT_NE(LastRefusal().find("max_exports_per_job"), std::string::npos) << LastRefusal();
+  EXPECT_EQ(Leaves(gate::LeafType::kIntent), 1);
+  EndByAbandon();
+  // Somebody looked at this one.
+  Become(78);
+  const std::string allow = "[\"triage\"]";
+  policy_.replace(policy_.find(allow), allow.size(), "[\"" + ToHex(id_) + "\"]");
+  Start();
+  Take();
+  OpenRound(1);
+  EXPECT_TRUE(Releases(1)) << LastRefusal();
+}
+
+TEST_F(SecondJob, TheFirstExportOfEachJobOfANameIsHeld) {
+  policy_ += "[approval]\nhold = \"first\"\napprovers = { alice = \"uid:1001\" }\n";
+  for (const uint64_t seed : {1, 2}) {
+    SCOPED_TRACE(seed);
+    Become(seed);
+    Start();
+    Take();
+    OpenRound(1);
+    EXPECT_FALSE(Releases(1));
+    const std::string digest =
+        std::string(AsText(crypto::Sha256::Of(Update(1)))).substr(0, kDecisionDigestBytes);
+    ASSERT_TRUE(core_->OnDecision(1001, gate::Decision::kRelease, AsBytes(digest), "looked at")
+                    .has_value());
+    EXPECT_TRUE(Releases(1)) << LastRefusal();
+    OpenRound(2);
+    EXPECT_TRUE(Releases(2)) << LastRefusal();
+    clock_.Advance(86'400'000);
+    EndByAbandon();
+  }
+}
+
 // The coordinator chose it: the site is not to end over it, and says so.
 TEST_F(SecondJob, AJobThatTheTrainerCannotRunIsRefusedAndTheNextOneIsTaken) {
   Start();
