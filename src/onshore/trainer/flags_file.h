@@ -24,8 +24,9 @@ struct FlagsFileRules {
 // twice the same flag, a value of another kind than the flag's.
 Status ApplyFlagsFile(CLI::App& verb, const std::filesystem::path& path,
                       const FlagsFileRules& rules);
-// The same of an inherited descriptor, with paths taken from `folder`.
+// The same of an inherited descriptor, with paths taken from `folder`. With a `uid` above 0, for a
+// start as root, the TOML is read and parsed by a process of that user (as_user.h).
 Status ApplyFlagsDescriptor(CLI::App& verb, int descriptor, const std::filesystem::path& folder,
-                            const FlagsFileRules& rules);
+                            const FlagsFileRules& rules, uint32_t uid = 0);
 
 }  // namespace tidegate::trainer

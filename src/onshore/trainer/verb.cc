@@ -139,8 +139,9 @@ void AddSupervisedFlags(CLI::App& verb, Invocation& invocation, FlagsFileRules r
   verb.add_option_function<int>("--flags_fd",
                                 [&verb, &invocation, rules = std::move(rules)](int descriptor) {
                                   invocation.verb = verb.get_name();
-                                  invocation.refused = ApplyFlagsDescriptor(verb, descriptor,
-                                                                            invocation.site, rules);
+                                  invocation.refused =
+                                      ApplyFlagsDescriptor(verb, descriptor, invocation.site, rules,
+                                                           invocation.walls.uid);
                                 })
       ->group("")
       ->needs(site);
