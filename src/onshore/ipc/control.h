@@ -24,8 +24,9 @@ enum class ControlType : uint32_t {
   // gate → supervisor: arguments: round and adapter version (-1: none), bytes in the spool, the
   // round that is held (-1: none); code: exports without a receipt
   kGateState = 11,
-  // supervisor → gate, of a client: 32 bytes of a reason (code: which ones, from 0), then the
-  // decision: code (gate::Decision), arguments: uid, and how the update's digest begins
+  // supervisor → gate, of a client: 32 bytes of a reason (code: which ones, from 0; at least
+  // these), then the decision: code (gate::Decision), arguments: uid, and how the update's digest
+  // begins
   kReason = 12,
   kDecision = 13,
 };

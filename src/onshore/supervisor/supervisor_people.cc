@@ -18,13 +18,17 @@ ApiAnswer Supervisor::Decide(const ApiPeer& peer, const api::DecideRequest& requ
   bool said = true;
   ControlMessage part;
   part.type = ControlType::kReason;
-  for (size_t at = 0; at < reason.size() && said; at += sizeof(part.arguments)) {
+  // One part also where there are no words: it begins anew after those of a decision that did not
+  // get through.
+  size_t at = 0;
+  do {
     part.arguments = {};
     std::memcpy(part.arguments.data(), reason.data() + at,
                 std::min(reason.size() - at, sizeof(part.arguments)));
     said = SayAll(process, part);
     ++part.code;
-  }
+    at += sizeof(part.arguments);
+  } while (at < reason.size() && said);
   ControlMessage decision;
   decision.type = ControlType::kDecision;
   decision.code = request.decision;

@@ -220,7 +220,7 @@ TEST_F(ApiTest, ALocalJobHasTheClientsDescriptorsAndItsEndIsTold) {
   EXPECT_EQ(ended.exit_status, 3);
   EXPECT_EQ(LastStart("trainer"), "start finetune --flags_fd 3 --site " + site_.native() +
                                       " --walls netns seccomp landlock_fs pinned_address"
-                                      " --format json --data /dev/fd/4");
+                                      " --format json --device cpu --data /dev/fd/4");
   EXPECT_TRUE(LogHas("local_job_started job=1 verb=finetune")) << Log();
   EXPECT_TRUE(LogHas("local_job_ended job=1 how=crash signal=0 status=3")) << Log();
   EXPECT_FALSE(LogHas("a record")) << Log();
@@ -299,6 +299,24 @@ TEST_F(LocalJob, EndsWithTheSite) {
   EXPECT_TRUE(LogHas("stopping signal=0")) << Log();
   EXPECT_FALSE(std::filesystem::exists(socket())) << "the socket goes with the supervisor";
   EXPECT_EQ(ApiClient::Connect(socket()).error().code(), Code::kUnavailable);
+}
+
+// The words of one that did not get through are not those of the next one.
+TEST_F(ApiTest, ADecisionWithoutAReasonBeginsWithAnEmptyOne) {
+  StartReady();
+  ApiClient client = Connect();
+  api::DecideRequest request;
+  request.decision = 1;
+  ASSERT_TRUE(client.Decide(request).ok());
+  ASSERT_TRUE(TraceGets("gate", "decision 1"));
+  EXPECT_TRUE(TraceGets("gate", "reason 0 ''"));
+  const std::string words = "the norm is ten times the last round's";
+  words.copy(request.reason.data(), words.size());
+  request.decision = 2;
+  ASSERT_TRUE(client.Decide(request).ok());
+  ASSERT_TRUE(TraceGets("gate", "decision 2"));
+  EXPECT_TRUE(TraceGets("gate", "reason 0 '" + words.substr(0, 32) + "'"));
+  EXPECT_TRUE(TraceGets("gate", "reason 1 '" + words.substr(32) + "'"));
 }
 
 TEST_F(ApiTest, ALostCoordinatorFreesTheTrainerAndAConnectionBringsItBack) {

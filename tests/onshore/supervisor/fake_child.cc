@@ -125,6 +125,12 @@ class FakeChild {
     }
     if (message.type == ControlType::kStop) Trace("stop");
     if (message.type == ControlType::kTrainerGone) Trace("trainer gone");
+    if (message.type == ControlType::kReason) {
+      char text[sizeof(message.arguments) + 1] = {};
+      std::memcpy(text, message.arguments.data(), sizeof(message.arguments));
+      Trace(fmt::format("reason {} '{}'", message.code, text));
+    }
+    if (message.type == ControlType::kDecision) Trace(fmt::format("decision {}", message.code));
     return message.type != ControlType::kStop || mode_ == "ignore_stop";
   }
 
