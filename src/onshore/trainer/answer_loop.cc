@@ -65,10 +65,16 @@ struct AnswerLoop::Sequence {
   bool cancelled = false;
 };
 
+struct AnswerLoop::Kept {
+  model::KvCache cache;
+  uint64_t bytes = 0;
+  uint64_t number = 0;  // the lowest is the oldest, of all models
+};
+
 struct AnswerLoop::Model {
   std::unique_ptr<model::Engine> engine;
   std::vector<std::unique_ptr<Sequence>> active;
-  std::deque<model::KvCache> kept;  // the latest last
+  std::deque<Kept> kept;  // the latest last
 };
 
 AnswerLoop::AnswerLoop(const finetune::LoadedBase& base, const AnswerLimits& limits, Emit emit)
@@ -153,8 +159,8 @@ Result<std::unique_ptr<AnswerLoop::Sequence>> AnswerLoop::Prepare(const Ask& ask
   const int64_t positions = std::min(static_cast<int64_t>(ids.size()) + options.max_new_tokens,
                                      base_.config.max_positions);
   const kernels::DType dtype = base_.base->compute().dtype;
-  const uint64_t bytes = model::KvCache::BytesFor(base_.config, dtype, positions);
-  if (bytes > limits_.free_bytes || reserved_ > limits_.free_bytes - bytes) {
+  const uint64_t least = model::KvCache::BytesFor(base_.config, dtype, positions);
+  if (least > limits_.free_bytes || reserved_ > limits_.free_bytes - least) {
     return ResourceExhausted(
         "keys and values of {} tokens do not fit in memory beside the other answers: ask for fewer "
         "new tokens, or later",
@@ -164,19 +170,26 @@ Result<std::unique_ptr<AnswerLoop::Sequence>> AnswerLoop::Prepare(const Ask& ask
   auto best = model.kept.end();
   size_t common = 0;
   for (auto it = model.kept.begin(); it != model.kept.end(); ++it) {
-    const auto [end, other] =
-        std::mismatch(it->ids().begin(), it->ids().end(), ids.begin(), ids.end());
-    const auto length = static_cast<size_t>(end - it->ids().begin());
+    const std::span<const int32_t> old = it->cache.ids();
+    const auto [end, other] = std::mismatch(old.begin(), old.end(), ids.begin(), ids.end());
+    const auto length = static_cast<size_t>(end - old.begin());
     if (best == model.kept.end() || length > common) {
       best = it;
       common = length;
     }
   }
   model::KvCache cache = model.engine->NewCache();
-  if (common > 0) {
-    cache = std::move(*best);
+  uint64_t bytes = least;
+  // One that was longer has all of its room still: where that is too much, it is computed again.
+  if (common > 0 && best->bytes <= limits_.free_bytes - reserved_) {
+    bytes = std::max(bytes, best->bytes);
+    kept_bytes_ -= best->bytes;
+    cache = std::move(best->cache);
     model.kept.erase(best);
+  } else {
+    common = 0;
   }
+  MakeRoom(bytes);
   auto sequence =
       std::make_unique<Sequence>(ask, std::move(options), *base_.tokenizer, std::move(cache));
   // The last token is always fed: its logits begin the answer.
@@ -200,10 +213,30 @@ Status AnswerLoop::Begin(Model& model, std::unique_ptr<Sequence> sequence) {
   return OkStatus();
 }
 
+// Conversations that are kept are memory too: the oldest go for an answer on its way.
+void AnswerLoop::MakeRoom(uint64_t bytes) {
+  while (kept_bytes_ > limits_.free_bytes - reserved_ - bytes) {
+    Model* oldest = nullptr;
+    for (const auto& [name, model] : models_) {
+      if (model->kept.empty()) continue;
+      if (oldest == nullptr || model->kept.front().number < oldest->kept.front().number) {
+        oldest = model.get();
+      }
+    }
+    DropOldest(*oldest);
+  }
+}
+
+void AnswerLoop::DropOldest(Model& model) {
+  kept_bytes_ -= model.kept.front().bytes;
+  model.kept.pop_front();
+}
+
 void AnswerLoop::Keep(Model& model, Sequence& sequence) {
   reserved_ -= sequence.bytes;
-  model.kept.push_back(std::move(sequence.cache));
-  if (model.kept.size() > kKept) model.kept.pop_front();
+  kept_bytes_ += sequence.bytes;
+  model.kept.push_back({std::move(sequence.cache), sequence.bytes, ++kept_number_});
+  if (model.kept.size() > kKept) DropOldest(model);
 }
 
 Status AnswerLoop::End(Model& model, Sequence& sequence, std::string_view reason) {

@@ -57,6 +57,7 @@ class AnswerLoop {
 
  private:
   struct Sequence;
+  struct Kept;
   struct Model;
   Status Refuse(uint64_t id, const Status& status);
   Result<std::unique_ptr<Sequence>> Prepare(const onshore::Ask& ask, Model& model);
@@ -66,13 +67,17 @@ class AnswerLoop {
   Result<bool> Choose(Sequence& sequence, std::span<float> logits);
   Status End(Model& model, Sequence& sequence, std::string_view reason);
   void Keep(Model& model, Sequence& sequence);
+  void MakeRoom(uint64_t bytes);
+  void DropOldest(Model& model);
 
   const finetune::LoadedBase& base_;
   AnswerLimits limits_;
   Emit emit_;
   std::map<std::string, std::unique_ptr<Model>> models_;
   std::deque<onshore::Ask> waiting_;
-  uint64_t reserved_ = 0;  // bytes of keys and values of answers on their way
+  uint64_t reserved_ = 0;    // bytes of keys and values of answers on their way,
+  uint64_t kept_bytes_ = 0;  // and of the conversations that are kept for when they go on
+  uint64_t kept_number_ = 0;
 };
 
 }  // namespace tidegate::trainer

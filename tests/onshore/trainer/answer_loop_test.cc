@@ -118,6 +118,35 @@ TEST_F(Answers, AConversationThatGoesOnIsNotComputedAgain) {
   EXPECT_EQ(TextOf(3), TextOf(2));
 }
 
+// They are memory as answers on their way are: a question that needs it gets it.
+TEST_F(Answers, ConversationsThatAreKeptGiveWayWhereMemoryIsShort) {
+  Ask first = Question(1, "one");
+  Put(first);
+  RunAll();
+  const int64_t tokens = LastOf(1).prompt_tokens + first.max_new_tokens;
+  AnswerLimits limits;
+  limits.free_bytes =
+      model::KvCache::BytesFor(base_.config, base_.base->compute().dtype, 2 * tokens);
+  Open(limits);
+  // Two of them fit; of another model, too.
+  Put(first);
+  RunAll();
+  Put(Question(2, "two", "tuned"));
+  RunAll();
+  Put(Question(3, "six", "tuned"));
+  RunAll();
+  EXPECT_EQ(LastOf(3).kind, AnswerEvent::Kind::kEnd);
+  Ask again = Question(4, "one");
+  Put(again);
+  RunAll();
+  EXPECT_EQ(LastOf(4).cached_tokens, 0) << "the oldest went";
+  EXPECT_EQ(TextOf(4), TextOf(1).substr(0, TextOf(4).size()));
+  again.id = 5;
+  Put(again);
+  RunAll();
+  EXPECT_GT(LastOf(5).cached_tokens, 0) << "the latest is there";
+}
+
 TEST_F(Answers, AStopTextEndsTheAnswerBeforeIt) {
   Put(Question(1, "tell"));
   RunAll();
