@@ -356,8 +356,9 @@ Status GateCore::RefuseJob(const NoUpdate& none, GateEffects* out) {
   if (!job_ || job_ended_ || none.job != job_->id) return OkStatus();
   TG_RETURN_IF_ERROR(
       Refuse("job", none.job, 0, "trainer",
-             "the trainer cannot run it on the base of site.toml: its layout, LoRA shape, lengths "
-             "or base hash are not that base's; put the job's base there, or wait for another job",
+             "the trainer cannot run it on the base and records of site.toml: its layout, LoRA "
+             "shape, lengths or base hash are not theirs; put the job's base there, or wait for "
+             "another job",
              out));
   out->push_back(Event(EventCode::kJobRefused));
   held_.reset();

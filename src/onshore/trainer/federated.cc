@@ -12,6 +12,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "crypto/hash.h"
+#include "finetune/dataset.h"
+#include "finetune/loaded_base.h"
 #include "kernels/table.h"
 #include "model/config.h"
 #include "onshore/ipc/peer.h"
@@ -192,14 +194,29 @@ class Loop {
     TG_RETURN_IF_ERROR(ReadDatasets());
     TG_RETURN_IF_ERROR(BeginAnewWithOtherRecords(JobDir(options_, id), dataset_.records));
     auto opened = FederatedJob::Open(job, options_, Events());
-    // Above all another base than the job's.
-    if (!opened && opened.error().code() == Code::kFailedPrecondition) {
-      return TellNoJob(id, opened.error());
+    if (!opened) {
+      // Above all another base than the job's; or no record is left of what the job has cut off.
+      const Code code = opened.error().code();
+      const bool of_job =
+          code == Code::kFailedPrecondition || (code == Code::kInvalidArgument && CheckSite().ok());
+      return of_job ? TellNoJob(id, opened.error()) : opened.error();
     }
-    if (!opened) return opened.error();
     job_ = std::move(*opened);
     job_bytes_ = job;
     return TellDataset();
+  }
+
+  // Whether the records would do for a job that asks for nothing.
+  Status CheckSite() const {
+    TG_ASSIGN_OR_RETURN(const finetune::LoadedBase base,
+                        finetune::LoadedBase::LoadText(options_.base));
+    const finetune::DataOptions whole{base.config.max_positions, false};
+    for (const std::filesystem::path& path : {options_.records, options_.heldout}) {
+      if (path.empty()) continue;
+      TG_ASSIGN_OR_RETURN([[maybe_unused]] const finetune::Dataset usable,
+                          finetune::LoadDataset(path, base, whole));
+    }
+    return OkStatus();
   }
 
   Status TellNoJob(const protocols::Id16& job, const Status& status) {

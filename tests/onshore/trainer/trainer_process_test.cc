@@ -122,6 +122,7 @@ TEST_F(TrainerProcess, AJobThatIsNotOneOfTheSitesBaseIsToldAndEndsNothing) {
       {"another rank than its layout's", [](Job& job) { ++job.lora_r; }},
       {"a module of which the layout knows nothing", [](Job& job) { job.lora_targets = 3; }},
       {"no module", [](Job& job) { job.lora_targets = 0; }},
+      {"rows so short that no record is left", [](Job& job) { job.max_length = 2; }},
       {"rows longer than the base's", [](Job& job) { job.max_length = 1 << 19; }},
   };
   for (const auto& c : cases) {
@@ -139,6 +140,16 @@ TEST_F(TrainerProcess, AJobThatIsNotOneOfTheSitesBaseIsToldAndEndsNothing) {
     ASSERT_TRUE(gate_->Send(IpcType::kStop, onshore::Stop{IdOf(job), 0}).ok());
     EXPECT_EQ(End().end, onshore::End::kClean) << Log();
   }
+}
+
+TEST_F(TrainerProcess, RecordsThatNoJobCouldUseEndItWithAReason) {
+  ASSERT_TRUE(WriteFileDurably(site_.options().records, AsBytes(std::string("x\n"))).ok());
+  ASSERT_NO_FATAL_FAILURE(StartOrSkip());
+  if (IsSkipped()) return;
+  OpenRound(SampleJob());
+  EXPECT_FALSE(Next(IpcType::kNoUpdate).has_value()) << "the job is not at fault";
+  EXPECT_EQ(End().exit_status, static_cast<int>(Code::kInvalidArgument));
+  EXPECT_NE(Log().find("records.jsonl"), std::string::npos);
 }
 
 TEST_F(TrainerProcess, ALossThatIsNotFiniteIsToldAndMakesNoUpdate) {
