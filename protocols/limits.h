@@ -45,7 +45,8 @@ inline constexpr uint32_t kMaxPhases = 4;
 inline constexpr uint32_t kMaxRank = 1024;
 inline constexpr uint32_t kMaxRounds = 100000;
 inline constexpr uint32_t kMaxLocalSteps = 100000;
-inline constexpr uint64_t kMaxUpdateValues = 1ull << 30;
+// Of an adapter: as floats a GiB, which passes whole between a site's gate and trainer.
+inline constexpr uint64_t kMaxUpdateValues = 1ull << 28;
 
 // Aggregation on the fixed-point grid (protocols/update.h): |value| < 2^6 on a grid of 2^-32, times
 // a weight <= 2^16, over at most 2^8 contributions of one sum, stays below 2^62.
@@ -57,6 +58,8 @@ inline constexpr uint32_t kMaxContributions = 1u << 8;
 // Between onshore processes (SEQPACKET pairs; the default socket buffer takes about 200 KB)
 inline constexpr size_t kIpcMaxMessage = 64u << 10;
 inline constexpr size_t kIpcMaxData = kIpcMaxMessage - 512;
+// An adapter, or an update of any codec with its tensors' headers.
+inline constexpr uint64_t kIpcMaxBulk = kMaxUpdateValues * sizeof(float) + (16u << 20);
 
 // In a folder that is carried by hand (docs/formats/air-gap.md)
 inline constexpr size_t kMaxFolderOffers = 16;     // of one site

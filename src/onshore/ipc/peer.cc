@@ -43,7 +43,7 @@ uint64_t MaxBulkBytes(BulkKind kind) {
       return protocols::kBlockBytes;
     case BulkKind::kParameters:
     case BulkKind::kUpdate:
-      return kIpcMaxQueue / 2;
+      return protocols::kIpcMaxBulk;
   }
   return 0;
 }

@@ -95,6 +95,7 @@ class Peer {
 // The most bytes a bulk of this kind may have; 0 for kinds that do not exist.
 uint64_t MaxBulkBytes(BulkKind kind);
 
-inline constexpr size_t kIpcMaxQueue = 512u << 20;
+// Two bulks, and what is said beside them.
+inline constexpr size_t kIpcMaxQueue = 2 * protocols::kIpcMaxBulk + (1u << 20);
 
 }  // namespace tidegate::onshore
