@@ -213,7 +213,8 @@ Status AddRoleRules(FilterBuilder& filter, const WallSpec& spec) {
 Status LoadAllowlist(const WallSpec& spec, const WallFaults& faults) {
   // ENOSYS and not death, so that the self-test can try; LockDown makes it death.
   const uint32_t bad_arch = faults.allow_bad_arch ? kAllow : SCMP_ACT_ERRNO(ENOSYS);
-  TG_ASSIGN_OR_RETURN(FilterBuilder filter, FilterBuilder::Make(SCMP_ACT_ERRNO(ENOSYS), bad_arch, !faults.without_tsync));
+  TG_ASSIGN_OR_RETURN(FilterBuilder filter,
+                      FilterBuilder::Make(SCMP_ACT_ERRNO(ENOSYS), bad_arch, !faults.without_tsync));
   TG_RETURN_IF_ERROR(filter.AddAll(kAllow, kEverybody));
   TG_RETURN_IF_ERROR(AddThreadRules(filter));
   TG_RETURN_IF_ERROR(AddMemoryRules(filter, spec.role));

@@ -17,7 +17,7 @@ struct IsolationStatement {
   std::vector<KeptFd> fds;     // inherited, besides 0 to 2
   std::string pinned_address;  // link: "192.0.2.7:7443"; else empty
   std::vector<TryRow> rows;
-  std::string proxy = {};  // link: the SOCKS5 proxy on the way there; else empty
+  std::string proxy = {};                 // link: the SOCKS5 proxy on the way there; else empty
   std::vector<std::string> devices = {};  // a trainer's on a GPU: nodes that stay open to it
 };
 
