@@ -18,8 +18,10 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
   }
   if (p.max_bytes_per_job != 0 &&
       c.sealed_bytes > p.max_bytes_per_job - std::min(p.max_bytes_per_job, c.spent.bytes_of_job)) {
-    return refuse(fmt::format("{} bytes after {} for the job are over max_bytes_per_job {}",
-                              c.sealed_bytes, c.spent.bytes_of_job, p.max_bytes_per_job));
+    return refuse(
+        fmt::format("{} bytes after {} for the job (all of its name, if policy allows it by that) "
+                    "are over max_bytes_per_job {}",
+                    c.sealed_bytes, c.spent.bytes_of_job, p.max_bytes_per_job));
   }
   const double bits = UpdateBits(c);
   const auto over = [bits](double spent, uint64_t limit) {
@@ -31,8 +33,10 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
                     c.spent.bits_of_round, p.max_bits_per_round));
   }
   if (over(c.spent.bits_of_job, p.max_bits_per_job)) {
-    return refuse(fmt::format("{:.0f} bits after {:.0f} for the job are over max_bits_per_job {}",
-                              bits, c.spent.bits_of_job, p.max_bits_per_job));
+    return refuse(
+        fmt::format("{:.0f} bits after {:.0f} for the job (all of its name, if policy allows it by "
+                    "that) are over max_bits_per_job {}",
+                    bits, c.spent.bits_of_job, p.max_bits_per_job));
   }
   if (c.spent.exports_of_round >= p.max_exports_per_round) {
     return refuse(fmt::format("{} exports were made in the round, max_exports_per_round is {}",
@@ -43,8 +47,10 @@ std::optional<Refusal> BudgetRule(const UpdateCase& c) {
                               c.spent.exports_today, p.max_exports_per_day));
   }
   if (c.spent.exports_of_job >= p.max_exports_per_job) {
-    return refuse(fmt::format("{} exports were made for the job, max_exports_per_job is {}",
-                              c.spent.exports_of_job, p.max_exports_per_job));
+    return refuse(
+        fmt::format("{} exports were made for the job (all of its name, if policy allows it by "
+                    "that), max_exports_per_job is {}",
+                    c.spent.exports_of_job, p.max_exports_per_job));
   }
   return std::nullopt;
 }
