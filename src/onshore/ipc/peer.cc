@@ -24,6 +24,7 @@ static_assert(sizeof(IpcHeader) == 16);
 
 // Before the bytes of a BulkData: offset and length.
 constexpr size_t kBulkDataPrefix = sizeof(uint64_t) + sizeof(uint32_t);
+constexpr size_t kFirstRoom = 1u << 20;
 constexpr size_t kBulkStep = protocols::kIpcMaxData - 64;
 
 }  // namespace
@@ -189,13 +190,19 @@ Result<std::optional<Peer::Received>> Peer::BeginBulk(ByteSpan body) {
   }
   bulk_ = Bulk{begin->kind, begin->content, begin->index, {}};
   bulk_total_ = begin->bytes;
-  // Addresses alone: memory comes with the bytes.
-  bulk_->bytes.reserve(bulk_total_);
-  AdviseHugePages(bulk_->bytes.data(), bulk_total_);
   if (bulk_total_ != 0) return std::nullopt;
   Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};
   bulk_.reset();
   return done;
+}
+
+// What was announced is believed by what has come: eight times that, so that a large bulk is moved
+// twice on its way.
+void Peer::Grow(size_t more) {
+  Bytes& bytes = bulk_->bytes;
+  if (bytes.capacity() - bytes.size() >= more) return;
+  bytes.reserve(std::min<uint64_t>(bulk_total_, std::max(kFirstRoom, 8 * bytes.size())));
+  AdviseHugePages(bytes.data(), bytes.capacity());
 }
 
 Result<std::optional<Peer::Received>> Peer::ContinueBulk(ByteSpan body) {
@@ -209,6 +216,7 @@ Result<std::optional<Peer::Received>> Peer::ContinueBulk(ByteSpan body) {
       data.size() > protocols::kIpcMaxData || data.size() > bulk_total_ - bulk_->bytes.size()) {
     return DataLoss("a transfer's data is out of order");
   }
+  Grow(data.size());
   bulk_->bytes.insert(bulk_->bytes.end(), data.begin(), data.end());
   if (bulk_->bytes.size() < bulk_total_) return std::nullopt;
   Received done{IpcType::kBulkBegin, {}, std::move(bulk_)};

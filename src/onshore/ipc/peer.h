@@ -80,6 +80,8 @@ class Peer {
   Result<std::optional<Received>> Handle(IpcType type, ByteSpan body);
   Result<std::optional<Received>> BeginBulk(ByteSpan body);
   Result<std::optional<Received>> ContinueBulk(ByteSpan body);
+  // Room for so many bytes more of the bulk.
+  void Grow(size_t more);
 
   Fd fd_;
   uint32_t generation_;
