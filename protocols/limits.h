@@ -43,6 +43,9 @@ inline constexpr uint32_t kMaxSites = 1024;
 inline constexpr uint32_t kMaxTensors = 4096;
 inline constexpr uint32_t kMaxPhases = 4;
 inline constexpr uint32_t kMaxRank = 1024;
+// Different jobs that a site's ledger takes: each leaves leaves behind, and the coordinator makes
+// them.
+inline constexpr size_t kMaxLedgerJobs = 4096;
 inline constexpr uint32_t kMaxRounds = 100000;
 inline constexpr uint32_t kMaxLocalSteps = 100000;
 // Of an adapter: as floats a GiB, which passes whole between a site's gate and trainer.

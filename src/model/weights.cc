@@ -299,7 +299,7 @@ Result<kernels::Backend> ParseDevice(std::string_view text) {
   if (text == "cpu") return kernels::Backend::kCpu;
   if (text != "cuda") return InvalidArgument("'{}' is not a device: use cpu or cuda", text);
   if (kernels::TableFor(kernels::Backend::kCuda, DType::kF32) == nullptr) {
-    return Unsupported("there is no GPU to use: {}; use cpu", kernels::WhyNoCuda());
+    return Unsupported("--device cuda: {}; use --device cpu", kernels::WhyNoCuda());
   }
   return kernels::Backend::kCuda;
 }

@@ -30,7 +30,7 @@ Result<std::unique_ptr<cluster::Collectives>> JoinGpus(
     std::shared_ptr<cluster::Collectives> control, const cluster::GroupOptions& options) {
   const kernels::KernelTable* table =
       kernels::TableFor(kernels::Backend::kCuda, kernels::DType::kF32);
-  if (table == nullptr) return Unsupported("there is no GPU to use: {}", kernels::WhyNoCuda());
+  if (table == nullptr) return Unsupported("--device cuda: {}", kernels::WhyNoCuda());
   TG_ASSIGN_OR_RETURN(const cluster::NcclApi* api, cluster::LoadNccl());
   const kernels::Device& device = *table->device;
   cluster::NcclStream stream;

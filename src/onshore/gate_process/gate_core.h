@@ -47,9 +47,6 @@ struct TellSupervisor {
 using GateEffect = std::variant<SendMessage, SendBulkTo, TellSupervisor>;
 using GateEffects = std::vector<GateEffect>;
 
-// Different jobs that one ledger takes: each leaves leaves behind, and the coordinator makes them.
-inline constexpr size_t kMaxLedgerJobs = 4096;
-
 class GateCore {
  public:
   // `dir`: SITE/gate, or "/" once chrooted into it. `own_statement`: the gate's isolation

@@ -30,7 +30,7 @@ Status GateCore::TakeJob(const protocols::Signed& document, GateEffects* out) {
   // One job at a time: this one is told of again when the one that runs here has ended.
   if (job_ && !job_ended_) return OkStatus();
   const std::set<Id16> jobs = ledger_->JobsNamed("");
-  if (!jobs.contains(id) && jobs.size() >= kMaxLedgerJobs) {
+  if (!jobs.contains(id) && jobs.size() >= protocols::kMaxLedgerJobs) {
     out->push_back(Event(EventCode::kJobRefused));
     return Refuse("job", id, 0, "ledger",
                   fmt::format("the ledger has {} jobs, the most that it takes; keep it, and enrol "

@@ -96,7 +96,7 @@ TEST_F(SecondJob, JobsBeyondWhatTheLedgerTakesAreRefusedAndThoseInItAreNot) {
     auto ledger = *gate::Ledger::Open(dir_ / "ledger", identity.key, opened, clock_, quick);
     gate::JobLeaf leaf;
     leaf.name = "triage";
-    for (uint32_t i = 1; i < kMaxLedgerJobs; ++i) {
+    for (uint32_t i = 1; i < protocols::kMaxLedgerJobs; ++i) {
       std::memcpy(leaf.job.data(), &i, sizeof(i));
       if (i == 1) leaf.job = known;
       ASSERT_TRUE(ledger->Append(gate::LeafType::kJob, leaf).has_value());
